@@ -1,0 +1,39 @@
+"""The registries of mmkd, scope ``mmkd``.
+
+Each is a child of MMDetection's registry of the same kind, which is a child of mmengine's.
+A config with ``default_scope = 'mmkd'`` therefore finds mmkd's, MMDetection's and mmengine's
+names without a prefix. What lies under ``locations`` is imported when a name is first looked up.
+"""
+
+from mmdet import registry as mmdet
+from mmengine.registry import Registry
+
+
+def _child(name: str, parent: Registry, *locations: str) -> Registry:
+    # mmengine looks names up in a parent without importing what the parent would register.
+    return Registry(name, parent=parent, scope='mmkd',
+                    locations=[*parent._locations, *locations])
+
+
+MODELS = _child('model', mmdet.MODELS, 'mmkd.distillation', 'mmkd.detection')
+HOOKS = _child('hook', mmdet.HOOKS, 'mmkd.engine', 'mmkd.distillation', 'mmkd.detection')
+DATASETS = _child('dataset', mmdet.DATASETS, 'mmkd.detection')
+TRANSFORMS = _child('transform', mmdet.TRANSFORMS, 'mmkd.detection')
+METRICS = _child('metric', mmdet.METRICS, 'mmkd.evaluation')
+
+# Nothing of mmkd's own yet: here so that MMDetection's names are found under mmkd's scope.
+RUNNERS = _child('runner', mmdet.RUNNERS)
+RUNNER_CONSTRUCTORS = _child('runner constructor', mmdet.RUNNER_CONSTRUCTORS)
+LOOPS = _child('loop', mmdet.LOOPS)
+DATA_SAMPLERS = _child('data sampler', mmdet.DATA_SAMPLERS)
+MODEL_WRAPPERS = _child('model_wrapper', mmdet.MODEL_WRAPPERS)
+WEIGHT_INITIALIZERS = _child('weight initializer', mmdet.WEIGHT_INITIALIZERS)
+OPTIMIZERS = _child('optimizer', mmdet.OPTIMIZERS)
+OPTIM_WRAPPERS = _child('optim_wrapper', mmdet.OPTIM_WRAPPERS)
+OPTIM_WRAPPER_CONSTRUCTORS = _child('optimizer constructor', mmdet.OPTIM_WRAPPER_CONSTRUCTORS)
+PARAM_SCHEDULERS = _child('parameter scheduler', mmdet.PARAM_SCHEDULERS)
+EVALUATOR = _child('evaluator', mmdet.EVALUATOR)
+TASK_UTILS = _child('task util', mmdet.TASK_UTILS)
+VISUALIZERS = _child('visualizer', mmdet.VISUALIZERS)
+VISBACKENDS = _child('vis_backend', mmdet.VISBACKENDS)
+LOG_PROCESSORS = _child('log_processor', mmdet.LOG_PROCESSORS)

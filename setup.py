@@ -1,0 +1,34 @@
+"""Package metadata. ``pip install -e .`` for work on mmkd, ``pip install .[deploy]`` to export."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'mmkd/__init__.py').read_text()).group(1)
+
+setup(
+    name='mmkd',
+    version=VERSION,
+    description='Multi-teacher knowledge distillation for CenterNet on MMDetection',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=['mmkd', 'mmkd.*']),
+    # The onedl packages are the maintained distributions of mmengine, mmcv and mmdet.
+    install_requires=[
+        'torch>=2.4',
+        'onedl-mmengine>=0.10.12',
+        'onedl-mmcv>=2.3.6',
+        'onedl-mmdetection>=3.5.1',
+        'pycocotools>=2.0.8',
+        'rich>=13',
+    ],
+    extras_require={
+        'deploy': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
+        'vis': ['matplotlib>=3.8', 'tensorboard>=2.17', 'scikit-learn>=1.5'],
+        'dev': ['pytest>=8', 'ruff>=0.8'],
+    },
+)
