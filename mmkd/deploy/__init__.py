@@ -1,1 +1,9 @@
-"""mmkd.deploy."""
+"""Export a trained student to ONNX, check the file, time it, and run it without torch.
+
+Importing this package pulls in onnxruntime, NumPy and OpenCV, but neither torch nor mmengine:
+a device needs no more. ``mmkd.deploy.export`` needs torch.
+"""
+
+from mmkd.deploy.runtime import Detections, Detector
+
+__all__ = ['Detections', 'Detector']

@@ -1,1 +1,13 @@
-"""mmkd.detection."""
+"""CenterNet: the parts MMDetection lacks, VOC data, and the terms of its distillation."""
+
+from mmkd.detection.centernet_head import CenterNetHead
+from mmkd.detection.distill_hooks import (
+    AttentionDistillHook,
+    HeatmapDistillHook,
+    OffsetDistillHook,
+    WidthHeightDistillHook,
+)
+from mmkd.ops import deform_conv  # registers DCNv2 where mmcv's is not compiled
+
+__all__ = ['AttentionDistillHook', 'CenterNetHead', 'HeatmapDistillHook', 'OffsetDistillHook',
+           'WidthHeightDistillHook', 'deform_conv']

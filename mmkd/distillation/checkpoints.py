@@ -1,0 +1,85 @@
+"""Load checkpoints without ever running what is inside them."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from mmkd.errors import UserError
+
+__all__ = ['load_checkpoint_safely', 'load_weights']
+
+
+def _harmless_globals() -> list[Any]:
+    """What mmengine's checkpoints hold beside tensors and plain types: logged numbers."""
+    core = np._core if hasattr(np, '_core') else np.core
+    dtypes = {type(np.dtype(name)) for name in
+              ('bool', 'uint8', 'int32', 'uint32', 'int64', 'uint64', 'float32', 'float64')}
+    return [core.multiarray._reconstruct, core.multiarray.scalar, np.ndarray, np.dtype,
+            HistoryBuffer, slice, *dtypes]
+
+
+def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU with PyTorch's restricted unpickler.
+
+    Plain weights and the checkpoints of mmengine are accepted. Whatever would import or call
+    anything else is refused, so a downloaded file cannot run code.
+
+    Raises:
+        UserError: the file is missing, truncated, not a checkpoint, or would run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint '{path}' does not exist: train it first or correct the path")
+    torch.serialization.add_safe_globals(_harmless_globals())
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, AttributeError,
+            IndexError, TypeError, zipfile.BadZipFile) as error:
+        if 'Unsupported' in str(error) or 'not allowed' in str(error):
+            raise UserError(
+                f"checkpoint '{path}' holds Python objects that could run code when loaded, so it "
+                'is refused: ask its author for plain weights (a state_dict)') from error
+        raise UserError(f"checkpoint '{path}' is truncated or no PyTorch checkpoint: "
+                        'copy or train it again') from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"checkpoint '{path}' holds a {type(checkpoint).__name__} instead of "
+                        'weights by name: save model.state_dict()')
+    return checkpoint
+
+
+def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint's weights into ``model``; every key must fit.
+
+    Returns:
+        the checkpoint's ``meta`` (``dataset_meta`` with the class names, if it was trained by
+        mmengine), or an empty dict.
+
+    Raises:
+        UserError: as :func:`load_checkpoint_safely`, or the weights belong to another architecture.
+    """
+    checkpoint = load_checkpoint_safely(path)
+    state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
+    state = {key.removeprefix('module.'): value for key, value in state.items()}
+    model = model.module if is_model_wrapper(model) else model
+    own = model.state_dict()
+    # A counter that old checkpoints lack and inference never reads.
+    missing = [key for key in own if key not in state and not key.endswith('num_batches_tracked')]
+    unexpected = [key for key in state if key not in own]
+    reshaped = [f'{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}' for key in own
+                if key in state and getattr(state[key], 'shape', None) != own[key].shape]
+    faults = [f'{len(keys)} {what} (first: {keys[0]})' for what, keys in
+              (('missing', missing), ('unexpected', unexpected), ('of another shape', reshaped))
+              if keys]
+    if faults:
+        raise UserError(f"checkpoint '{path}' is of another architecture than the config's "
+                        f'{type(model).__name__}: {", ".join(faults)} of {len(own)} entries; '
+                        'use the config that it was trained with')
+    model.load_state_dict(state, strict=False)
+    return checkpoint.get('meta') or {}

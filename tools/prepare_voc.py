@@ -1,0 +1,70 @@
+"""Check, unpack, split or draw data in PASCAL VOC layout.
+
+python tools/prepare_voc.py check data/VOCdevkit                      # or any VOC-layout folder
+python tools/prepare_voc.py check data/mine --classes cat,dog
+python tools/prepare_voc.py extract ~/Downloads --out data/VOCdevkit  # the official archives
+python tools/prepare_voc.py split data/mine --val 0.1 --test 0.1      # write ImageSets/Main
+python tools/prepare_voc.py draw data/drawn                           # a synthetic data set
+"""
+
+import argparse
+import sys
+
+import mmkd  # noqa: F401  (before anything that imports mmdet)
+from mmkd.detection.data.check import check_voc, extract_voc, split_voc
+from mmkd.detection.data.synthetic import DRAWN_SPLITS, draw_dataset
+from mmkd.errors import UserError
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command', required=True)
+    check = commands.add_parser('check', help='report what each split holds and what is missing')
+    check.add_argument('root', help='a VOC-layout folder or a VOCdevkit')
+    check.add_argument('--classes', type=lambda text: text.split(','),
+                       help='known classes, a,b,c (default: VOC\'s 20 in a devkit, else all)')
+    extract = commands.add_parser('extract', help='unpack the official VOC archives')
+    extract.add_argument('archives', help='the folder that holds the .tar files')
+    extract.add_argument('--out', default='data/VOCdevkit', help='default: %(default)s')
+    split = commands.add_parser('split', help='write ImageSets/Main for data that has none')
+    split.add_argument('root', help='the folder with JPEGImages and Annotations')
+    split.add_argument('--val', type=float, default=0.1, help='default: %(default)s')
+    split.add_argument('--test', type=float, default=0.1, help='default: %(default)s')
+    split.add_argument('--seed', type=int, default=0, help='default: %(default)s')
+    draw = commands.add_parser('draw', help='draw a synthetic data set')
+    draw.add_argument('root', help='the folder to make')
+    draw.add_argument('--seed', type=int, default=0, help='default: %(default)s')
+    draw.add_argument('--image-size', type=int, default=128, help='default: %(default)s px')
+    for name, count in DRAWN_SPLITS.items():
+        draw.add_argument(f'--{name}', type=int, default=count, help='images; default: %(default)s')
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Run one command; return 1 if the data has an error."""
+    args = parse_args()
+    if args.command == 'check':
+        reports = check_voc(args.root, args.classes)
+        print(*reports, sep='\n')
+        errors = sum(len(report.problems) for report in reports)
+        print(f'{errors} errors' if errors else 'no errors')
+        return int(errors > 0)
+    if args.command == 'extract':
+        for path in extract_voc(args.archives, args.out):
+            print(f'unpacked {path} into {args.out}')
+    elif args.command == 'split':
+        for split, count in split_voc(args.root, args.val, args.test, args.seed).items():
+            print(f'{split}: {count} images')
+    else:
+        splits = {name: getattr(args, name) for name in DRAWN_SPLITS}
+        print(draw_dataset(args.root, seed=args.seed, splits=splits, image_size=args.image_size))
+    return 0
+
+
+if __name__ == '__main__':
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f'error: {error}')
