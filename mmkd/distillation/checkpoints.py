@@ -42,7 +42,8 @@ def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, AttributeError,
             IndexError, TypeError, zipfile.BadZipFile) as error:
-        if 'Unsupported' in str(error) or 'not allowed' in str(error):
+        # A text file fails at its first letter, which is an "unsupported operand" of the format.
+        if 'Unsupported' in str(error) and 'Unsupported operand' not in str(error):
             raise UserError(
                 f"checkpoint '{path}' holds Python objects that could run code when loaded, so it "
                 'is refused: ask its author for plain weights (a state_dict)') from error

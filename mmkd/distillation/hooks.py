@@ -141,23 +141,17 @@ class TeacherHook(Hook):
     """Builds the teachers and lets every :class:`DistillHook` of the run learn from them.
 
     Args:
-        teachers: for each name ``dict(config=..., checkpoint=..., weight=1.0)``.
+        teachers: for each name ``dict(config=..., checkpoint=..., weight=1.0)``; None for the
+            config's top-level ``teachers``.
 
     Raises:
-        UserError: no teacher is named, or an entry has other keys; in ``before_run`` what
-            :func:`build_teacher` raises, a tap that does not exist, or a term without a weight.
+        UserError: in ``before_run``: no teacher is named, an entry has other keys, what
+            :func:`build_teacher` raises, a tap does not exist, or a term has no weight.
     """
 
     priority = 'HIGH'
 
-    def __init__(self, teachers: Mapping[str, Mapping[str, Any]]) -> None:
-        if not teachers:
-            raise UserError('TeacherHook has no teachers: give '
-                            'teachers=dict(NAME=dict(config=..., checkpoint=...))')
-        for name, entry in teachers.items():
-            if not {'config', 'checkpoint'} <= set(entry) <= {'config', 'checkpoint', 'weight'}:
-                raise UserError(f"teacher '{name}' has the keys {sorted(entry)}: give `config`, "
-                                '`checkpoint` and, if wanted, `weight`')
+    def __init__(self, teachers: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self._entries = teachers
         self.teachers: list[Teacher] = []
         self.terms: list[DistillHook] = []
@@ -173,9 +167,10 @@ class TeacherHook(Hook):
             return
         student = runner.model.module if is_model_wrapper(runner.model) else runner.model
         device = next(student.parameters()).device
+        entries = runner.cfg.get('teachers') if self._entries is None else self._entries
         self.teachers = [build_teacher(name, entry['config'], entry['checkpoint'],
                                        student.data_preprocessor, device, entry.get('weight', 1.0))
-                         for name, entry in self._entries.items()]
+                         for name, entry in _checked_entries(entries).items()]
         recorder = TapRecorder(student, [term.tap for term in self.terms])
         with undisturbed_random_state():
             self._dry_run(runner, student, recorder)
@@ -274,6 +269,17 @@ def shares(teachers: Sequence[Teacher]) -> list[tuple[Teacher, float]]:
     """Each teacher with its weight over the sum of all weights."""
     total = sum(teacher.weight for teacher in teachers)
     return [(teacher, teacher.weight / total) for teacher in teachers]
+
+
+def _checked_entries(entries: Any) -> Mapping[str, Mapping[str, Any]]:
+    if not entries:
+        raise UserError('TeacherHook has no teachers: put '
+                        'teachers = dict(NAME=dict(config=..., checkpoint=...)) into the config')
+    for name, entry in entries.items():
+        if not {'config', 'checkpoint'} <= set(entry) <= {'config', 'checkpoint', 'weight'}:
+            raise UserError(f"teacher '{name}' has the keys {sorted(entry)}: give `config`, "
+                            '`checkpoint` and, if wanted, `weight`')
+    return entries
 
 
 def _active_terms(runner: Runner) -> list[DistillHook]:

@@ -1,0 +1,144 @@
+"""Fetch and check the weights that a model is initialised with, before a run begins."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import urlparse
+
+import mmengine
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+from torch import nn
+
+from mmkd.distillation.checkpoints import load_checkpoint_safely
+from mmkd.errors import UserError, did_you_mean
+from mmkd.registry import MODELS
+
+try:
+    import fcntl
+except ImportError:  # Windows: processes that start together each download, which is only slower
+    fcntl = None
+
+__all__ = ['fetch_initial_weights']
+
+# The short names of MMDetection's configs, and the tables that mmengine keeps of them.
+ALIASES = {'torchvision://': 'torchvision_0.12.json', 'open-mmlab://': 'openmmlab.json'}
+
+# A backbone that has a few layers of its own still starts from published weights.
+MIN_FITTING = 0.9
+
+
+def fetch_initial_weights(cfg: Config) -> None:
+    """Download what ``init_cfg=dict(type='Pretrained', ...)`` names anywhere in ``cfg.model``.
+
+    A file is downloaded once into PyTorch's hub cache, whole or not at all, compared with the
+    hash in its name, read without unpickling code, and compared with the module that it is for.
+    ``checkpoint`` in ``cfg`` then is the path of the file. Processes that start together on a
+    machine wait for the one that downloads, with or without a process group.
+
+    Args:
+        cfg: The run's config, which is changed.
+
+    Raises:
+        UserError: A file is missing, cannot be fetched, is damaged, would run code, or belongs
+            to another architecture.
+    """
+    for path, module_cfg, init_cfg in _pretrained(cfg.model, 'model'):
+        source = str(init_cfg.checkpoint)
+        address = _resolve_alias(source, path)
+        # Before anything is downloaded: a misspelt module fails at once.
+        module = _build(module_cfg)
+        file = _download(address, path) if '://' in address else Path(address).expanduser()
+        _check_fit(file, init_cfg.get('prefix'), module, path)
+        init_cfg.checkpoint = str(file)
+        print_log(f'initial weights of {path}: {source}', logger='current')
+
+
+def _pretrained(node: object, path: str) -> Iterator[tuple[str, ConfigDict, ConfigDict]]:
+    """Yield the path and config of each module that starts from a file, and its ``init_cfg``."""
+    if isinstance(node, dict):
+        init_cfgs = node.get('init_cfg') or []
+        for init_cfg in [init_cfgs] if isinstance(init_cfgs, dict) else init_cfgs:
+            if init_cfg.get('type') == 'Pretrained':
+                yield path, node, init_cfg
+    if isinstance(node, (dict, list, tuple)):
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        for name, child in items:
+            if name != 'init_cfg':
+                yield from _pretrained(child, f'{path}.{name}')
+
+
+def _remedy(path: str) -> str:
+    return (f'give a file with --cfg-options {path}.init_cfg.checkpoint=FILE, or train from '
+            f'scratch with --cfg-options {path}.init_cfg=None')
+
+
+def _resolve_alias(source: str, path: str) -> str:
+    for scheme, table in ALIASES.items():
+        if source.startswith(scheme):
+            known = mmengine.load(Path(mmengine.__path__[0], 'hub', table))
+            name = source.removeprefix(scheme)
+            if name not in known:
+                raise UserError(f"{path}.init_cfg.checkpoint='{source}' is no known name: "
+                                f'{_remedy(path)}.{did_you_mean(name, known)}')
+            return known[name]
+    return source
+
+
+def _build(module_cfg: ConfigDict) -> nn.Module:
+    # The random state stays as it is: a run must not depend on where its weights were.
+    with torch.random.fork_rng(devices=[]):
+        return MODELS.build({**module_cfg, 'init_cfg': None})
+
+
+def _download(url: str, path: str) -> Path:
+    name = Path(urlparse(url).path).name
+    file = Path(torch.hub.get_dir(), 'checkpoints', name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one_process(file):
+        if file.is_file():
+            return file
+        print_log(f'downloading the initial weights of {path} from {url}', logger='current')
+        digest = re.search(r'-([0-9a-f]{8,})\.', name)
+        try:
+            torch.hub.download_url_to_file(url, str(file), digest and digest.group(1),
+                                           progress=os.isatty(2))
+        except (OSError, RuntimeError, ValueError, HTTPException) as error:
+            raise UserError(f'The initial weights of {path} cannot be fetched from {url} '
+                            f'({error}): {_remedy(path)}.') from error
+    return file
+
+
+@contextmanager
+def _only_one_process(file: Path) -> Iterator[None]:
+    """Hold a lock that the system releases even if the process is killed."""
+    with open(f'{file}.lock', 'w') as lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _check_fit(file: Path, prefix: str | None, module: nn.Module, path: str) -> None:
+    try:
+        checkpoint = load_checkpoint_safely(file)
+    except UserError as error:
+        raise UserError(f'The initial weights of {path} cannot be used ({error}): '
+                        f'{_remedy(path)}.') from error
+    weights = checkpoint.get('state_dict', checkpoint)
+    # As mmengine loads them.
+    start = 'module.' if prefix is None else prefix.rstrip('.') + '.'
+    weights = {name.removeprefix(start): value for name, value in weights.items()
+               if prefix is None or name.startswith(start)}
+    expected = {name: value for name, value in module.state_dict().items()
+                if not name.endswith('num_batches_tracked')}
+    fitting = sum(name in weights and weights[name].shape == value.shape
+                  for name, value in expected.items())
+    if fitting < MIN_FITTING * len(expected):
+        raise UserError(
+            f"The initial weights '{file}' fit {fitting} of the {len(expected)} entries of {path} "
+            f"({type(module).__name__}), whose first is '{next(iter(expected))}' while theirs is "
+            f"'{next(iter(weights), None)}': {_remedy(path)}.")

@@ -1,0 +1,168 @@
+"""Teachers: built, frozen, given their own inputs; and refused when something is wrong."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from helpers import MEAN, STD, build, centernet, save_teacher
+from torch import nn
+
+from mmkd.distillation.teachers import (
+    Teacher,
+    build_teacher,
+    renormalisation,
+    undisturbed_random_state,
+)
+from mmkd.errors import UserError
+
+
+class Dropper(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.drop = nn.Conv2d(3, 4, 1), nn.Dropout(0.5)
+
+    def forward(self, inputs, mode='tensor'):
+        return self.drop(self.conv(inputs))
+
+
+def _preprocessor(mean=MEAN, std=STD, bgr_to_rgb=True):
+    return build(centernet(mean=mean, std=std, bgr_to_rgb=bgr_to_rgb)).data_preprocessor
+
+
+def test_a_teacher_is_frozen_and_without_dropout():
+    teacher = Teacher('t', Dropper())
+    x = torch.randn(1, 3, 4, 4)
+    teacher.tap(['drop'], x)
+    first, second = teacher(x)['drop'], teacher(x)['drop']
+    assert torch.equal(first, second) and not first.requires_grad
+    assert not any(p.requires_grad for p in teacher.model.parameters())
+
+
+def _raw_batch():
+    return dict(inputs=[torch.randint(0, 256, (3, 64, 48), dtype=torch.uint8)], data_samples=None)
+
+
+@pytest.mark.parametrize('mean, std, bgr_to_rgb', [
+    ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0], True),
+    (MEAN, STD, False),
+    ([103.53, 116.28, 123.675], [1.0, 2.0, 3.0], False),
+])
+def test_renormalised_inputs_are_what_the_teacher_would_have_read(mean, std, bgr_to_rgb):
+    student, teacher = _preprocessor(), _preprocessor(mean, std, bgr_to_rgb)
+    batch = _raw_batch()
+    ours = student(dict(batch, inputs=[batch['inputs'][0].clone()]))['inputs']
+    theirs = teacher(dict(batch, inputs=[batch['inputs'][0].clone()]))['inputs']
+
+    class Sample:
+        img_shape = (64, 48)
+
+    got = renormalisation(student, teacher)(ours, [Sample()])
+    torch.testing.assert_close(got, theirs, rtol=1e-4, atol=1e-4)
+    assert torch.equal(got[..., 48:], torch.zeros_like(got[..., 48:])), 'padding stays 0'
+
+
+def test_equal_preprocessors_need_nothing():
+    assert renormalisation(_preprocessor(), _preprocessor()) is None
+
+
+def test_random_state_is_put_back():
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    expected = draw()
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    with undisturbed_random_state():
+        draw()
+    assert draw() == expected
+
+
+def _build(entry, preprocessor=None, **kwargs):
+    return build_teacher('big', student_preprocessor=preprocessor or _preprocessor(),
+                         device=torch.device('cpu'), **entry, **kwargs)
+
+
+def test_a_teacher_from_files(tmp_path):
+    entry = save_teacher(tmp_path, 'big', centernet())
+    preprocessor, state = _preprocessor(), torch.random.get_rng_state()
+    teacher = _build(entry, preprocessor, weight=2.0)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert teacher.classes == ('disc', 'ring', 'star') and teacher.weight == 2.0
+    saved = torch.load(entry['checkpoint'], weights_only=True)['state_dict']
+    for key, value in teacher.model.state_dict().items():
+        assert torch.equal(value, saved[key])
+
+
+class Evil:
+    def __reduce__(self):
+        return eval, ("open('pwned', 'w')",)
+
+
+def _missing(entry):
+    entry['checkpoint'] += '.gone'
+
+
+def _truncated(entry):
+    data = open(entry['checkpoint'], 'rb').read()
+    open(entry['checkpoint'], 'wb').write(data[:len(data) // 2])
+
+
+def _empty(entry):
+    open(entry['checkpoint'], 'wb').close()
+
+
+def _text(entry):
+    open(entry['checkpoint'], 'w').write('<html>404</html>')
+
+
+def _code(entry):
+    torch.save(dict(state_dict=Evil()), entry['checkpoint'])
+
+
+def _list(entry):
+    torch.save([torch.zeros(1)], entry['checkpoint'])
+
+
+def _other_architecture(entry):
+    torch.save(build(centernet(stacks=1)).state_dict(), entry['checkpoint'])
+
+
+def _other_width(entry):
+    torch.save(build(centernet(base_channels=8)).state_dict(), entry['checkpoint'])
+
+
+def _no_config(entry):
+    entry['config'] += '.gone'
+
+
+@pytest.mark.parametrize('spoil, message', [
+    (_missing, r"teacher 'big': checkpoint '.*\.gone' does not exist"),
+    (_truncated, 'is truncated or no PyTorch checkpoint'),
+    (_empty, 'is truncated or no PyTorch checkpoint'),
+    (_text, 'is truncated or no PyTorch checkpoint'),
+    (_code, 'could run code when loaded, so it is refused'),
+    (_list, 'holds a list instead of weights by name'),
+    (_other_architecture, r"of another architecture than the config's CenterNet: \d+ missing"),
+    (_other_width, r'of another shape \(first: backbone\.conv1\.weight \(64|of another shape'),
+    (_no_config, 'does not exist: correct the path'),
+])
+def test_bad_teachers_are_refused_in_one_sentence(tmp_path, monkeypatch, spoil, message):
+    monkeypatch.chdir(tmp_path)
+    entry = save_teacher(tmp_path, 'big', centernet())
+    spoil(entry)
+    with pytest.raises(UserError, match=message) as caught:
+        _build(entry)
+    assert '\n' not in str(caught.value)
+    assert not (tmp_path / 'pwned').exists()
+
+
+@pytest.mark.parametrize('weight', [0, -1, float('nan'), float('inf'), 'big'])
+def test_a_teachers_weight_is_a_positive_number(tmp_path, weight):
+    entry = save_teacher(tmp_path, 'big', centernet())
+    with pytest.raises(UserError, match="teacher 'big' has weight"):
+        _build(entry, weight=weight)

@@ -1,0 +1,107 @@
+"""Tiny CenterNets, drawn batches and runners, for tests only."""
+
+from pathlib import Path
+
+import mmkd  # noqa: F401  (before mmdet)
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData
+from torch.utils.data import Dataset
+
+from mmkd.registry import DATASETS, MODELS
+
+CLASSES = ('disc', 'ring', 'star')
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+
+def centernet(channels=8, base_channels=4, num_classes=3, stacks=0, mean=MEAN, std=STD,
+              bgr_to_rgb=True, deconvs=3):
+    """Config of a CenterNet of a few thousand parameters; an Hourglass if `stacks` is not 0."""
+    head = dict(type='CenterNetHead', in_channels=channels, feat_channels=8,
+                num_classes=num_classes, num_stacks=max(1, stacks))
+    if stacks:
+        backbone = dict(type='HourglassNet', downsample_times=1, num_stacks=stacks,
+                        stage_channels=(channels, channels), stage_blocks=(1, 1),
+                        feat_channel=channels)
+        neck = None
+    else:
+        backbone = dict(type='ResNet', depth=18, base_channels=base_channels)
+        neck = dict(type='CTResNetNeck', in_channels=8 * base_channels,
+                    num_deconv_filters=(channels,) * deconvs, num_deconv_kernels=(4,) * deconvs,
+                    use_dcn=False)
+    return ConfigDict(
+        type='CenterNet',
+        data_preprocessor=dict(type='DetDataPreprocessor', mean=mean, std=std,
+                               bgr_to_rgb=bgr_to_rgb, pad_size_divisor=64),
+        backbone=backbone, neck=neck, bbox_head=head,
+        test_cfg=dict(topk=20, local_maximum_kernel=3, max_per_img=20))
+
+
+def build(config, seed=0):
+    """Build a model from `centernet(...)` with weights that depend on the seed alone."""
+    torch.manual_seed(seed)
+    with DefaultScope.overwrite_default_scope('mmkd'):
+        model = MODELS.build(config)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+    return model
+
+
+def save_teacher(folder, name, config, classes=CLASSES, seed=1):
+    """Write config and checkpoint of a teacher as training would; return its hook entry."""
+    folder = Path(folder)
+    model = build(config, seed)
+    Config(dict(model=config, default_scope='mmkd')).dump(folder / f'{name}.py')
+    meta = {} if classes is None else dict(dataset_meta=dict(classes=classes))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / f'{name}.pth')
+    return dict(config=str(folder / f'{name}.py'), checkpoint=str(folder / f'{name}.pth'))
+
+
+@DATASETS.register_module()
+class NoiseDetection(Dataset):
+    """`length` images of noise, each with one to three boxes."""
+
+    def __init__(self, length=8, size=64, classes=CLASSES):
+        self.length, self.size = length, size
+        self.metainfo = dict(classes=classes)
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        from mmdet.structures import DetDataSample
+        generator = torch.Generator().manual_seed(index)
+        image = torch.randint(0, 256, (3, self.size, self.size), dtype=torch.uint8,
+                              generator=generator)
+        count = 1 + index % 3
+        corner = torch.rand(count, 2, generator=generator) * self.size / 2
+        side = 8 + torch.rand(count, 2, generator=generator) * self.size / 3
+        labels = torch.randint(0, len(self.metainfo['classes']), (count,), generator=generator)
+        sample = DetDataSample(metainfo=dict(
+            img_id=index, img_path=f'{index}.jpg', ori_shape=(self.size, self.size),
+            img_shape=(self.size, self.size), scale_factor=(1.0, 1.0)))
+        sample.gt_instances = InstanceData(bboxes=torch.cat((corner, corner + side), 1),
+                                           labels=labels)
+        return dict(inputs=image, data_samples=sample)
+
+
+def train_config(work_dir, model, hooks=(), iters=3, batch=4, **extra):
+    """Config of a short run on noise."""
+    return Config(dict(
+        model=model, work_dir=str(work_dir), default_scope='mmkd', custom_hooks=list(hooks),
+        train_dataloader=dict(batch_size=batch, num_workers=0,
+                              sampler=dict(type='DefaultSampler', shuffle=False),
+                              dataset=dict(type='NoiseDetection')),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=iters),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False)),
+        randomness=dict(seed=0), log_level='WARNING', **extra))
+
+
+def runner(config):
+    """Build a runner for `train_config(...)`."""
+    config.experiment_name = f'test_{id(config)}'
+    return Runner.from_cfg(config)

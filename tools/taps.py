@@ -1,0 +1,44 @@
+"""List every module of a config's model that can be tapped, with output shape and stride.
+
+    python tools/taps.py configs/centernet_mt_r18.py
+    python tools/taps.py configs/centernet/centernet_hourglass104_voc.py --depth 2
+"""
+
+import argparse
+
+import mmkd  # noqa: F401  (before anything of mmdet)
+from mmkd.engine.cli import user_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='a config with a model')
+    parser.add_argument('--size', type=int, default=512, help='side of the input in pixels')
+    parser.add_argument('--depth', type=int, help='list names of at most this many parts')
+    return parser.parse_args()
+
+
+@user_errors()
+def main() -> None:
+    """Build the model and print one line per module."""
+    args = parse_args()
+    import torch
+
+    from mmkd.distillation import build_model, list_taps
+
+    model = build_model(args.config)
+    rows = list_taps(model, torch.zeros(1, 3, args.size, args.size))
+    rows = [row for row in rows if args.depth is None or row.name.count('.') < args.depth]
+    width = max(len(row.name) for row in rows)
+    print(f'{"tap":<{width}}  {"module":<20} output of a {args.size}x{args.size} image (stride)')
+    for row in rows:
+        strides = iter(row.strides)
+        outputs = ', '.join('x'.join(map(str, shape[1:]))
+                            + (f' ({next(strides):g})' if len(shape) == 4 else '')
+                            for shape in row.shapes)
+        print(f'{row.name:<{width}}  {row.kind:<20} {outputs}')
+
+
+if __name__ == '__main__':
+    main()
