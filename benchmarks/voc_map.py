@@ -78,9 +78,9 @@ def main() -> None:
     from mmdet.evaluation.functional import eval_map
     theirs, (their_map, _) = seconds(
         lambda: eval_map(dets, anns, iou_thr=0.5, eval_mode='area', nproc=1, logger='silent',
-                         use_legacy_coordinate=True), repeat=2)
+                         use_legacy_coordinate=True), repeat=3)
     ours, results = seconds(
-        lambda: voc_average_precision(detections, objects, CLASSES, iou_thr=0.5), repeat=5)
+        lambda: voc_average_precision(detections, objects, CLASSES, iou_thr=0.5), repeat=3)
     our_map = mean_average_precision(result.ap_area for result in results)
     print(f'{images} images x {PER_IMAGE} detections, {CLASSES} classes')
     print(f'mmdet eval_map, one worker: {theirs:8.3f} s  mAP {their_map:.7f}')

@@ -16,10 +16,11 @@ def _child(name: str, parent: Registry, *locations: str) -> Registry:
 
 
 MODELS = _child('model', mmdet.MODELS, 'mmkd.distillation', 'mmkd.detection')
-HOOKS = _child('hook', mmdet.HOOKS, 'mmkd.engine', 'mmkd.distillation', 'mmkd.detection')
+HOOKS = _child('hook', mmdet.HOOKS, 'mmkd.engine.hooks', 'mmkd.distillation', 'mmkd.detection')
 DATASETS = _child('dataset', mmdet.DATASETS, 'mmkd.detection')
 TRANSFORMS = _child('transform', mmdet.TRANSFORMS, 'mmkd.detection')
 METRICS = _child('metric', mmdet.METRICS, 'mmkd.evaluation')
+OPTIM_WRAPPERS = _child('optim_wrapper', mmdet.OPTIM_WRAPPERS, 'mmkd.engine.amp')
 
 # Nothing of mmkd's own yet: here so that MMDetection's names are found under mmkd's scope.
 RUNNERS = _child('runner', mmdet.RUNNERS)
@@ -29,7 +30,6 @@ DATA_SAMPLERS = _child('data sampler', mmdet.DATA_SAMPLERS)
 MODEL_WRAPPERS = _child('model_wrapper', mmdet.MODEL_WRAPPERS)
 WEIGHT_INITIALIZERS = _child('weight initializer', mmdet.WEIGHT_INITIALIZERS)
 OPTIMIZERS = _child('optimizer', mmdet.OPTIMIZERS)
-OPTIM_WRAPPERS = _child('optim_wrapper', mmdet.OPTIM_WRAPPERS)
 OPTIM_WRAPPER_CONSTRUCTORS = _child('optimizer constructor', mmdet.OPTIM_WRAPPER_CONSTRUCTORS)
 PARAM_SCHEDULERS = _child('parameter scheduler', mmdet.PARAM_SCHEDULERS)
 EVALUATOR = _child('evaluator', mmdet.EVALUATOR)

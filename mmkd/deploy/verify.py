@@ -16,11 +16,17 @@ from torch import Tensor, nn
 from mmkd.deploy.runtime import Detections, Detector
 from mmkd.errors import UserError
 
-__all__ = ['Agreement', 'check_detections', 'check_images', 'check_random', 'predict_maps']
+__all__ = ['Agreement', 'MismatchError', 'check_detections', 'check_images', 'check_random',
+           'find_images', 'predict_maps']
 
 SCORE_TOLERANCE = 1e-4
 # In pixels: a hundred times what float32 leaves at 512 px, far less than anything that matters.
 BOX_TOLERANCE = 0.01
+IMAGES_PER_FOLDER = 20
+
+
+class MismatchError(UserError):
+    """The exported model and PyTorch differ."""
 
 
 @dataclass
@@ -32,12 +38,38 @@ class Agreement:
     box_difference: float = 0.0
     score_difference: float = 0.0
 
+    def __str__(self) -> str:
+        return (f'{self.inputs} inputs, {self.boxes} boxes, largest difference '
+                f'{self.box_difference:.1e} px in a box, {self.score_difference:.1e} in a score')
+
     def add(self, other: 'Agreement') -> None:
         """Take in the comparison of further inputs."""
         self.inputs += other.inputs
         self.boxes += other.boxes
         self.box_difference = max(self.box_difference, other.box_difference)
         self.score_difference = max(self.score_difference, other.score_difference)
+
+
+def find_images(paths: Sequence[str | os.PathLike]) -> list[Path]:
+    """Return the image files among ``paths``, and the first 20 by name of each folder.
+
+    Raises:
+        UserError: If a path does not exist, or a folder holds no image.
+    """
+    found = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir()
+                           if file.suffix.lower() in ('.jpg', '.jpeg', '.png'))
+            if not files:
+                raise UserError(f"folder '{path}' holds no .jpg, .jpeg or .png file: correct "
+                                '--images')
+            found += files[:IMAGES_PER_FOLDER]
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"'{path}' does not exist: correct --images")
+    return found
 
 
 def predict_maps(model: nn.Module, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -63,16 +95,22 @@ def predict_maps(model: nn.Module, image: Tensor) -> tuple[np.ndarray, np.ndarra
     return heatmap, np.concatenate(((centre - half) * strides, (centre + half) * strides), axis=-1)
 
 
-def _neighbours_maximum(heatmap: np.ndarray) -> np.ndarray:
-    """Largest of the eight neighbours of each cell; ``(C, h, w)``."""
+def _neighbours_maximum(heatmap: np.ndarray, kernel: int) -> np.ndarray:
+    """Largest of the cells around each, ``kernel`` wide and high, without itself; ``(C, h, w)``."""
     height, width = heatmap.shape[1:]
-    padded = np.pad(heatmap, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+    reach = kernel // 2
+    padded = np.pad(heatmap, ((0, 0), (reach, reach), (reach, reach)), constant_values=-np.inf)
     shifts = [padded[:, r:r + height, c:c + width]
-              for r in range(3) for c in range(3) if (r, c) != (1, 1)]
+              for r in range(kernel) for c in range(kernel) if (r, c) != (reach, reach)]
     return np.max(shifts, axis=0)
 
 
-def check_detections(detections: Detections, heatmap: np.ndarray, boxes: np.ndarray) -> Agreement:
+def _describe(label: int, score: float, box: np.ndarray) -> str:
+    return f'label {label}, score {score:.6f}, box {np.round(box, 2).tolist()}'
+
+
+def check_detections(detections: Detections, heatmap: np.ndarray, boxes: np.ndarray,
+                     kernel: int = 3) -> Agreement:
     """Compare the exported model's detections of one input with PyTorch's maps.
 
     Order is of no account, and neither is which of several tied peaks is found: where a map
@@ -84,26 +122,29 @@ def check_detections(detections: Detections, heatmap: np.ndarray, boxes: np.ndar
         detections: What the exported model returned, score 0 meaning 'nothing'.
         heatmap: ``(C, h, w)`` float64, before peak picking.
         boxes: ``(h, w, 4)`` float64, in the pixels of the detections.
+        kernel: A peak is the largest of ``kernel`` x ``kernel`` cells.
 
     Raises:
-        UserError: If a detection differs or a peak is missing.
+        MismatchError: If a detection differs or a peak is missing.
     """
-    neighbours = _neighbours_maximum(heatmap)
+    neighbours = _neighbours_maximum(heatmap, kernel)
     peaks = heatmap >= neighbours - SCORE_TOLERANCE
     agreement, found = Agreement(inputs=1), set()
     for box, score, label in zip(*detections, strict=True):
         if score == 0:
             continue
-        where = f'label {label}, score {score:.6f}, box {np.round(box, 2).tolist()}'
+        where = _describe(label, score, box)
+        if label not in range(len(heatmap)):
+            raise MismatchError(f'PyTorch has no such label: {where}')
         score_differences = np.abs(heatmap[label] - score)
         rows, columns = np.nonzero(peaks[label] & (score_differences <= SCORE_TOLERANCE))
         differences = np.abs(boxes[rows, columns] - box).max(axis=1, initial=0)
         if not len(rows) or not differences.min() <= BOX_TOLERANCE:
-            raise UserError(f'PyTorch has no such detection: {where}')
+            raise MismatchError(f'PyTorch has no such detection: {where}')
         best = differences.argmin()
         cell = (int(label), int(rows[best]), int(columns[best]))
         if cell in found:
-            raise UserError(f'a detection comes twice: {where}')
+            raise MismatchError(f'a detection comes twice: {where}')
         found.add(cell)
         agreement.boxes += 1
         agreement.box_difference = max(agreement.box_difference, float(differences[best]))
@@ -114,22 +155,26 @@ def check_detections(detections: Detections, heatmap: np.ndarray, boxes: np.ndar
     missing = {tuple(cell) for cell in np.argwhere(clear).tolist()} - found
     if missing:
         label, row, column = min(missing)
-        raise UserError(f'PyTorch also detects label {label}, score '
-                        f'{heatmap[label, row, column]:.6f}, box '
-                        f'{np.round(boxes[row, column], 2).tolist()}')
+        where = _describe(label, heatmap[label, row, column], boxes[row, column])
+        raise MismatchError(f'a detection of PyTorch is missing: {where}')
     return agreement
 
 
 def check_random(detector: Detector, model: nn.Module) -> Agreement:
-    """Compare on random inputs, in a batch of one and a batch of three."""
+    """Compare on random inputs, in a batch of one and a batch of three.
+
+    Raises:
+        MismatchError: If the results differ.
+    """
     generator = torch.Generator().manual_seed(0)
+    kernel = model.bbox_head.test_cfg.local_maximum_kernel
     agreement = Agreement()
     for batch in (1, 3):
         image = torch.randn(batch, 3, *detector.metadata.input_size, generator=generator)
         outputs = detector.session.run(None, {'image': image.numpy()})
         maps = predict_maps(model, image)
         for one in zip(*outputs, *maps, strict=True):
-            agreement.add(check_detections(Detections(*one[:3]), *one[3:]))
+            agreement.add(check_detections(Detections(*one[:3]), *one[3:], kernel))
     return agreement
 
 
@@ -141,23 +186,25 @@ def check_images(detector: Detector, model: nn.Module,
     preprocessor, the exported model's through :class:`Detector`.
 
     Raises:
-        UserError: If a file cannot be read, or the results differ; names the file.
+        UserError: If a file cannot be read; names it.
+        MismatchError: If the results differ; names the file.
     """
     with DefaultScope.overwrite_default_scope(model.cfg.get('default_scope', 'mmkd')):
         pipeline = Compose(get_test_pipeline_cfg(model.cfg))
+    kernel = model.bbox_head.test_cfg.local_maximum_kernel
     agreement = Agreement()
     for index, path in enumerate(paths):
+        # OpenCV reports a file that is missing only by a warning.
         image = cv2.imread(os.fspath(path)) if Path(path).is_file() else None
         if image is None:
-            raise UserError(f"image '{path}' is missing or does not decode: remove it from --images"
-                            ' or mend it')
+            raise UserError(f"image '{path}' is missing or does not decode: mend or remove it")
         sample = pipeline(dict(img_path=os.fspath(path), img_id=index))
         batch = model.data_preprocessor(
             dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]))
         heatmap, boxes = (maps[0] for maps in predict_maps(model, batch['inputs']))
         boxes = boxes / np.tile(batch['data_samples'][0].scale_factor, 2)
         try:
-            agreement.add(check_detections(detector(image), heatmap, boxes))
-        except UserError as error:
-            raise UserError(f"on '{path}' {error}") from error
+            agreement.add(check_detections(detector(image), heatmap, boxes, kernel))
+        except MismatchError as error:
+            raise MismatchError(f"on '{path}' {error}") from error
     return agreement

@@ -1,6 +1,7 @@
 """CenterNet: the parts MMDetection lacks, VOC data, and the terms of its distillation."""
 
 from mmkd.detection.centernet_head import CenterNetHead
+from mmkd.detection.data import LoadImage, VOCLayoutDataset
 from mmkd.detection.distill_hooks import (
     AttentionDistillHook,
     HeatmapDistillHook,
@@ -9,5 +10,5 @@ from mmkd.detection.distill_hooks import (
 )
 from mmkd.ops import deform_conv  # registers DCNv2 where mmcv's is not compiled
 
-__all__ = ['AttentionDistillHook', 'CenterNetHead', 'HeatmapDistillHook', 'OffsetDistillHook',
-           'WidthHeightDistillHook', 'deform_conv']
+__all__ = ['AttentionDistillHook', 'CenterNetHead', 'HeatmapDistillHook', 'LoadImage',
+           'OffsetDistillHook', 'VOCLayoutDataset', 'WidthHeightDistillHook', 'deform_conv']

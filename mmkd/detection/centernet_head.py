@@ -18,8 +18,8 @@ __all__ = ['CenterNetHead']
 
 Maps = tuple[list[Tensor], list[Tensor], list[Tensor]]
 
-# The value of the original implementation: a box whose corners move by the radius still
-# overlaps the true one by at least this IoU.
+# The value of CornerNet and MMDetection: a box whose corners move by the radius still overlaps the
+# true one by at least this IoU. (The original CenterNet's code has 0.7, but other roots.)
 MIN_OVERLAP = 0.3
 
 
@@ -181,7 +181,7 @@ class CenterNetHead(MMDetCenterNetHead):
 
         heatmaps = bboxes.new_zeros(batch_size, self.num_classes, height, width)
         if len(bboxes) > 0:
-            radius = _gaussian_radius(box_height, box_width).long() * inside
+            radius = _gaussian_radius(box_height, box_width).long()
             # The only wait for the device.
             max_radius, max_label = torch.stack((radius.max(), labels.max())).tolist()
             if max_label >= self.num_classes:
@@ -192,23 +192,19 @@ class CenterNetHead(MMDetCenterNetHead):
             _draw_gaussians(heatmaps.view(-1, height, width), maps, cell_x, cell_y, radius,
                             inside, max_radius)
 
-        # Number objects from 1 and let each cell keep its highest: the last object wins, without
-        # the undefined order of colliding writes. Row 0 is for cells without a centre.
-        number = torch.arange(1, len(bboxes) + 1, device=bboxes.device) * inside
-        cells = ((images * height + cell_y) * width + cell_x) * inside
-        owner = number.new_zeros(batch_size * height * width)
-        owner = owner.scatter_reduce(0, cells, number, 'amax').view(batch_size, height, width)
         values = torch.stack(
             (box_width, box_height, center_x - cell_x, center_y - cell_y), dim=1)
-        values = torch.cat((values.new_zeros(1, 4), values))[owner].permute(0, 3, 1, 2)
-        weight = (owner > 0).to(bboxes.dtype)[:, None].repeat(1, 2, 1, 1)
+        cells = (images * height + cell_y) * width + cell_x
+        at_cells, weight = _last_of_each_cell(values, cells, inside, batch_size * height * width)
+        at_cells = at_cells.view(batch_size, height, width, 4).permute(0, 3, 1, 2)
+        weight = weight.view(batch_size, 1, height, width).repeat(1, 2, 1, 1)
 
         targets = dict(
             center_heatmap_target=heatmaps,
-            wh_target=values[:, :2].contiguous(),
-            offset_target=values[:, 2:].contiguous(),
+            wh_target=at_cells[:, :2].contiguous(),
+            offset_target=at_cells[:, 2:].contiguous(),
             wh_offset_target_weight=weight)
-        num_centers = reduce_mean(heatmaps.eq(1).sum(dtype=torch.float32))
+        num_centers = reduce_mean(heatmaps.eq(1).count_nonzero().float())
         return targets, num_centers.clamp(min=1 / get_world_size())
 
     def predict_by_feat(self, center_heatmap_preds: list[Tensor], wh_preds: list[Tensor],
@@ -235,6 +231,18 @@ class CenterNetHead(MMDetCenterNetHead):
             [{'border': (0, 0, 0, 0), **meta} for meta in batch_img_metas], rescale, with_nms)
 
 
+def _last_of_each_cell(values: Tensor, cells: Tensor, inside: Tensor,
+                       num_cells: int) -> tuple[Tensor, Tensor]:
+    """Return the values (num_cells, 4) of the last object in each cell, and 1 where there is one.
+
+    Objects are numbered from 1 and each cell keeps its highest number, since colliding writes
+    have no defined order on a GPU. Row 0 of the values is for cells without an object.
+    """
+    number = torch.arange(1, len(values) + 1, device=values.device) * inside
+    owner = number.new_zeros(num_cells).scatter_reduce(0, cells * inside, number, 'amax')
+    return torch.cat((values.new_zeros(1, 4), values))[owner], (owner > 0).to(values.dtype)
+
+
 def _predict_maps(x: Tensor, branches: Sequence[nn.Module]) -> tuple[Tensor, Tensor, Tensor]:
     heatmap_head, wh_head, offset_head = branches
     logits = heatmap_head(x)
@@ -247,19 +255,18 @@ def _gaussian_radius(height: Tensor, width: Tensor) -> Tensor:
     """Return how far both corners of each box may move at an IoU of at least MIN_OVERLAP.
 
     The least of three roots: both corners move in the same direction, inwards, or outwards. Hei
-    Law, Jia Deng: CornerNet, ECCV 2018, arXiv:1808.01244, section 3.2, with the roots as all
-    CenterNet implementations have them, divided by 2a. Operations are in the order of
-    MMDetection's ``gaussian_radius``, so that roundings agree.
+    Law, Jia Deng: CornerNet, ECCV 2018, arXiv:1808.01244, section 3.2. Operations are in the
+    order of MMDetection's ``gaussian_radius``, so that roundings agree.
     """
     iou = MIN_OVERLAP
-    perimeter_half = height + width
+    half_perimeter = height + width
     shifted = width * height * (1 - iou) / (1 + iou)
-    same = (perimeter_half - (perimeter_half**2 - 4 * shifted).sqrt()) / 2
+    same = (half_perimeter - (half_perimeter**2 - 4 * shifted).sqrt()) / 2
 
-    b, c = 2 * perimeter_half, (1 - iou) * width * height
+    b, c = 2 * half_perimeter, (1 - iou) * width * height
     inwards = (b - (b**2 - 16 * c).sqrt()) / 8
 
-    a, b, c = 4 * iou, -2 * iou * perimeter_half, (iou - 1) * width * height
+    a, b, c = 4 * iou, -2 * iou * half_perimeter, (iou - 1) * width * height
     outwards = (b + (b**2 - 4 * a * c).sqrt()) / (2 * a)
     return torch.minimum(torch.minimum(same, inwards), outwards).clamp(min=0)
 

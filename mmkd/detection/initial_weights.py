@@ -47,24 +47,26 @@ def fetch_initial_weights(cfg: Config) -> None:
         UserError: A file is missing, cannot be fetched, is damaged, would run code, or belongs
             to another architecture.
     """
-    for path, module_cfg, init_cfg in _pretrained(cfg.model, 'model'):
+    for option, module_cfg, init_cfg in _pretrained(cfg.model, 'model'):
         source = str(init_cfg.checkpoint)
-        address = _resolve_alias(source, path)
+        address = _resolve_alias(source, option)
         # Before anything is downloaded: a misspelt module fails at once.
         module = _build(module_cfg)
-        file = _download(address, path) if '://' in address else Path(address).expanduser()
-        _check_fit(file, init_cfg.get('prefix'), module, path)
+        file = _download(address, option) if '://' in address else Path(address).expanduser()
+        _check_fit(file, init_cfg.get('prefix'), module, option)
         init_cfg.checkpoint = str(file)
-        print_log(f'initial weights of {path}: {source}', logger='current')
+        print_log(f'initial weights of {_module_of(option)}: {source}', logger='current')
 
 
 def _pretrained(node: object, path: str) -> Iterator[tuple[str, ConfigDict, ConfigDict]]:
-    """Yield the path and config of each module that starts from a file, and its ``init_cfg``."""
+    """Yield the path of each ``init_cfg`` that names a file, its module's config, and itself."""
     if isinstance(node, dict):
         init_cfgs = node.get('init_cfg') or []
-        for init_cfg in [init_cfgs] if isinstance(init_cfgs, dict) else init_cfgs:
+        listed = [('', init_cfgs)] if isinstance(init_cfgs, dict) else (
+            (f'.{index}', init_cfg) for index, init_cfg in enumerate(init_cfgs))
+        for index, init_cfg in listed:
             if init_cfg.get('type') == 'Pretrained':
-                yield path, node, init_cfg
+                yield f'{path}.init_cfg{index}', node, init_cfg
     if isinstance(node, (dict, list, tuple)):
         items = node.items() if isinstance(node, dict) else enumerate(node)
         for name, child in items:
@@ -72,19 +74,23 @@ def _pretrained(node: object, path: str) -> Iterator[tuple[str, ConfigDict, Conf
                 yield from _pretrained(child, f'{path}.{name}')
 
 
-def _remedy(path: str) -> str:
-    return (f'give a file with --cfg-options {path}.init_cfg.checkpoint=FILE, or train from '
-            f'scratch with --cfg-options {path}.init_cfg=None')
+def _module_of(option: str) -> str:
+    return option.rpartition('.init_cfg')[0]
 
 
-def _resolve_alias(source: str, path: str) -> str:
+def _remedy(option: str) -> str:
+    return (f'give a file with --cfg-options {option}.checkpoint=FILE, or train from scratch with '
+            f'--cfg-options {_module_of(option)}.init_cfg=None')
+
+
+def _resolve_alias(source: str, option: str) -> str:
     for scheme, table in ALIASES.items():
         if source.startswith(scheme):
             known = mmengine.load(Path(mmengine.__path__[0], 'hub', table))
             name = source.removeprefix(scheme)
             if name not in known:
-                raise UserError(f"{path}.init_cfg.checkpoint='{source}' is no known name: "
-                                f'{_remedy(path)}.{did_you_mean(name, known)}')
+                raise UserError(f"{option}.checkpoint='{source}' is no known name: "
+                                f'{_remedy(option)}.{did_you_mean(name, known)}')
             return known[name]
     return source
 
@@ -95,21 +101,22 @@ def _build(module_cfg: ConfigDict) -> nn.Module:
         return MODELS.build({**module_cfg, 'init_cfg': None})
 
 
-def _download(url: str, path: str) -> Path:
+def _download(url: str, option: str) -> Path:
     name = Path(urlparse(url).path).name
     file = Path(torch.hub.get_dir(), 'checkpoints', name)
     file.parent.mkdir(parents=True, exist_ok=True)
     with _only_one_process(file):
         if file.is_file():
             return file
-        print_log(f'downloading the initial weights of {path} from {url}', logger='current')
+        print_log(f'downloading the initial weights of {_module_of(option)} from {url}',
+                  logger='current')
         digest = re.search(r'-([0-9a-f]{8,})\.', name)
         try:
             torch.hub.download_url_to_file(url, str(file), digest and digest.group(1),
                                            progress=os.isatty(2))
         except (OSError, RuntimeError, ValueError, HTTPException) as error:
-            raise UserError(f'The initial weights of {path} cannot be fetched from {url} '
-                            f'({error}): {_remedy(path)}.') from error
+            raise UserError(f'The initial weights of {_module_of(option)} cannot be fetched from '
+                            f'{url} ({error}): {_remedy(option)}.') from error
     return file
 
 
@@ -122,12 +129,12 @@ def _only_one_process(file: Path) -> Iterator[None]:
         yield
 
 
-def _check_fit(file: Path, prefix: str | None, module: nn.Module, path: str) -> None:
+def _check_fit(file: Path, prefix: str | None, module: nn.Module, option: str) -> None:
     try:
         checkpoint = load_checkpoint_safely(file)
     except UserError as error:
-        raise UserError(f'The initial weights of {path} cannot be used ({error}): '
-                        f'{_remedy(path)}.') from error
+        raise UserError(f'The initial weights of {_module_of(option)} cannot be used ({error}): '
+                        f'{_remedy(option)}.') from error
     weights = checkpoint.get('state_dict', checkpoint)
     # As mmengine loads them.
     start = 'module.' if prefix is None else prefix.rstrip('.') + '.'
@@ -139,6 +146,7 @@ def _check_fit(file: Path, prefix: str | None, module: nn.Module, path: str) -> 
                   for name, value in expected.items())
     if fitting < MIN_FITTING * len(expected):
         raise UserError(
-            f"The initial weights '{file}' fit {fitting} of the {len(expected)} entries of {path} "
-            f"({type(module).__name__}), whose first is '{next(iter(expected))}' while theirs is "
-            f"'{next(iter(weights), None)}': {_remedy(path)}.")
+            f"The initial weights '{file}' fit {fitting} of the {len(expected)} entries of "
+            f"{_module_of(option)} ({type(module).__name__}), whose first is "
+            f"'{next(iter(expected))}' while theirs is '{next(iter(weights), None)}': "
+            f'{_remedy(option)}.')

@@ -1,5 +1,5 @@
 """What a run needs around the model: command line, configs, checkpoints, hooks.
 
-The registries import this package to find its hooks. ``mmkd.engine.cli`` is imported by the tools
-before anything heavy, so the hooks are loaded on demand.
+This file imports nothing, so that the tools can import :mod:`mmkd.engine.cli` before anything
+heavy; the registry of hooks imports :mod:`mmkd.engine.hooks`.
 """

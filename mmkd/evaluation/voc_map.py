@@ -113,7 +113,7 @@ def voc_average_precision(detections: Sequence[Detections], objects: Sequence[Ob
     det_labels, det_cells = _labels_and_cells([d.labels for d in detections], num_classes)
     obj_labels, obj_cells = _labels_and_cells([o.labels for o in objects], num_classes)
     difficult = _concatenate([o.difficult for o in objects]).astype(bool)
-    minus_scores = -_concatenate([d.scores for d in detections])
+    scores = _concatenate([d.scores for d in detections])
 
     best, iou = _best_objects(det_cells, det_boxes, obj_cells, obj_boxes,
                               num_cells=len(objects) * num_classes)
@@ -121,7 +121,7 @@ def voc_average_precision(detections: Sequence[Detections], objects: Sequence[Ob
     num_objects = np.bincount(obj_labels[~difficult], minlength=num_classes)
     results = []
     for dets, num in zip(_split_by_label(det_labels, num_classes), num_objects, strict=True):
-        by_score = dets[np.argsort(minus_scores[dets], kind='stable')]
+        by_score = dets[_stable_decreasing_order(scores[dets])]
         results.append(_class_result(best[by_score], difficult, int(num)))
     return results
 
@@ -202,6 +202,15 @@ def _split_by_label(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
     return np.split(by_label, np.cumsum(np.bincount(labels, minlength=num_classes))[:-1])
 
 
+def _stable_decreasing_order(scores: np.ndarray) -> np.ndarray:
+    """Return the indices that sort the scores, the largest first, equal ones in their order."""
+    # NumPy sorts floats unstably, and then integers that hold a score's rank and its index, in
+    # half the time of one stable sort of floats.
+    order = np.argsort(-scores)
+    rank = np.cumsum(np.diff(scores[order], prepend=np.inf) != 0)
+    return np.sort(rank * len(scores) + order) % max(len(scores), 1)
+
+
 def _best_objects(det_cells: np.ndarray, det_boxes: np.ndarray, obj_cells: np.ndarray,
                   obj_boxes: np.ndarray, num_cells: int) -> tuple[np.ndarray, np.ndarray]:
     """Find the object of highest IoU for each detection among those of its cell.
@@ -225,8 +234,9 @@ def _best_objects(det_cells: np.ndarray, det_boxes: np.ndarray, obj_cells: np.nd
     first = np.cumsum(counts) - counts
     best = np.full(len(det_cells), -1)
     best_iou = np.zeros(len(det_cells))
+    dets = np.flatnonzero(counts[det_cells])
     for k in range(counts.max(initial=0)):
-        dets = np.flatnonzero(counts[det_cells] > k)
+        dets = dets[counts[det_cells[dets]] > k]
         objs = by_cell[first[det_cells[dets]] + k]
         iou = _paired_iou(det_boxes[dets].astype(np.float64), obj_boxes[objs].astype(np.float64))
         better = iou > best_iou[dets]
@@ -237,8 +247,12 @@ def _best_objects(det_cells: np.ndarray, det_boxes: np.ndarray, obj_cells: np.nd
 
 def _paired_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """IoU of ``(N, 4)`` boxes with ``(N, 4)`` boxes, one by one, the last pixel included."""
-    size_a, size_b = a[:, 2:] - a[:, :2] + 1, b[:, 2:] - b[:, :2] + 1
-    size = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]) + 1
-    overlap = np.maximum(size, 0).prod(axis=1)
-    union = size_a.prod(axis=1) + size_b.prod(axis=1) - overlap
+    shared = np.hstack([np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])])
+    overlap = _width_times_height(shared)
+    union = _width_times_height(a) + _width_times_height(b) - overlap
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=overlap > 0)
+
+
+def _width_times_height(boxes: np.ndarray) -> np.ndarray:
+    width, height = boxes[:, 2] - boxes[:, 0] + 1, boxes[:, 3] - boxes[:, 1] + 1
+    return np.maximum(width, 0) * np.maximum(height, 0)

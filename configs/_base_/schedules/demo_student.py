@@ -1,0 +1,15 @@
+# From scratch in minutes: the same steps for every student of the demo.
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=14, val_interval=14)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='Adam', lr=2e-3),
+    clip_grad=dict(max_norm=35, norm_type=2))
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=14, eta_min=1e-5,
+         convert_to_iter_based=True),
+]

@@ -1,0 +1,9 @@
+# python tools/train.py configs/centernet/centernet_r50_dcn_voc.py
+# python tools/test.py configs/centernet/centernet_r50_dcn_voc.py \
+#     work_dirs/centernet_r50_dcn_voc/epoch_100.pth
+# python tools/export.py configs/centernet/centernet_r50_dcn_voc.py \
+#     work_dirs/centernet_r50_dcn_voc/epoch_100.pth
+# Deformable convolutions (DCNv2) in the upsampling, as in the original CenterNet.
+_base_ = './centernet_r50_voc.py'
+
+model = dict(neck=dict(use_dcn=True))

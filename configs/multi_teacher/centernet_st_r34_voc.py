@@ -1,0 +1,15 @@
+# One teacher, a ResNet-50.
+# Train it first, then the student, then test and export it:
+#   python tools/train.py configs/centernet/centernet_r50_voc.py
+#   python tools/train.py configs/multi_teacher/centernet_st_r34_voc.py
+#   python tools/test.py configs/multi_teacher/centernet_st_r34_voc.py \
+#       work_dirs/centernet_st_r34_voc/epoch_100.pth
+#   python tools/export.py configs/multi_teacher/centernet_st_r34_voc.py \
+#       work_dirs/centernet_st_r34_voc/epoch_100.pth --out centernet_st_r34_voc.onnx
+_base_ = ['../centernet/centernet_r34_voc.py', '../_base_/distillation/joint.py']
+
+teachers = dict(
+    resnet50=dict(
+        config='configs/centernet/centernet_r50_voc.py',
+        checkpoint='work_dirs/centernet_r50_voc/epoch_100.pth'))
+distill_weights = (1000, 1, 0.1, 100)  # heatmap, width-height, offset, attention

@@ -1,0 +1,200 @@
+"""Checkpoints that survive a kill at any moment and a full disk.
+
+A file is written beside its final place, flushed to the disk and renamed over the old one, which
+POSIX does atomically: under its name there is always one whole file. Old checkpoints are removed
+only after the new one is there.
+"""
+
+import logging
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmkd.errors import UserError
+from mmkd.registry import HOOKS
+
+__all__ = ['SafeCheckpointHook', 'is_whole', 'last_good', 'latest_checkpoint', 'write_atomically']
+
+TEMPORARY = '.tmp'
+LAST = 'last_checkpoint'
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write ``content`` so that ``path`` holds either the old content or all of the new.
+
+    Raises:
+        OSError: it cannot be written (the disk is full); ``path`` is as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + TEMPORARY)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(temporary, 'wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    # The new name itself must reach the disk before an old checkpoint is removed.
+    if os.name == 'posix':
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class AtomicBackend(LocalBackend):
+    """mmengine's local files: written by :func:`write_atomically`, removed when told so."""
+
+    def __init__(self) -> None:
+        self._outdated: list[str] = []
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write ``obj`` to ``filepath``, all or nothing."""
+        write_atomically(filepath, obj)
+
+    def remove(self, filepath: str | Path) -> None:
+        """Note that ``filepath`` is outdated."""
+        self._outdated.append(str(filepath))
+
+    def remove_outdated(self, keep: set[str | None]) -> None:
+        """Remove what was noted, except what was written again since."""
+        for path in set(self._outdated) - keep:
+            Path(path).unlink(missing_ok=True)
+        self._outdated.clear()
+
+
+register_backend('atomic', AtomicBackend, force=True)
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook`` whose files are always whole; it takes the same arguments.
+
+    Weights that are not finite are never written over good ones.
+
+    Raises:
+        UserError: a checkpoint cannot be written (full disk), or the weights are not finite;
+            names the last whole checkpoint.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs, backend_args=dict(backend='atomic'))
+
+    def before_train(self, runner: Runner) -> None:
+        """Prepare the folder; drop what a killed run left half written."""
+        super().before_train(runner)
+        self._remove_outdated()
+        if is_main_process():
+            for leftover in Path(self.out_dir).glob(f'*{TEMPORARY}'):
+                leftover.unlink()
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
+        with _told_to_the_user(runner):
+            super()._save_best_checkpoint(runner, metrics)
+        self._remove_outdated()
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        """As mmengine's, in the safe order: write, point ``last_checkpoint`` to it, remove."""
+        _refuse_invalid_weights(runner)
+        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                oldest = self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
+                self.file_backend.remove(os.path.join(self.out_dir, oldest))
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = os.path.join(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        with _told_to_the_user(runner):
+            runner.save_checkpoint(
+                self.out_dir, name, save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler, meta=meta,
+                by_epoch=self.by_epoch, backend_args=self.backend_args, **self.args)
+            if is_main_process():
+                write_atomically(Path(runner.work_dir) / LAST, self.last_ckpt.encode())
+        self._remove_outdated()
+
+    def _remove_outdated(self) -> None:
+        best = getattr(self, 'best_ckpt_path_dict', {'': getattr(self, 'best_ckpt_path', None)})
+        if is_main_process():
+            self.file_backend.remove_outdated(keep={self.last_ckpt, *best.values()})
+
+
+@contextmanager
+def _told_to_the_user(runner: Runner) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write a checkpoint to '{runner.work_dir}' ({error.strerror or error}): make "
+            f'room there and continue with --resume; {last_good(runner.work_dir)}') from error
+
+
+def _refuse_invalid_weights(runner: Runner) -> None:
+    # A last update may break the weights after a loss that was still finite. The ranks of a
+    # distributed run hold the same parameters, so all of them stop here.
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise UserError(
+                f'iteration {runner.iter + 1} left weights that are not finite (first: {name}), '
+                'so no checkpoint is written: lower the learning rate or clip the gradients; '
+                f'{last_good(runner.work_dir)}')
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether ``path`` is a complete checkpoint as ``torch.save`` writes it (checksums agree)."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def latest_checkpoint(work_dir: str | Path) -> Path | None:
+    """Return the newest whole checkpoint of a run, or None if there is none.
+
+    That is the one named in ``last_checkpoint``, or else the whole ``epoch_*.pth`` or
+    ``iter_*.pth`` of the highest number. Broken files are passed over with a warning.
+    """
+    work_dir = Path(work_dir)
+    pattern = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
+    numbered = [(int(match[1]), path) for path in work_dir.glob('*.pth')
+                if (match := pattern.fullmatch(path.name))]
+    candidates = [path for _, path in sorted(numbered, reverse=True)]
+    pointer = work_dir / LAST
+    if pointer.is_file() and (named := pointer.read_text().strip()):
+        # The folder may have been moved since, and the name may be relative to another place.
+        candidates = [Path(named), work_dir / Path(named).name, *candidates]
+    for path in dict.fromkeys(candidates):
+        if path.is_file():
+            if is_whole(path):
+                return path
+            print_log(f"checkpoint '{path}' is truncated and passed over", 'current',
+                      logging.WARNING)
+    return None
+
+
+def last_good(work_dir: str | Path) -> str:
+    """Say which checkpoint is the last whole one, as the end of an error's sentence."""
+    path = latest_checkpoint(work_dir)
+    return f"the last good checkpoint is '{path}'" if path else 'no checkpoint was written before'

@@ -1,0 +1,209 @@
+"""Read a config and find its mistakes before anything is built from it."""
+
+import difflib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import FUNCTIONS, DefaultScope, Registry
+from mmengine.runner import Runner
+
+from mmkd import registry
+from mmkd.errors import UserError, did_you_mean
+
+__all__ = ['load_config', 'validate_config']
+
+ENTRIES = frozenset(inspect.signature(Runner.__init__).parameters)
+DATA = (registry.DATASETS, registry.TRANSFORMS, registry.DATA_SAMPLERS, FUNCTIONS)
+NETWORK = (registry.MODELS, registry.TASK_UTILS, registry.WEIGHT_INITIALIZERS)
+SECTIONS: dict[str, tuple[Registry, ...]] = {
+    'model': NETWORK,
+    'train_dataloader': DATA,
+    'val_dataloader': DATA,
+    'test_dataloader': DATA,
+    'val_evaluator': (registry.METRICS, registry.EVALUATOR),
+    'test_evaluator': (registry.METRICS, registry.EVALUATOR),
+    'default_hooks': (registry.HOOKS, *NETWORK),
+    'custom_hooks': (registry.HOOKS, *NETWORK),
+    'optim_wrapper': (registry.OPTIM_WRAPPERS, registry.OPTIMIZERS,
+                      registry.OPTIM_WRAPPER_CONSTRUCTORS),
+    'param_scheduler': (registry.PARAM_SCHEDULERS,),
+    'visualizer': (registry.VISUALIZERS, registry.VISBACKENDS),
+}
+# Their `type` is no name of a registry: mmcv's operators, and the transforms of Albumentations.
+NOT_REGISTERED = {'nms', 'roi_layer', 'transforms of Albu'}
+
+
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Read the config at ``path`` and override entries of it.
+
+    Args:
+        path: a Python config.
+        options: dotted key to value, as ``--cfg-options`` gives them.
+
+    Raises:
+        UserError: the file is missing or broken, or an option fits nowhere.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"config '{path}' does not exist.{_neighbours(path)}")
+    try:
+        config = Config.fromfile(path)
+    except UserError:
+        raise
+    except SyntaxError as error:
+        place = f' in line {error.lineno}' if error.lineno else ''
+        raise UserError(f"config '{path}' is no valid Python{place}: "
+                        f'{_first_line(error)}') from error
+    except Exception as error:  # a config is a program: anything can go wrong in it
+        raise UserError(f"config '{path}' cannot be read, {type(error).__name__}: "
+                        f'{_first_line(error)}') from error
+    for option in options or {}:
+        _check_entry(option.partition('.')[0], ENTRIES | config.keys(), config)
+    try:
+        config.merge_from_dict(dict(options or {}))
+    except (KeyError, IndexError, TypeError, AssertionError) as error:
+        raise UserError(f"--cfg-options do not fit config '{path}': "
+                        f'{_first_line(error)}') from error
+    return config
+
+
+def validate_config(cfg: Config) -> None:
+    """Check that what ``cfg`` names exists and fits together.
+
+    Raises:
+        UserError: there is no model; an entry, a ``type`` or an argument of a hook is misspelt;
+            the head's ``num_classes`` is not the number of the data's classes.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmkd')):
+        for name in cfg.keys() - ENTRIES:
+            _check_entry(name, ENTRIES - cfg.keys(), cfg)
+        if not isinstance(cfg.get('model'), Mapping) or 'type' not in cfg.model:
+            raise UserError(f"config '{cfg.filename}' has no student: define `model = "
+                            "dict(type='CenterNet', ...)` in it or in its _base_")
+        for section, registries in SECTIONS.items():
+            for place, node in _typed(cfg.get(section), section):
+                _check_type(place, node['type'], registries)
+        for name, hook in (cfg.get('default_hooks') or {}).items():
+            _check_arguments(f'default_hooks.{name}', hook)
+        for i, hook in enumerate(cfg.get('custom_hooks') or ()):
+            _check_arguments(f'custom_hooks[{i}]', hook)
+        _check_classes(cfg)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+
+
+def _neighbours(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" There is no folder '{path.parent}' either: correct the path"
+    names = sorted(file.stem for file in path.parent.glob('*.py'))
+    hint = did_you_mean(path.stem, names)
+    return hint or f" In that folder there are: {', '.join(names) or 'no configs'}"
+
+
+def _check_entry(name: str, meant: Iterable[str], cfg: Config) -> None:
+    # mmengine ignores a top-level entry that it does not know, and with it all that is in it.
+    close = difflib.get_close_matches(name, meant, n=1, cutoff=0.9)
+    if close and close[0] != name:
+        raise UserError(f"unknown entry '{name}' of config '{cfg.filename}': it would be ignored. "
+                        f"Did you mean '{close[0]}'?")
+
+
+def _typed(node: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield every dict below ``node`` with a ``type`` that is a name, and where it stands."""
+    if isinstance(node, Mapping):
+        if isinstance(node.get('type'), str):
+            yield place, node
+        for key, value in node.items():
+            names = {key, f"{key} of {node.get('type')}"}
+            if not names & NOT_REGISTERED:
+                yield from _typed(value, f'{place}.{key}')
+    elif isinstance(node, Sequence) and not isinstance(node, str):
+        for i, value in enumerate(node):
+            yield from _typed(value, f'{place}[{i}]')
+
+
+def _find(name: str, registries: Sequence[Registry]) -> Any:
+    for one in registries:
+        try:
+            found = one.get(name)
+        except RuntimeError:  # how mmengine says that there is none
+            continue
+        if found is not None:
+            return found
+    return None
+
+
+def _check_type(place: str, name: str, registries: Sequence[Registry]) -> None:
+    if _find(name, registries) is not None:
+        return
+    known: set[str] = set()
+    for one in registries:
+        while one is not None:
+            known.update(one.module_dict)
+            one = one.parent
+    hint = did_you_mean(name, known) or ' Correct the name, or import its module by custom_imports'
+    raise UserError(f"unknown type '{name}' at {place}.{hint}")
+
+
+def _check_arguments(place: str, hook: Any) -> None:
+    if not isinstance(hook, Mapping) or not isinstance(hook.get('type'), str):
+        return
+    cls = _find(hook['type'], [registry.HOOKS])
+    if not inspect.isclass(cls):
+        return
+    known, takes_any = _arguments(cls)
+    for name in hook:
+        hint = did_you_mean(name, known)
+        # mmengine's CheckpointHook swallows what it does not know.
+        if name not in known | {'type', '_scope_'} and (hint or not takes_any):
+            hint = hint or f' It takes: {", ".join(sorted(known))}'
+            raise UserError(f"unexpected argument '{name}' of {hook['type']} at {place}.{hint}")
+
+
+def _arguments(cls: type) -> tuple[set[str], bool]:
+    """Return what ``cls(...)`` takes by name, and whether it takes any name besides.
+
+    A class with ``**kwargs`` passes them to its base.
+    """
+    known, takes_any = {'priority'}, False  # mmengine itself reads every hook's priority
+    for base in cls.__mro__[:-1]:
+        if '__init__' in vars(base):
+            parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+            known.update(p.name for p in parameters
+                         if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+            takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+            if not takes_any:
+                break
+    return known, takes_any
+
+
+def _check_classes(cfg: Config) -> None:
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        for classes in _classes((cfg.get(loader) or {}).get('dataset')):
+            heads = cfg.model.get('bbox_head', ())
+            for head in heads if isinstance(heads, Sequence) else [heads]:
+                if head.get('num_classes', len(classes)) != len(classes):
+                    raise UserError(
+                        f'model.bbox_head.num_classes is {head["num_classes"]}, but {loader} has '
+                        f'{len(classes)} classes ({", ".join(classes[:20])}): make them agree')
+
+
+def _classes(dataset: Any) -> Iterator[Sequence[str]]:
+    """Yield the class names of a dataset, or of those that it wraps."""
+    if not isinstance(dataset, Mapping):
+        return
+    inner = [dataset.get('dataset'), *dataset.get('datasets', ())]
+    if any(inner):
+        for one in inner:
+            yield from _classes(one)
+        return
+    own = getattr(_find(dataset.get('type', ''), [registry.DATASETS]), 'METAINFO', {})
+    classes = (dataset.get('metainfo') or own).get('classes')
+    if isinstance(classes, Sequence) and not isinstance(classes, str):
+        yield classes

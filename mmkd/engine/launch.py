@@ -1,0 +1,170 @@
+"""What ``tools/train.py`` and ``tools/test.py`` do once their arguments are parsed."""
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from torch import distributed
+
+import mmkd.engine.safe_globals  # noqa: F401
+from mmkd.detection.initial_weights import fetch_initial_weights
+from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
+from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
+from mmkd.engine.config import load_config, validate_config
+from mmkd.engine.environment import environment_report
+from mmkd.errors import UserError
+
+__all__ = ['add_common_arguments', 'config_from_arguments', 'test', 'train']
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every tool that starts a run takes."""
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('--work-dir', help='where logs and checkpoints go '
+                        '(default: work_dir of the config, or work_dirs/<name of the config>)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='override entries of the config, e.g. train_cfg.max_epochs=2 '
+                        'custom_hooks.1.weight=0')
+    parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none',
+                        help='pytorch when torchrun starts it (see dist_train.sh and dist_test.sh)')
+
+
+def config_from_arguments(args: argparse.Namespace) -> Config:
+    """Return the checked config that the parsed common arguments describe.
+
+    Raises:
+        UserError: see :mod:`mmkd.engine.config`.
+    """
+    cfg = load_config(args.config, args.cfg_options)
+    validate_config(cfg)
+    stem = Path(args.config).stem
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / stem)
+    cfg.launcher = args.launcher
+    return cfg
+
+
+def train(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
+    """Train the model of ``cfg``.
+
+    Args:
+        cfg: from :func:`config_from_arguments`.
+        resume: path of a checkpoint to go on from, or ``'auto'`` for the newest whole one of the
+            work directory, or None to begin anew (unless ``cfg.resume`` says otherwise).
+        amp: mixed precision: float16 with dynamic loss scaling on a GPU, bfloat16 on a CPU.
+
+    Raises:
+        UserError: a checkpoint does not serve, or the run itself found something to mend.
+    """
+    if resume is not None:
+        cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
+    _choose_checkpoint(cfg)
+    if amp:
+        _use_mixed_precision(cfg)
+    cfg.setdefault('default_hooks', {}).setdefault(
+        'stop_on_invalid_loss', dict(type='StopOnInvalidLossHook'))
+    with _processes(cfg):
+        fetch_initial_weights(cfg)
+        runner = _Runner.from_cfg(cfg)
+        if cfg.resume:
+            # mmengine itself would resume with whatever keys happen to fit.
+            load_weights(runner.model, cfg.load_from)
+        runner.train()
+
+
+def test(cfg: Config, checkpoint: str, show_dir: str | None = None,
+         out: str | None = None) -> dict[str, Any]:
+    """Evaluate a checkpoint on the test data of ``cfg``.
+
+    Args:
+        cfg: from :func:`config_from_arguments`.
+        checkpoint: weights of exactly this architecture.
+        show_dir: a folder for the images with the detections drawn in.
+        out: a JSON file for the metrics.
+
+    Returns:
+        the metrics by name.
+
+    Raises:
+        UserError: the checkpoint is missing, truncated, of another architecture, or would run code.
+    """
+    if 'test_dataloader' not in cfg or 'test_evaluator' not in cfg:
+        raise UserError(f"config '{cfg.filename}' has nothing to test on: define test_dataloader, "
+                        'test_cfg and test_evaluator')
+    cfg.load_from, cfg.resume = None, False
+    if show_dir is not None:
+        cfg.default_hooks.visualization = dict(
+            type='DetVisualizationHook', draw=True, test_out_dir=str(Path(show_dir).resolve()))
+    with _processes(cfg):
+        runner = _Runner.from_cfg(cfg)
+        load_weights(runner.model, checkpoint)
+        metrics = runner.test()
+        if is_main_process():
+            for name, value in metrics.items():
+                print(f'{name}: {value}')
+            if out is not None:
+                write_atomically(out, json.dumps(metrics, indent=2, default=float).encode())
+    return metrics
+
+
+class _Runner(Runner):
+    def _log_env(self, env_cfg: dict) -> None:
+        # mmengine calls this as soon as there is a log to write to.
+        self.logger.info('environment\n' + environment_report())
+        super()._log_env(env_cfg)
+
+
+def _choose_checkpoint(cfg: Config) -> None:
+    """Settle ``cfg.load_from`` and make sure that it can be loaded without running code."""
+    cfg.setdefault('resume', False)
+    cfg.setdefault('load_from', None)
+    if cfg.resume and cfg.load_from is None:
+        latest = latest_checkpoint(cfg.work_dir)
+        if latest is None:
+            print_log(f"nothing to resume in '{cfg.work_dir}': training begins anew", 'current')
+            cfg.resume = False
+            return
+        cfg.load_from = str(latest)
+    if cfg.load_from is None:
+        return
+    if '://' in cfg.load_from:
+        raise UserError(f"load_from is the address '{cfg.load_from}': download the file and give "
+                        'its path, so that it can be checked before it is loaded')
+    checkpoint = load_checkpoint_safely(cfg.load_from)
+    missing = {'meta', 'message_hub', 'optimizer'} - checkpoint.keys() if cfg.resume else set()
+    if missing:
+        raise UserError(f"cannot resume from '{cfg.load_from}', it holds no "
+                        f'{" and no ".join(sorted(missing))}: to start from its weights use '
+                        f'--cfg-options load_from={cfg.load_from} without --resume')
+
+
+def _use_mixed_precision(cfg: Config) -> None:
+    if torch.cuda.is_available():
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    else:
+        cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
+
+
+@contextmanager
+def _processes(cfg: Config) -> Iterator[None]:
+    """Join the processes of a distributed run, which on a CPU mmengine could not do itself."""
+    if cfg.launcher == 'none' or torch.cuda.is_available():
+        yield
+        return
+    if 'RANK' not in os.environ:
+        raise UserError('--launcher pytorch was given, but torchrun did not start this process: '
+                        'use tools/dist_train.sh or tools/dist_test.sh')
+    distributed.init_process_group('gloo')
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False))
+    yield
+    distributed.destroy_process_group()

@@ -1,0 +1,55 @@
+"""A loss that turns NaN."""
+
+import types
+
+import pytest
+import torch
+
+from mmkd.distillation.checkpoints import load_checkpoint_safely
+from mmkd.errors import UserError
+
+
+@pytest.mark.parametrize('bad', ['nan', 'inf'])
+def test_stops_at_once_and_keeps_the_last_good_checkpoint(start, tmp_path, bad):
+    # Two iterations an epoch: the 4th is the one before the second checkpoint is due.
+    runner = start(**{'model.bad_step': 4, 'model.bad': bad})
+    with pytest.raises(UserError) as raised:
+        runner.train()
+    message = str(raised.value)
+    assert 'at iteration 4 (' in message
+    assert f'loss_other is {bad}' in message
+    assert 'loss_square' not in message
+    assert f"the last good checkpoint is '{tmp_path / 'work/epoch_1.pth'}'" in message
+    assert not (tmp_path / 'work/epoch_2.pth').exists()
+    kept = load_checkpoint_safely(tmp_path / 'work/epoch_1.pth')
+    assert all(value.isfinite().all() for value in kept['state_dict'].values())
+
+
+def test_says_so_when_there_is_no_checkpoint(start):
+    with pytest.raises(UserError, match=r'iteration 1 .*no checkpoint was written before'):
+        start(**{'model.bad_step': 1}).train()
+
+
+def test_weights_broken_by_the_last_update_are_not_saved(start, tmp_path):
+    runner = start()
+    original = runner.train_loop.run_iter
+
+    def run_iter(i, batch):
+        original(i, batch)
+        if runner.iter == 4:  # the loss was finite, the update was not
+            with torch.no_grad():
+                runner.model.layers[0].weight[0, 0] = float('inf')
+    runner.train_loop.run_iter = run_iter
+    with pytest.raises(UserError, match=r'not finite \(first: layers.0.weight\).*epoch_1.pth'):
+        runner.train()
+    assert not (tmp_path / 'work/epoch_2.pth').exists()
+
+
+def test_an_infinite_gradient_is_no_concern(start, tmp_path):
+    # As dynamic loss scaling meets it: the step is skipped, the loss stays finite.
+    runner = start()
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.optim_wrapper.step = types.MethodType(lambda self: None, runner.optim_wrapper)
+    runner.model.layers[0].weight.register_hook(lambda gradient: gradient * float('inf'))
+    runner.train()
+    assert (tmp_path / 'work/epoch_4.pth').exists()

@@ -1,0 +1,163 @@
+"""The whole of mmkd in one command, on drawn images and two CPU cores.
+
+    python tools/demo.py            (or: make demo)
+
+Draws a data set, trains two teachers, trains a student alone, from one teacher and from both,
+all with the same schedule, tests every model on images that nothing was tuned on, exports
+the best student and prints one table. What is finished is kept in `demo/` and not run again.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import mmkd  # noqa: F401  (before anything of mmdet)
+from mmkd.engine.cli import user_errors
+from mmkd.engine.progress import Progress, run_with_progress
+
+SPLITS = dict(train=320, val=100, test=300)
+
+
+class Stage(NamedTuple):
+    """One training run: what to say, which config, and its rough share of the time."""
+
+    title: str
+    config: str
+    epochs: int
+    cost: float
+
+    @property
+    def name(self) -> str:
+        """The folder of its results."""
+        return Path(self.config).stem
+
+
+TEACHERS = [
+    Stage('Teacher: ResNet-50', 'configs/demo/centernet_r50.py', 24, 45),
+    Stage('Teacher: Hourglass', 'configs/demo/centernet_hourglass.py', 24, 45),
+]
+STUDENTS = [
+    Stage('Student ResNet-18, alone', 'configs/demo/centernet_r18.py', 14, 10),
+    Stage('Student ResNet-18, one teacher', 'configs/demo/centernet_st_r18.py', 14, 15),
+    Stage('Student ResNet-18, two teachers', 'configs/demo/centernet_mt_r18.py', 14, 20),
+]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--dir', type=Path, default=Path('demo'), help='where everything is kept')
+    return parser.parse_args()
+
+
+@user_errors()
+def main() -> None:
+    """Run what is not there yet, then print the table."""
+    args = parse_args()
+    from mmkd.detection.data import draw_dataset
+
+    start = time.monotonic()
+    print(f'1. Drawing {sum(SPLITS.values())} images into {args.dir / "data"}', flush=True)
+    args.dir.mkdir(parents=True, exist_ok=True)
+    draw_dataset(args.dir / 'data', splits=SPLITS)
+    stages = TEACHERS + STUDENTS
+    progress = Progress([stage.cost for stage in stages])
+    for i, stage in enumerate(stages):
+        if finished(args.dir, stage):
+            progress.skipped(i)
+    for i, stage in enumerate(stages):
+        if finished(args.dir, stage):
+            print(f'{i + 2}. {stage.title}: already trained', flush=True)
+            continue
+        print(f'{i + 2}. {stage.title}: training {stage.config}', flush=True)
+        train_and_test(args.dir, stage, progress, i)
+        print(f'    mAP {read_map(args.dir, stage):.3f}', flush=True)
+    best = max(STUDENTS, key=lambda stage: read_map(args.dir, stage))
+    exported = args.dir / 'student.onnx'
+    print(f'{len(stages) + 2}. Exporting the best student ({best.title}) to {exported}', flush=True)
+    call('tools/export.py', best.config, checkpoint(args.dir, best), '--out', exported,
+         '--images', args.dir / 'data/JPEGImages/test_00000.jpg', folder=args.dir)
+    print_table(args.dir, best, exported)
+    print(f'Done in {(time.monotonic() - start) / 60:.1f} min; everything is in {args.dir}/.')
+
+
+def checkpoint(folder: Path, stage: Stage) -> Path:
+    """Where training leaves the stage's last weights."""
+    return folder / stage.name / f'epoch_{stage.epochs}.pth'
+
+
+def finished(folder: Path, stage: Stage) -> bool:
+    """Whether an earlier run trained and tested this stage."""
+    return checkpoint(folder, stage).exists() and (folder / stage.name / 'metrics.json').exists()
+
+
+def train_and_test(folder: Path, stage: Stage, progress: Progress, index: int) -> None:
+    """Run the two commands that a user would run, resuming what was interrupted."""
+    work_dir = folder / stage.name
+    if not checkpoint(folder, stage).exists():
+        command = [sys.executable, 'tools/train.py', stage.config, '--work-dir', str(work_dir),
+                   '--resume', '--cfg-options', *teacher_options(folder, stage)]
+        run_with_progress(command, work_dir / 'train.log', stage.epochs, progress, index,
+                          environment(folder))
+    call('tools/test.py', stage.config, checkpoint(folder, stage), '--work-dir', work_dir,
+         '--out', work_dir / 'metrics.json', folder=folder)
+    progress.finished(index)
+
+
+def teacher_options(folder: Path, stage: Stage) -> list[str]:
+    """Name the teachers' checkpoints, which lie where this demo put them."""
+    names = {'centernet_st_r18': ['resnet50'], 'centernet_mt_r18': ['resnet50', 'hourglass']}
+    trained = dict(zip(['resnet50', 'hourglass'], TEACHERS, strict=True))
+    return ['default_hooks.logger.interval=10',
+            *(f'teachers.{name}.checkpoint={checkpoint(folder, trained[name])}'
+              for name in names.get(stage.name, []))]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The data set that the demo's configs read."""
+    return os.environ | {'DRAWN_ROOT': f'{folder / "data"}/'}
+
+
+def call(*command: object, folder: Path) -> None:
+    """Run one of mmkd's tools quietly; its own message says what is wrong if it fails."""
+    subprocess.run([sys.executable, *map(str, command)], check=True, env=environment(folder),
+                   stdout=subprocess.DEVNULL)
+
+
+def read_map(folder: Path, stage: Stage) -> float:
+    """The stage's mAP on the test split, 0 to 1."""
+    return json.loads((folder / stage.name / 'metrics.json').read_text())['pascal_voc/mAP']
+
+
+def print_table(folder: Path, best: Stage, exported: Path) -> None:
+    """Print and keep one line per model: parameters, mAP, latency and gain over 'alone'."""
+    from mmkd.deploy.latency import onnx_latency, torch_latency
+    from mmkd.distillation import build_model, load_weights
+
+    alone = read_map(folder, STUDENTS[0])
+    rows = [('model', 'parameters', 'mAP', 'latency', 'gain')]
+    for stage in TEACHERS + STUDENTS:
+        model = build_model(stage.config).eval()
+        load_weights(model, checkpoint(folder, stage))
+        gain = f'{read_map(folder, stage) - alone:+.3f}' if stage in STUDENTS[1:] else ''
+        rows.append((stage.title, f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M',
+                     f'{read_map(folder, stage):.3f}', f'{torch_latency(model, 128):.1f} ms', gain))
+    rows.append((f'{best.title}, ONNX', '', '', f'{onnx_latency(exported):.1f} ms', ''))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+             for row in rows]
+    lines.insert(1, '-' * max(map(len, lines)))
+    table = '\n'.join(lines)
+    (folder / 'table.txt').write_text(table + '\n')
+    print(f'\n{table}\n\nmAP: PASCAL VOC 2007 (11 points, IoU 0.5) on {SPLITS["test"]} test images; '
+          'latency: one image on this machine; gain: over the same student alone. One seed: two '
+          'runs of one row differ by about 0.01.')
+
+
+if __name__ == '__main__':
+    main()

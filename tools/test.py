@@ -1,0 +1,29 @@
+"""Evaluate a checkpoint.
+
+    python tools/test.py configs/centernet_mt_r18.py work_dirs/student/epoch_100.pth
+
+Several processes: tools/dist_test.sh.
+"""
+
+import argparse
+
+from mmkd.engine.cli import user_errors
+
+
+@user_errors()
+def main() -> None:
+    """Parse the arguments and evaluate."""
+    from mmkd.engine import launch
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    launch.add_common_arguments(parser)
+    parser.add_argument('checkpoint', help='weights of the model in the config')
+    parser.add_argument('--show-dir', help='draw the detections into the images of this folder')
+    parser.add_argument('--out', metavar='JSON', help='write the metrics to this file')
+    args = parser.parse_args()
+    launch.test(launch.config_from_arguments(args), args.checkpoint, args.show_dir, args.out)
+
+
+if __name__ == '__main__':
+    main()
