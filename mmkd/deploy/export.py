@@ -218,6 +218,9 @@ def export_onnx(model: nn.Module, path: str | os.PathLike,
 
 
 def _to_onnx(wrapper: nn.Module, input_size: tuple[int, int], opset: int) -> onnx.ModelProto:
+    if torch.__version__ < '2.6':
+        raise UserError(f'export needs torch 2.6 or newer but this is {torch.__version__}: '
+                        'upgrade torch; training and testing need not change')
     # A batch of one would be taken for a constant.
     example = torch.zeros(2, 3, *input_size)
     with _quiet_exporter():

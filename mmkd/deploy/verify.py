@@ -20,8 +20,9 @@ __all__ = ['Agreement', 'MismatchError', 'check_detections', 'check_images', 'ch
            'find_images', 'predict_maps']
 
 SCORE_TOLERANCE = 1e-4
-# In pixels: a hundred times what float32 leaves at 512 px, far less than anything that matters.
-BOX_TOLERANCE = 0.01
+# In pixels: a hundred times what float32 leaves at 512 px, far less than anything that matters;
+# and the share of the largest coordinate that is allowed besides.
+BOX_TOLERANCE, RELATIVE_BOX_TOLERANCE = 0.01, 1e-5
 IMAGES_PER_FOLDER = 20
 
 
@@ -139,7 +140,8 @@ def check_detections(detections: Detections, heatmap: np.ndarray, boxes: np.ndar
         score_differences = np.abs(heatmap[label] - score)
         rows, columns = np.nonzero(peaks[label] & (score_differences <= SCORE_TOLERANCE))
         differences = np.abs(boxes[rows, columns] - box).max(axis=1, initial=0)
-        if not len(rows) or not differences.min() <= BOX_TOLERANCE:
+        tolerance = BOX_TOLERANCE + RELATIVE_BOX_TOLERANCE * np.abs(box).max()
+        if not len(rows) or not differences.min() <= tolerance:
             raise MismatchError(f'PyTorch has no such detection: {where}')
         best = differences.argmin()
         cell = (int(label), int(rows[best]), int(columns[best]))

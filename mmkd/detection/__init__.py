@@ -8,7 +8,9 @@ from mmkd.detection.distill_hooks import (
     OffsetDistillHook,
     WidthHeightDistillHook,
 )
+from mmkd.detection.hourglass import HourglassNet
 from mmkd.ops import deform_conv  # registers DCNv2 where mmcv's is not compiled
 
-__all__ = ['AttentionDistillHook', 'CenterNetHead', 'HeatmapDistillHook', 'LoadImage',
-           'OffsetDistillHook', 'VOCLayoutDataset', 'WidthHeightDistillHook', 'deform_conv']
+__all__ = ['AttentionDistillHook', 'CenterNetHead', 'HeatmapDistillHook', 'HourglassNet',
+           'LoadImage', 'OffsetDistillHook', 'VOCLayoutDataset', 'WidthHeightDistillHook',
+           'deform_conv']

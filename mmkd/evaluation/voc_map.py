@@ -129,9 +129,9 @@ def voc_average_precision(detections: Sequence[Detections], objects: Sequence[Ob
 def average_precision_11points(recall: np.ndarray, precision: np.ndarray) -> float:
     """Mean over ``t = 0, 0.1, …, 1`` of the highest precision at a recall of at least ``t``.
 
-    The rule of VOC2007. The thresholds are the floating-point multiples ``k * 0.1``, as in the
-    published NumPy evaluations and, for 0.3, in MATLAB: three of them (0.3, 0.6 and 0.7) lie one
-    rounding error above the decimal, so that a recall of exactly 3/10 does not reach 0.3.
+    The rule of VOC2007. The thresholds are the floating-point multiples ``k * 0.1``, as in
+    MMDetection: three of them (0.3, 0.6 and 0.7) lie one rounding error above the decimal, so that
+    a recall of exactly 3/10 does not reach 0.3.
 
     Args:
         recall: ``(N,)`` float64, not decreasing.

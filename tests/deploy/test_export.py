@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_reports_what_was_checked(exported, images):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['dcn', 'hourglass', 'mobilenetv2', 'efficientnet'])
 def test_every_kind_of_network(name, detector_config, tmp_path):
-    config = detector_config.copy()
+    config = deepcopy(detector_config)
     if name == 'dcn':
         config.neck.use_dcn = True
     elif name == 'hourglass':
@@ -167,6 +168,12 @@ def test_an_opset_that_cannot_express_the_model():
     # Opset 18 gave Split an attribute that 17 does not know.
     with pytest.raises(UserError, match=r'cannot be expressed in ONNX opset 17.*--opset'):
         export._to_onnx(Splits().eval(), (8, 8), 17)
+
+
+def test_a_torch_without_the_exporter(monkeypatch):
+    monkeypatch.setattr(torch, '__version__', torch.torch_version.TorchVersion('2.4.1'))
+    with pytest.raises(UserError, match=r'torch 2\.6 or newer but this is 2\.4\.1'):
+        export._to_onnx(nn.Identity(), (8, 8), 18)
 
 
 class TestMetadataOfConfig:

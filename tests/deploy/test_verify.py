@@ -42,6 +42,15 @@ def test_differences_within_the_tolerance_are_reported():
     assert agreement.box_difference == pytest.approx(5e-3, rel=1e-2)
 
 
+def test_large_coordinates_have_a_larger_rounding_error():
+    heatmap, boxes = maps()
+    far = (0.5, 0, 30000, 30000, 38000, 38000.3)
+    with pytest.raises(MismatchError):
+        check_detections(detections(FIRST, far), heatmap, boxes)
+    boxes[3, 3] *= 1000
+    assert check_detections(detections(FIRST, far), heatmap, boxes).boxes == 2
+
+
 def test_any_of_several_tied_peaks_will_do():
     heatmap, boxes = maps()
     # Two neighbours that rounding could swap, and a plateau whose cells are all peaks.

@@ -1,9 +1,8 @@
-"""Running the tools on the tiny run."""
+"""Runners of the tiny run, and children that are killed."""
 
 import itertools
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,28 +11,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # for `tiny_run`
 
 _numbers = itertools.count()
-
-
-@pytest.fixture
-def environment():
-    """Of a process that finds mmkd, `tiny_run` and this Python."""
-    here = Path(__file__).parent
-    return {**os.environ, 'OMP_NUM_THREADS': '1',
-            'PYTHONPATH': os.pathsep.join([str(here.parents[1]), str(here)]),
-            'PATH': os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])}
-
-
-@pytest.fixture
-def tool(environment):
-    """Run a tool to its end: ``tool('train.py', config, ...)``."""
-    def run(name, *args, check=True):
-        path = Path(__file__).parents[2] / 'tools' / name
-        program = ['bash'] if path.suffix == '.sh' else [sys.executable]
-        done = subprocess.run([*program, str(path), *map(str, args)], env=environment, text=True,
-                              capture_output=True, timeout=240)
-        assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-        return done
-    return run
 
 
 @pytest.fixture

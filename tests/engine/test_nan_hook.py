@@ -1,11 +1,14 @@
 """A loss that turns NaN."""
 
+import os
 import types
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mmkd.distillation.checkpoints import load_checkpoint_safely
+from mmkd.engine.nan_hook import StopOnInvalidLossHook
 from mmkd.errors import UserError
 
 
@@ -53,3 +56,31 @@ def test_an_infinite_gradient_is_no_concern(start, tmp_path):
     runner.model.layers[0].weight.register_hook(lambda gradient: gradient * float('inf'))
     runner.train()
     assert (tmp_path / 'work/epoch_4.pth').exists()
+
+
+@pytest.mark.dist
+def test_all_processes_stop_together(tmp_path):
+    # Only the second process meets the NaN; both must raise the same sentence.
+    pids = []
+    for rank in range(2):
+        if (pid := os.fork()) == 0:
+            try:
+                torch.set_num_threads(1)
+                torch.distributed.init_process_group(
+                    'gloo', init_method=f'file://{tmp_path}/store', rank=rank, world_size=2)
+                runner = SimpleNamespace(distributed=True, iter=6, work_dir=str(tmp_path))
+                hook = StopOnInvalidLossHook()
+                hook.after_train_iter(runner, 0, outputs=dict(loss=torch.tensor(1.0)))
+                loss = torch.tensor(float('nan') if rank else 1.0)
+                try:
+                    hook.after_train_iter(runner, 0, outputs=dict(loss=loss))
+                except UserError as error:
+                    (tmp_path / f'said_by_{rank}').write_text(str(error))
+            finally:
+                os._exit(0)
+        pids.append(pid)
+    for pid in pids:
+        os.waitpid(pid, 0)
+    said = [(tmp_path / f'said_by_{rank}').read_text() for rank in range(2)]
+    assert said[0] == said[1]
+    assert 'iteration 7 (loss is nan)' in said[0]

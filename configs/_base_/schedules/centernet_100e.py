@@ -13,5 +13,5 @@ param_scheduler = [
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=100, milestones=[64, 86], gamma=0.1),
 ]
 
-# With auto_scale_lr.enable=True the learning rate follows the batch size of all processes together.
-auto_scale_lr = dict(enable=False, base_batch_size=32)
+# The learning rate follows the batch size of all processes together.
+auto_scale_lr = dict(enable=True, base_batch_size=32)

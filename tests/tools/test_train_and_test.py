@@ -1,0 +1,149 @@
+"""tools/train.py, test.py, dist_train.sh and dist_test.sh."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from tiny_run import ROOT, write_config
+
+from mmkd.detection.data.synthetic import DRAWN_CLASSES, draw_dataset
+from mmkd.distillation.checkpoints import load_checkpoint_safely
+
+CENTERNET = """
+_base_ = ['{root}/configs/_base_/models/narrow_resnet18.py',
+          '{root}/configs/_base_/datasets/drawn.py',
+          '{root}/configs/_base_/schedules/demo_student.py',
+          '{root}/configs/_base_/default_runtime.py']
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=64),
+    backbone=dict(base_channels=8),
+    neck=dict(in_channels=64, num_deconv_filters=(16, 8, 8)),
+    bbox_head=dict(num_classes={{{{_base_.num_classes}}}}, in_channels=8, feat_channels=8))
+image_size = 64
+train_cfg = dict(max_epochs=1, val_interval=1)
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+val_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+test_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+"""
+
+
+@pytest.fixture
+def centernet(tmp_path, monkeypatch):
+    """Config of a CenterNet of a few seconds; an odd number of test images."""
+    draw_dataset(tmp_path / 'drawn', splits=dict(train=8, val=3, test=5), image_size=64)
+    monkeypatch.setenv('DRAWN_ROOT', f"{tmp_path / 'drawn'}/")
+    path = tmp_path / 'centernet.py'
+    path.write_text(CENTERNET.format(root=ROOT))
+    return path
+
+
+def test_centernet_trains_and_tests(centernet, tool, tmp_path):
+    work = tmp_path / 'work'
+    status, out, err = tool('train.py', centernet, '--work-dir', work, '--amp')
+    assert status == 0, err
+    assert out.index('mmcv operators') < out.index('Epoch(train)')  # the report is at the head
+    assert 'CPUAmpOptimWrapper' in out
+    state = load_checkpoint_safely(work / 'epoch_1.pth')['state_dict']
+    assert all(value.isfinite().all() for value in state.values())
+
+    status, out, err = tool('test.py', centernet, work / 'epoch_1.pth', '--work-dir', work,
+                            '--out', tmp_path / 'metrics.json', '--show-dir', tmp_path / 'shown')
+    assert status == 0, err
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())
+    assert metrics
+    for name, value in metrics.items():
+        assert f'{name}: {value}' in out
+    assert len(list((tmp_path / 'shown').glob('*.[jp][pn]g'))) == 5
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_two_processes_train_and_test_on_the_cpu(centernet, script, tool, tmp_path):
+    work = tmp_path / 'work'
+    out = script('dist_train.sh', centernet, 2, '--work-dir', work)
+    assert 'Distributed launcher: pytorch' in out
+    assert 'Failed to search registry' not in out
+    # 8 images, 2 processes, batches of 2
+    assert '[1][2/2]' in out
+    script('dist_test.sh', centernet, work / 'epoch_1.pth', 2, '--work-dir', work,
+           '--out', tmp_path / 'two.json')
+    tool('test.py', centernet, work / 'epoch_1.pth', '--work-dir', work,
+         '--out', tmp_path / 'one.json')
+    one, two = (json.loads((tmp_path / f'{name}.json').read_text()) for name in ('one', 'two'))
+    assert one == two
+    assert one
+
+
+@pytest.mark.slow
+def test_kill_9_then_resume(tool, environment, tmp_path):
+    config = write_config(tmp_path, 'train_cfg["max_epochs"] = 3000\n')
+    args = ['train.py', config, '--work-dir', tmp_path / 'work', '--cfg-options']
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / 'tools/train.py'), *map(str, args[1:]), 'log_level=ERROR'],
+        env=environment, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / 'work/epoch_20.pth').exists():
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.kill()  # SIGKILL
+        process.wait()
+    last = int((tmp_path / 'work/last_checkpoint').read_text().rpartition('_')[2][:-4])
+    status, out, err = tool(*args, f'train_cfg.max_epochs={last + 2}', '--resume')
+    assert status == 0, err
+    assert f'resumed epoch: {last}' in out
+    assert f'Epoch(train) [{last}]' not in out
+    end = load_checkpoint_safely(tmp_path / f'work/epoch_{last + 2}.pth')
+    assert end['meta']['epoch'] == last + 2
+
+
+def test_nothing_to_resume_begins_anew(tool, tmp_path):
+    config = write_config(tmp_path, 'train_cfg["max_epochs"] = 1\n')
+    status, out, err = tool('train.py', config, '--work-dir', tmp_path / 'work', '--resume')
+    assert status == 0, err
+    assert f"nothing to resume in '{tmp_path / 'work'}'" in out + err
+    assert (tmp_path / 'work/epoch_1.pth').exists()
+
+
+def test_work_dir_is_named_after_the_config(tool, tmp_path, monkeypatch):
+    config = write_config(tmp_path, 'train_cfg["max_epochs"] = 1\n')
+    monkeypatch.chdir(tmp_path)
+    assert tool('train.py', config)[0] == 0
+    assert (tmp_path / 'work_dirs/tiny/epoch_1.pth').exists()
+
+
+@pytest.mark.parametrize('args, sentence', [
+    (['train.py', 'nowhere/tiny.py'], "config 'nowhere/tiny.py' does not exist"),
+    (['train.py', 'CONFIG', '--cfg-options', 'model.bad_step=1'], 'the loss is not finite'),
+    (['train.py', 'CONFIG', '--resume', 'gone.pth'], "checkpoint 'gone.pth' does not exist"),
+    (['train.py', 'CONFIG', '--launcher', 'pytorch'], 'torchrun did not start this process'),
+    (['train.py', 'CONFIG', '--cfg-options', 'load_from=http://a.b/c.pth'], 'download the file'),
+    (['test.py', 'CONFIG', 'gone.pth'], "checkpoint 'gone.pth' does not exist"),
+    (['test.py', 'CONFIG', 'other.pth'], 'is of another architecture'),
+    (['test.py', 'CONFIG', 'cut.pth'], "checkpoint 'cut.pth' is truncated"),
+])
+def test_errors_are_one_line(args, sentence, tool, tmp_path, monkeypatch):
+    if sentence.startswith('torchrun') and torch.cuda.is_available():
+        pytest.skip('with a GPU mmengine itself looks for torchrun')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('RANK', raising=False)
+    torch.save(dict(state_dict=dict(a=torch.zeros(3))), 'other.pth')
+    (tmp_path / 'cut.pth').write_bytes((tmp_path / 'other.pth').read_bytes()[:200])
+    config = write_config(tmp_path)
+    status, _, err = tool(*[config if arg == 'CONFIG' else arg for arg in args])
+    errors = [line for line in err.splitlines() if line.startswith('error: ')]
+    assert status == 1
+    assert len(errors) == 1
+    assert sentence in errors[0]
+    assert 'Traceback' not in err
+
+
+def test_drawn_classes_are_the_config_s():
+    from mmkd.engine.config import load_config
+    assert tuple(load_config(ROOT / 'configs/_base_/datasets/drawn.py').classes) == tuple(
+        DRAWN_CLASSES)
