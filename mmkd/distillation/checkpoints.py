@@ -16,13 +16,28 @@ from mmkd.errors import UserError
 __all__ = ['load_checkpoint_safely', 'load_weights']
 
 
+def _history_buffer_getattr(owner: Any, name: str) -> Any:
+    """Stand in for ``getattr``, which a pickled ``HistoryBuffer`` calls for its own methods.
+
+    mmengine allows ``getattr`` itself, and with it a way to any object of the process.
+    """
+    if owner is not HistoryBuffer or name.startswith('_'):
+        raise TypeError(f'Unsupported: a checkpoint may not ask for {name} of {owner!r}')
+    return getattr(owner, name)
+
+
+# PyTorch looks an allowed function up by the name that is in the file.
+_history_buffer_getattr.__module__ = 'builtins'
+_history_buffer_getattr.__name__ = _history_buffer_getattr.__qualname__ = 'getattr'
+
+
 def _harmless_globals() -> list[Any]:
     """What mmengine's checkpoints hold beside tensors and plain types: logged numbers."""
     core = np._core if hasattr(np, '_core') else np.core
     dtypes = {type(np.dtype(name)) for name in
               ('bool', 'uint8', 'int32', 'uint32', 'int64', 'uint64', 'float32', 'float64')}
     return [core.multiarray._reconstruct, core.multiarray.scalar, np.ndarray, np.dtype,
-            HistoryBuffer, slice, *dtypes]
+            HistoryBuffer, slice, _history_buffer_getattr, *dtypes]
 
 
 def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
@@ -37,6 +52,7 @@ def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint '{path}' does not exist: train it first or correct the path")
+    # Each time anew: mmengine's own loader takes what it allowed off the list again.
     torch.serialization.add_safe_globals(_harmless_globals())
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)

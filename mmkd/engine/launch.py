@@ -15,7 +15,6 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import distributed
 
-import mmkd.engine.safe_globals  # noqa: F401
 from mmkd.detection.initial_weights import fetch_initial_weights
 from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
 from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically

@@ -7,7 +7,7 @@ import torch
 from helpers import CLASSES, NoiseDetection, build, centernet, runner, save_teacher, train_config
 from mmengine.dataset import pseudo_collate
 
-from mmkd.distillation import losses
+from mmkd.distillation import load_checkpoint_safely, losses
 from mmkd.distillation.hooks import DistillHook
 from mmkd.distillation.teachers import build_teacher
 from mmkd.errors import UserError
@@ -114,7 +114,7 @@ def test_the_first_step_sees_the_same_data_and_weights(tmp_path, teachers):
 
 def test_checkpoint_holds_the_student_and_beside_it_the_connectors(tmp_path, teachers):
     run = _run(tmp_path, _hooks(teachers), distill_weights=W)
-    saved = torch.load(run.work_dir + '/iter_2.pth', weights_only=False)
+    saved = load_checkpoint_safely(run.work_dir + '/iter_2.pth')  # mmengine's extras are harmless
     assert set(saved['state_dict']) == set(build(centernet()).state_dict())
     assert set(saved['distillation']) == {'distill_attention'}
     assert set(saved['distillation']['distill_attention']) == {'resnet'}

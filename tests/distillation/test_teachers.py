@@ -124,6 +124,15 @@ def _code(entry):
     torch.save(dict(state_dict=Evil()), entry['checkpoint'])
 
 
+class Getattr:
+    def __reduce__(self):
+        return getattr, (torch.nn.Module, 'forward')
+
+
+def _attribute(entry):
+    torch.save(dict(state_dict=Getattr()), entry['checkpoint'])
+
+
 def _list(entry):
     torch.save([torch.zeros(1)], entry['checkpoint'])
 
@@ -146,6 +155,7 @@ def _no_config(entry):
     (_empty, 'is truncated or no PyTorch checkpoint'),
     (_text, 'is truncated or no PyTorch checkpoint'),
     (_code, 'could run code when loaded, so it is refused'),
+    (_attribute, 'could run code when loaded, so it is refused'),
     (_list, 'holds a list instead of weights by name'),
     (_other_architecture, r"of another architecture than the config's CenterNet: \d+ missing"),
     (_other_width, r'of another shape \(first: backbone\.conv1\.weight \(64|of another shape'),
