@@ -1,0 +1,13 @@
+# python tools/train.py configs/bccd_small/centernet_hourglass.py
+# python tools/test.py configs/bccd_small/centernet_hourglass.py \
+#     work_dirs/bccd_small/centernet_hourglass/epoch_40.pth
+_base_ = [
+    '../_base_/models/narrow_hourglass.py',
+    '../_base_/datasets/bccd_small.py',
+    '../_base_/schedules/small_40e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    data_preprocessor=dict(pad_size_divisor={{_base_.image_size}}),
+    bbox_head=dict(num_classes={{_base_.num_classes}}))

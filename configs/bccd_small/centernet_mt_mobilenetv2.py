@@ -1,0 +1,12 @@
+# python tools/train.py configs/bccd_small/centernet_mt_mobilenetv2.py
+# Needs both teachers, trained with --work-dir as named below.
+_base_ = ['./centernet_mobilenetv2.py', '../_base_/distillation/joint.py']
+
+teachers = dict(
+    resnet50=dict(
+        config='configs/bccd_small/centernet_r50.py',
+        checkpoint='work_dirs/bccd_small/centernet_r50/epoch_40.pth'),
+    hourglass=dict(
+        config='configs/bccd_small/centernet_hourglass.py',
+        checkpoint='work_dirs/bccd_small/centernet_hourglass/epoch_40.pth'))
+distill_weights = (1000, 1, 0.1, 1)  # heatmap, width-height, offset, attention

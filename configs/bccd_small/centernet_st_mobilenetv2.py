@@ -1,0 +1,9 @@
+# python tools/train.py configs/bccd_small/centernet_st_mobilenetv2.py
+# Needs the teacher, trained with --work-dir as named below.
+_base_ = ['./centernet_mobilenetv2.py', '../_base_/distillation/joint.py']
+
+teachers = dict(
+    resnet50=dict(
+        config='configs/bccd_small/centernet_r50.py',
+        checkpoint='work_dirs/bccd_small/centernet_r50/epoch_40.pth'))
+distill_weights = (1000, 1, 0.1, 1)  # heatmap, width-height, offset, attention
