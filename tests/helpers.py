@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import mmkd  # noqa: F401  (before mmdet)
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
@@ -10,6 +9,7 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch.utils.data import Dataset
 
+import mmkd  # noqa: F401  (before mmdet)
 from mmkd.registry import DATASETS, MODELS
 
 CLASSES = ('disc', 'ring', 'star')

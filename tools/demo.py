@@ -19,36 +19,40 @@ from typing import NamedTuple
 import mmkd  # noqa: F401  (before anything of mmdet)
 from mmkd.engine.cli import user_errors
 from mmkd.engine.progress import Progress, run_with_progress
+from mmkd.errors import UserError
 
-SPLITS = dict(train=320, val=100, test=300)
+SPLITS = dict(train=1200, val=200, test=300)
+EPOCHS = 8  # of configs/_base_/schedules/small_8e.py
 
 
 class Stage(NamedTuple):
     """One training run: what to say, which config, and its rough share of the time."""
 
     title: str
-    config: str
-    epochs: int
+    name: str
     cost: float
+    teachers: tuple[str, ...] = ()
 
     @property
-    def name(self) -> str:
-        """The folder of its results."""
-        return Path(self.config).stem
+    def config(self) -> str:
+        """Its config, named as the folder of its results."""
+        return f'configs/demo/{self.name}.py'
 
 
-TEACHERS = [
-    Stage('Teacher: ResNet-50', 'configs/demo/centernet_r50.py', 24, 45),
-    Stage('Teacher: Hourglass', 'configs/demo/centernet_hourglass.py', 24, 45),
-]
+TEACHERS = {
+    'resnet50': Stage('Teacher ResNet-50', 'centernet_r50', 30),
+    'hourglass': Stage('Teacher Hourglass', 'centernet_hourglass', 30),
+}
 STUDENTS = [
-    Stage('Student ResNet-18, alone', 'configs/demo/centernet_r18.py', 14, 10),
-    Stage('Student ResNet-18, one teacher', 'configs/demo/centernet_st_r18.py', 14, 15),
-    Stage('Student ResNet-18, two teachers', 'configs/demo/centernet_mt_r18.py', 14, 20),
+    Stage('Student ResNet-18, alone', 'centernet_r18', 7),
+    Stage('Student ResNet-18, one teacher', 'centernet_st_r18', 11, ('resnet50',)),
+    Stage('Student ResNet-18, two teachers', 'centernet_mt_r18', 15, ('resnet50', 'hourglass')),
 ]
+STAGES = [*TEACHERS.values(), *STUDENTS]
 
 
 def parse_args() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--dir', type=Path, default=Path('demo'), help='where everything is kept')
@@ -65,21 +69,17 @@ def main() -> None:
     print(f'1. Drawing {sum(SPLITS.values())} images into {args.dir / "data"}', flush=True)
     args.dir.mkdir(parents=True, exist_ok=True)
     draw_dataset(args.dir / 'data', splits=SPLITS)
-    stages = TEACHERS + STUDENTS
-    progress = Progress([stage.cost for stage in stages])
-    for i, stage in enumerate(stages):
-        if finished(args.dir, stage):
-            progress.skipped(i)
-    for i, stage in enumerate(stages):
+    progress = Progress([0 if finished(args.dir, stage) else stage.cost for stage in STAGES])
+    for i, stage in enumerate(STAGES):
         if finished(args.dir, stage):
             print(f'{i + 2}. {stage.title}: already trained', flush=True)
             continue
         print(f'{i + 2}. {stage.title}: training {stage.config}', flush=True)
         train_and_test(args.dir, stage, progress, i)
         print(f'    mAP {read_map(args.dir, stage):.3f}', flush=True)
-    best = max(STUDENTS, key=lambda stage: read_map(args.dir, stage))
+    best = max(STUDENTS, key=lambda stage: validation_map(args.dir, stage))
     exported = args.dir / 'student.onnx'
-    print(f'{len(stages) + 2}. Exporting the best student ({best.title}) to {exported}', flush=True)
+    print(f'{len(STAGES) + 2}. Exporting the best student ({best.title}) to {exported}', flush=True)
     call('tools/export.py', best.config, checkpoint(args.dir, best), '--out', exported,
          '--images', args.dir / 'data/JPEGImages/test_00000.jpg', folder=args.dir)
     print_table(args.dir, best, exported)
@@ -88,7 +88,7 @@ def main() -> None:
 
 def checkpoint(folder: Path, stage: Stage) -> Path:
     """Where training leaves the stage's last weights."""
-    return folder / stage.name / f'epoch_{stage.epochs}.pth'
+    return folder / stage.name / f'epoch_{EPOCHS}.pth'
 
 
 def finished(folder: Path, stage: Stage) -> bool:
@@ -100,22 +100,15 @@ def train_and_test(folder: Path, stage: Stage, progress: Progress, index: int) -
     """Run the two commands that a user would run, resuming what was interrupted."""
     work_dir = folder / stage.name
     if not checkpoint(folder, stage).exists():
+        options = [f'teachers.{name}.checkpoint={checkpoint(folder, TEACHERS[name])}'
+                   for name in stage.teachers]
         command = [sys.executable, 'tools/train.py', stage.config, '--work-dir', str(work_dir),
-                   '--resume', '--cfg-options', *teacher_options(folder, stage)]
-        run_with_progress(command, work_dir / 'train.log', stage.epochs, progress, index,
+                   '--resume', '--cfg-options', 'default_hooks.logger.interval=10', *options]
+        run_with_progress(command, work_dir / 'train.log', EPOCHS, progress, index,
                           environment(folder))
     call('tools/test.py', stage.config, checkpoint(folder, stage), '--work-dir', work_dir,
          '--out', work_dir / 'metrics.json', folder=folder)
     progress.finished(index)
-
-
-def teacher_options(folder: Path, stage: Stage) -> list[str]:
-    """Name the teachers' checkpoints, which lie where this demo put them."""
-    names = {'centernet_st_r18': ['resnet50'], 'centernet_mt_r18': ['resnet50', 'hourglass']}
-    trained = dict(zip(['resnet50', 'hourglass'], TEACHERS, strict=True))
-    return ['default_hooks.logger.interval=10',
-            *(f'teachers.{name}.checkpoint={checkpoint(folder, trained[name])}'
-              for name in names.get(stage.name, []))]
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -125,13 +118,23 @@ def environment(folder: Path) -> dict[str, str]:
 
 def call(*command: object, folder: Path) -> None:
     """Run one of mmkd's tools quietly; its own message says what is wrong if it fails."""
-    subprocess.run([sys.executable, *map(str, command)], check=True, env=environment(folder),
-                   stdout=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, *map(str, command)], env=environment(folder),
+                          stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise UserError(f'`python {" ".join(map(str, command))}` failed for the reason above; with '
+                        f'DRAWN_ROOT={folder / "data"}/ the command can be run by itself')
 
 
 def read_map(folder: Path, stage: Stage) -> float:
     """The stage's mAP on the test split, 0 to 1."""
     return json.loads((folder / stage.name / 'metrics.json').read_text())['pascal_voc/mAP']
+
+
+def validation_map(folder: Path, stage: Stage) -> float:
+    """The mAP on the validation split, by which the best student is chosen."""
+    logs = sorted((folder / stage.name).glob('*/vis_data/scalars.json'))
+    rows = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    return [row['pascal_voc/mAP'] for row in rows if 'pascal_voc/mAP' in row][-1]
 
 
 def print_table(folder: Path, best: Stage, exported: Path) -> None:
@@ -141,7 +144,7 @@ def print_table(folder: Path, best: Stage, exported: Path) -> None:
 
     alone = read_map(folder, STUDENTS[0])
     rows = [('model', 'parameters', 'mAP', 'latency', 'gain')]
-    for stage in TEACHERS + STUDENTS:
+    for stage in STAGES:
         model = build_model(stage.config).eval()
         load_weights(model, checkpoint(folder, stage))
         gain = f'{read_map(folder, stage) - alone:+.3f}' if stage in STUDENTS[1:] else ''
@@ -154,9 +157,9 @@ def print_table(folder: Path, best: Stage, exported: Path) -> None:
     lines.insert(1, '-' * max(map(len, lines)))
     table = '\n'.join(lines)
     (folder / 'table.txt').write_text(table + '\n')
-    print(f'\n{table}\n\nmAP: PASCAL VOC 2007 (11 points, IoU 0.5) on {SPLITS["test"]} test images; '
-          'latency: one image on this machine; gain: over the same student alone. One seed: two '
-          'runs of one row differ by about 0.01.')
+    print(f'\n{table}\n\nmAP: PASCAL VOC 2007 (11 points, IoU 0.5), {SPLITS["test"]} test images; '
+          'latency: one image on this machine; gain: over the same student alone. One seed: '
+          'docs/results.md says how far seeds differ.')
 
 
 if __name__ == '__main__':

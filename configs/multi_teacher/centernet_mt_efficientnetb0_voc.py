@@ -6,7 +6,8 @@
 #   python tools/test.py configs/multi_teacher/centernet_mt_efficientnetb0_voc.py \
 #       work_dirs/centernet_mt_efficientnetb0_voc/epoch_100.pth
 #   python tools/export.py configs/multi_teacher/centernet_mt_efficientnetb0_voc.py \
-#       work_dirs/centernet_mt_efficientnetb0_voc/epoch_100.pth --out centernet_mt_efficientnetb0_voc.onnx
+#       work_dirs/centernet_mt_efficientnetb0_voc/epoch_100.pth \
+#       --out centernet_mt_efficientnetb0_voc.onnx
 _base_ = ['../centernet/centernet_efficientnetb0_voc.py', '../_base_/distillation/joint.py']
 
 teachers = dict(

@@ -5,7 +5,8 @@
 #   python tools/test.py configs/multi_teacher/centernet_st_mobilenetv2_bccd.py \
 #       work_dirs/centernet_st_mobilenetv2_bccd/epoch_100.pth
 #   python tools/export.py configs/multi_teacher/centernet_st_mobilenetv2_bccd.py \
-#       work_dirs/centernet_st_mobilenetv2_bccd/epoch_100.pth --out centernet_st_mobilenetv2_bccd.onnx
+#       work_dirs/centernet_st_mobilenetv2_bccd/epoch_100.pth \
+#       --out centernet_st_mobilenetv2_bccd.onnx
 _base_ = ['../centernet/centernet_mobilenetv2_bccd.py', '../_base_/distillation/joint.py']
 
 teachers = dict(

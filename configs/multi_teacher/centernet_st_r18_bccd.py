@@ -5,7 +5,8 @@
 #   python tools/test.py configs/multi_teacher/centernet_st_r18_bccd.py \
 #       work_dirs/centernet_st_r18_bccd/epoch_100.pth
 #   python tools/export.py configs/multi_teacher/centernet_st_r18_bccd.py \
-#       work_dirs/centernet_st_r18_bccd/epoch_100.pth --out centernet_st_r18_bccd.onnx
+#       work_dirs/centernet_st_r18_bccd/epoch_100.pth \
+#       --out centernet_st_r18_bccd.onnx
 _base_ = ['../centernet/centernet_r18_bccd.py', '../_base_/distillation/joint.py']
 
 teachers = dict(

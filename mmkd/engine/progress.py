@@ -19,7 +19,8 @@ class Progress:
     """Says how much of a job of several stages is done and about how long the rest takes.
 
     Args:
-        costs: the expected cost of each stage, in any unit; only the ratios count.
+        costs: the expected cost of each stage, in any unit; only the ratios count. 0 for a stage
+            that an earlier run made.
     """
 
     def __init__(self, costs: Sequence[float]) -> None:
@@ -31,10 +32,6 @@ class Progress:
     def finished(self, stage: int) -> None:
         """Count a stage as done by this run."""
         self._done_here += self._costs[stage]
-        self._costs[stage] = 0.0
-
-    def skipped(self, stage: int) -> None:
-        """Take a stage that an earlier run made out of the estimate."""
         self._costs[stage] = 0.0
 
     def show(self, stage: int, fraction: float) -> None:

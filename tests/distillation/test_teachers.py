@@ -1,6 +1,7 @@
 """Teachers: built, frozen, given their own inputs; and refused when something is wrong."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,16 +109,16 @@ def _missing(entry):
 
 
 def _truncated(entry):
-    data = open(entry['checkpoint'], 'rb').read()
-    open(entry['checkpoint'], 'wb').write(data[:len(data) // 2])
+    path = Path(entry['checkpoint'])
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
 
 
 def _empty(entry):
-    open(entry['checkpoint'], 'wb').close()
+    Path(entry['checkpoint']).write_bytes(b'')
 
 
 def _text(entry):
-    open(entry['checkpoint'], 'w').write('<html>404</html>')
+    Path(entry['checkpoint']).write_text('<html>404</html>')
 
 
 def _code(entry):

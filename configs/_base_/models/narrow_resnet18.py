@@ -1,6 +1,6 @@
 # A CenterNet of the same kind as the ResNet-18 student, narrow enough for two CPU cores, and
-# without initial weights. A stride of 32 would leave 4x4 cells of a 128 px image to find objects in,
-# so the last stage is dilated instead of strided, and one deconvolution less leads to stride 4.
+# without initial weights. A stride of 32 would leave 4x4 cells of a 128 px image to find objects
+# in, so the last stage is dilated, not strided, and one deconvolution less leads to stride 4.
 model = dict(
     type='CenterNet',
     data_preprocessor=dict(
