@@ -1,10 +1,10 @@
 # python tools/train.py configs/bccd_small/centernet_r50.py
 # python tools/test.py configs/bccd_small/centernet_r50.py \
-#     work_dirs/bccd_small/centernet_r50/epoch_40.pth
+#     work_dirs/bccd_small/centernet_r50/epoch_24.pth
 _base_ = [
     '../_base_/models/narrow_resnet50.py',
     '../_base_/datasets/bccd_small.py',
-    '../_base_/schedules/small_40e.py',
+    '../_base_/schedules/small_24e.py',
     '../_base_/default_runtime.py',
 ]
 

@@ -5,5 +5,5 @@ _base_ = ['./centernet_mobilenetv2.py', '../_base_/distillation/joint.py']
 teachers = dict(
     resnet50=dict(
         config='configs/bccd_small/centernet_r50.py',
-        checkpoint='work_dirs/bccd_small/centernet_r50/epoch_40.pth'))
-distill_weights = (1000, 1, 0.1, 1)  # heatmap, width-height, offset, attention
+        checkpoint='work_dirs/bccd_small/centernet_r50/epoch_24.pth'))
+distill_weights = (10000, 0.1, 0.1, 1)  # heatmap, width-height, offset, attention

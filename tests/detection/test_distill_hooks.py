@@ -228,3 +228,18 @@ def test_a_generic_term_by_tap_and_loss(tmp_path, teachers):
     hooks = [dict(type='TeacherHook', teachers=dict(resnet=teachers['resnet'])), generic]
     got, *_ = _first_losses(tmp_path, hooks)
     assert got['loss_neck'] > 0
+
+
+@pytest.mark.parametrize('wrapper', [dict(type='CPUAmpOptimWrapper'),
+                                     dict(type='OptimWrapper', accumulative_counts=2)])
+def test_mixed_precision_and_gradient_accumulation(tmp_path, teachers, wrapper):
+    config = train_config(tmp_path, centernet(), _hooks(teachers), iters=2, distill_weights=W)
+    config.optim_wrapper.update(wrapper)
+    run = runner(config)
+    run.train()
+    assert all(p.isfinite().all() for p in run.model.parameters())
+    log = run.message_hub.log_scalars
+    added = {key: log[f'train/{key}'].current() for key in (
+        'loss_distill_heatmap', 'loss_distill_wh', 'loss_distill_offset',
+        'loss_distill_attention')}
+    assert all(0 < value < float('inf') for value in added.values()), added

@@ -29,7 +29,7 @@ def test_weighted_l1_by_hand(loss_type):
     student = torch.tensor([[[[3.0, 1.0]], [[4.0, 1.0]]], [[[1.0, 9.0]], [[2.0, 9.0]]]],
                            requires_grad=True)
     teacher = torch.tensor([[[[1.0, 2.0]], [[4.0, 0.0]]], [[[2.0, 5.0]], [[2.0, 5.0]]]])
-    loss = loss_type()(student, teacher, heatmap)
+    loss = loss_type(gamma=1.0)(student, teacher, heatmap)
     loss.backward()
     first = (1.0 * (2 + 0) + 0.5 * (1 + 1)) / (2 * 1.5)
     second = 0.25 * (1 + 0) / (2 * 0.25)
@@ -38,6 +38,14 @@ def test_weighted_l1_by_hand(loss_type):
     expected = torch.tensor([[[[1 / 6, -0.5 / 6]], [[0.0, 0.5 / 6]]], [[[-0.25, 0.0]],
                                                                      [[0.0, 0.0]]]])
     torch.testing.assert_close(student.grad, expected)
+
+
+@pytest.mark.parametrize('loss_type', [WidthHeightLoss, OffsetLoss])
+def test_the_weight_is_the_square_of_the_heatmap(loss_type):
+    heatmap = torch.tensor([[[[1.0, 0.5]], [[0.2, 0.1]]]])
+    student, teacher = torch.zeros(1, 2, 1, 2), torch.tensor([[[[1.0, 3.0]], [[2.0, 5.0]]]])
+    expected = (1.0 * (1 + 2) + 0.25 * (3 + 5)) / (2 * (1.0 + 0.25))
+    assert loss_type()(student, teacher, heatmap).item() == pytest.approx(expected)
 
 
 def test_weighted_l1_without_any_weight_is_zero():
