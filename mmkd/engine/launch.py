@@ -166,4 +166,5 @@ def _processes(cfg: Config) -> Iterator[None]:
         type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False))
     yield
+    distributed.barrier()  # gloo aborts a process whose peer leaves early
     distributed.destroy_process_group()

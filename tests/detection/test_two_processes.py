@@ -68,6 +68,7 @@ def _worker(rank, folder, teachers, port):
         dist.all_reduce(value)
     if rank == 0:
         torch.save(({k: v / 2 for k, v in losses.items()}, gradients), folder / 'two.pt')
+    dist.barrier()  # gloo aborts a process whose peer leaves early
     dist.destroy_process_group()
 
 

@@ -15,12 +15,12 @@ from mmkd.distillation.checkpoints import load_checkpoint_safely
 CENTERNET = """
 _base_ = ['{root}/configs/_base_/models/narrow_resnet18.py',
           '{root}/configs/_base_/datasets/drawn.py',
-          '{root}/configs/_base_/schedules/demo_student.py',
+          '{root}/configs/_base_/schedules/small_6e.py',
           '{root}/configs/_base_/default_runtime.py']
 model = dict(
     data_preprocessor=dict(pad_size_divisor=64),
     backbone=dict(base_channels=8),
-    neck=dict(in_channels=64, num_deconv_filters=(16, 8, 8)),
+    neck=dict(in_channels=64, num_deconv_filters=(16, 8)),
     bbox_head=dict(num_classes={{{{_base_.num_classes}}}}, in_channels=8, feat_channels=8))
 image_size = 64
 train_cfg = dict(max_epochs=1, val_interval=1)
