@@ -119,10 +119,11 @@ def environment(folder: Path) -> dict[str, str]:
 def call(*command: object, folder: Path) -> None:
     """Run one of mmkd's tools quietly; its own message says what is wrong if it fails."""
     done = subprocess.run([sys.executable, *map(str, command)], env=environment(folder),
-                          stdout=subprocess.DEVNULL)
+                          capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f'`python {" ".join(map(str, command))}` failed for the reason above; with '
-                        f'DRAWN_ROOT={folder / "data"}/ the command can be run by itself')
+        reason = (done.stderr.strip().splitlines() or ['no output'])[-1]
+        raise UserError(f'`python {" ".join(map(str, command))}` failed ({reason}); run it by '
+                        f'itself with DRAWN_ROOT={folder / "data"}/')
 
 
 def read_map(folder: Path, stage: Stage) -> float:

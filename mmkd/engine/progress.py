@@ -43,7 +43,7 @@ class Progress:
         done = self._done_here + fraction * self._costs[stage]
         left = sum(self._costs) - fraction * self._costs[stage]
         text = f'    {fraction:4.0%} of this stage'
-        if done > 0:
+        if now - self._start > 60:  # before, starting up would count too much
             text += f', about {_minutes((now - self._start) / done * left)} left in all'
         print(f'\r{text}    ' if sys.stdout.isatty() else text,
               end='' if sys.stdout.isatty() else '\n', flush=True)
