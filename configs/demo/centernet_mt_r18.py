@@ -8,4 +8,4 @@ teachers = dict(
     hourglass=dict(
         config='configs/demo/centernet_hourglass.py',
         checkpoint='demo/centernet_hourglass/epoch_12.pth'))
-distill_weights = (10000, 0.1, 0.1, 1)  # heatmap, width-height, offset, attention
+distill_weights = (2000, 0.1, 0.1, 1)  # heatmap, width-height, offset, attention
