@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ['onnx_latency', 'torch_latency']
 
-WARM_UP_RUNS = 5
+WARM_UP_RUNS = 30
 
 
 def _median_ms(run: Callable[[], object], runs: int) -> float:
@@ -35,7 +35,7 @@ def onnx_latency(path: str | os.PathLike, runs: int = 30, threads: int | None = 
 
     Args:
         path: A model exported by mmkd.
-        runs: Timed runs, after five that are not.
+        runs: Timed runs, after thirty that are not.
         threads: CPU threads; onnxruntime's own choice by default.
 
     Raises:
@@ -57,7 +57,7 @@ def torch_latency(model: 'nn.Module', image_size: int, runs: int = 30,
     Args:
         model: A CenterNet detector in evaluation mode.
         image_size: Height and width of the input in pixels.
-        runs: Timed runs, after five that are not.
+        runs: Timed runs, after thirty that are not.
         threads: CPU threads; PyTorch's present setting by default.
 
     Raises:
