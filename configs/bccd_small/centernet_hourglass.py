@@ -1,4 +1,5 @@
-# python tools/train.py configs/bccd_small/centernet_hourglass.py
+# python tools/train.py configs/bccd_small/centernet_hourglass.py \
+#     --work-dir work_dirs/bccd_small/centernet_hourglass
 # python tools/test.py configs/bccd_small/centernet_hourglass.py \
 #     work_dirs/bccd_small/centernet_hourglass/epoch_24.pth
 _base_ = [

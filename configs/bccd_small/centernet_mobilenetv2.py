@@ -1,4 +1,5 @@
-# python tools/train.py configs/bccd_small/centernet_mobilenetv2.py
+# python tools/train.py configs/bccd_small/centernet_mobilenetv2.py \
+#     --work-dir work_dirs/bccd_small/centernet_mobilenetv2
 # python tools/test.py configs/bccd_small/centernet_mobilenetv2.py \
 #     work_dirs/bccd_small/centernet_mobilenetv2/epoch_24.pth
 _base_ = [

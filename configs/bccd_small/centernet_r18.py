@@ -1,4 +1,5 @@
-# python tools/train.py configs/bccd_small/centernet_r18.py
+# python tools/train.py configs/bccd_small/centernet_r18.py \
+#     --work-dir work_dirs/bccd_small/centernet_r18
 # python tools/test.py configs/bccd_small/centernet_r18.py \
 #     work_dirs/bccd_small/centernet_r18/epoch_24.pth
 _base_ = [

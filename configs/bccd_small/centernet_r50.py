@@ -1,4 +1,5 @@
-# python tools/train.py configs/bccd_small/centernet_r50.py
+# python tools/train.py configs/bccd_small/centernet_r50.py \
+#     --work-dir work_dirs/bccd_small/centernet_r50
 # python tools/test.py configs/bccd_small/centernet_r50.py \
 #     work_dirs/bccd_small/centernet_r50/epoch_24.pth
 _base_ = [
