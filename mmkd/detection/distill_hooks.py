@@ -16,10 +16,10 @@ from torch import Tensor
 
 from mmkd.detection.joining import checked_rule, joined
 from mmkd.detection.teacher_maps import Maps, class_index, final_maps, resampled
-from mmkd.distillation.hooks import DistillHook, shares
+from mmkd.distillation.distill_hook import DistillHook, Step, shares
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError
-from mmkd.registry import HOOKS
+from mmkd.registry import HOOKS, MODELS
 
 __all__ = ['AttentionDistillHook', 'HeatmapDistillHook', 'OffsetDistillHook',
            'WidthHeightDistillHook']
@@ -37,29 +37,29 @@ class _MapDistillHook(DistillHook):
 
     def __init__(self, weight: float | None = None, joint: str = 'each') -> None:
         super().__init__(dict(type=self.loss_type), tap='bbox_head', weight=weight)
+        self.loss = MODELS.build(self.loss_config)
         self.joint = checked_rule(joint, self.name)
         self._class_index: dict[str, list[int] | None] = {}
 
-    def prepare(self, student: Mapping[str, Any], teachers: Sequence[Teacher],
-                taps: Mapping[str, Mapping[str, Any]], classes: Sequence[str] | None) -> None:
+    def prepare(self, step: Step, dataset: Any) -> None:
         """Find the student's classes among each teacher's; see the base class."""
-        channels = final_maps(student[self.tap]).heatmap.shape[1]
-        for teacher in teachers:
+        classes = getattr(dataset, 'metainfo', {}).get('classes')
+        channels = final_maps(step.student[self.tap]).heatmap.shape[1]
+        for teacher in step.teachers:
             index = None if classes is None else class_index(classes, teacher.classes, teacher.name)
-            theirs = final_maps(taps[teacher.name][self.tap]).heatmap.shape[1]
+            theirs = final_maps(step.taps[teacher.name][self.tap]).heatmap.shape[1]
             if index is None and theirs != channels:
                 raise UserError(f"teacher '{teacher.name}' has {theirs} classes and the student "
                                 f'{channels} ({classes}), and the teacher\'s checkpoint does not '
                                 'name its classes: add them as meta.dataset_meta.classes')
             self._class_index[teacher.name] = index
 
-    def compute(self, student: Mapping[str, Any], teachers: Sequence[Teacher],
-                taps: Mapping[str, Mapping[str, Any]]) -> Tensor:
+    def compute(self, step: Step) -> Tensor:
         """Return the unweighted term; see the base class."""
-        own = final_maps(student[self.tap])
-        targets = [self._target(teacher, taps[teacher.name], own.heatmap.shape[-2:])
-                   for teacher in teachers]
-        parts = [share for _, share in shares(teachers)]
+        own = final_maps(step.student[self.tap])
+        targets = [self._target(teacher, step.taps[teacher.name], own.heatmap.shape[-2:])
+                   for teacher in step.teachers]
+        parts = [share for _, share in shares(step.teachers)]
         if self.joint == 'each':
             terms = [share * self.term(own, target)
                      for share, target in zip(parts, targets, strict=True)]
@@ -163,13 +163,14 @@ class AttentionDistillHook(DistillHook):
                          tap='bbox_head:input', weight=weight,
                          connector=dict(type='ConvConnector'))
 
-    def compute(self, student: Mapping[str, Any], teachers: Sequence[Teacher],
-                taps: Mapping[str, Mapping[str, Any]]) -> Tensor:
-        """Return the unweighted term; see the base class."""
-        size = self.student_feature(student).shape[-2:]
-        resized = {name: {self.teacher_tap: _resized(self.teacher_feature(tap), size)}
-                   for name, tap in taps.items()}
-        return super().compute(student, teachers, resized)
+    def connector_for(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> dict | None:
+        """Return the 1x1 convolution's config where the channels differ; see the base class."""
+        return self.connector if student[0].shape[1] != teacher[0].shape[1] else None
+
+    def features(self, step: Step, teacher: Teacher) -> tuple[list[Tensor], list[Tensor]]:
+        """Pick the features, the teacher's at the student's size; see the base class."""
+        (student, ), (theirs, ) = super().features(step, teacher)
+        return [student], [_resized(theirs, student.shape[-2:])]
 
 
 def _resized(feature: Tensor, size: tuple[int, int]) -> Tensor:

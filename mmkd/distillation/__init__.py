@@ -6,8 +6,9 @@ It knows neither boxes nor labels; detection and classification build on it.
 from mmkd.distillation import losses
 from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
 from mmkd.distillation.connectors import ConvConnector
-from mmkd.distillation.hooks import DistillHook, TeacherHook
+from mmkd.distillation.distill_hook import DistillHook
 from mmkd.distillation.taps import TapRecorder, list_taps
+from mmkd.distillation.teacher_hook import TeacherHook
 from mmkd.distillation.teachers import Teacher, build_model, build_teacher
 from mmkd.registry import MODELS
 

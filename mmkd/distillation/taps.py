@@ -2,10 +2,12 @@
 
 A tap is the dotted name of a submodule as ``model.named_modules()`` gives it
 (``'backbone.layer3'``), which stands for its output; with ``':input'`` behind it
-(``'bbox_head:input'``) for its first argument.
+(``'bbox_head:input'``) for its first argument. Where several taps can be named, a wildcard stands
+for every submodule that matches, in the order of the model: ``'backbone.stage?'``.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +15,8 @@ from torch import Tensor, nn
 
 from mmkd.errors import UserError, did_you_mean
 
-__all__ = ['TapInfo', 'TapRecorder', 'find_module', 'forward_for_taps', 'list_taps', 'map_tensors']
+__all__ = ['TapInfo', 'TapRecorder', 'expand_taps', 'find_module', 'forward_for_taps',
+           'list_taps', 'map_tensors']
 
 
 def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
@@ -59,6 +62,27 @@ def find_module(model: nn.Module, tap: str) -> nn.Module:
         raise UserError(f"tap '{tap}' does not exist in {type(model).__name__}."
                         f'{did_you_mean(name, modules)} `python tools/taps.py CONFIG` lists them')
     return modules[name]
+
+
+def expand_taps(model: nn.Module, taps: str | Sequence[str]) -> list[str]:
+    """Return every tap that the names and wildcards in ``taps`` stand for.
+
+    Raises:
+        UserError: a name does not exist or a wildcard matches nothing.
+    """
+    expanded: list[str] = []
+    for tap in [taps] if isinstance(taps, str) else taps:
+        pattern, colon, end = tap.partition(':')
+        if not any(sign in pattern for sign in '*?['):
+            find_module(model, tap)
+            expanded.append(tap)
+            continue
+        names = [name for name, _ in model.named_modules() if fnmatchcase(name, pattern)]
+        if not names:
+            raise UserError(f"tap '{tap}' matches no submodule of {type(model).__name__}: "
+                            '`python tools/taps.py CONFIG` lists them')
+        expanded += [name + colon + end for name in names]
+    return expanded
 
 
 class TapRecorder:

@@ -111,7 +111,8 @@ def renormalisation(student: nn.Module, teacher: nn.Module
         s_mean, s_std, t_mean, t_std = (c.to(inputs) for c in (mean_s, std_s, mean_t, std_t))
         outputs = inputs.flip(1) if flip else inputs
         outputs = (outputs * s_std + s_mean - t_mean) / t_std
-        for i, sample in enumerate(data_samples or ()):
+        # A list has a sample per image; images of one size come with one sample for all.
+        for i, sample in enumerate(data_samples if isinstance(data_samples, (list, tuple)) else ()):
             height, width = getattr(sample, 'img_shape', inputs.shape[-2:])[:2]
             outputs[i, :, height:] = 0
             outputs[i, :, :, width:] = 0

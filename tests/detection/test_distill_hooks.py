@@ -8,7 +8,7 @@ from helpers import CLASSES, NoiseDetection, build, centernet, runner, save_teac
 from mmengine.dataset import pseudo_collate
 
 from mmkd.distillation import load_checkpoint_safely, losses
-from mmkd.distillation.hooks import DistillHook
+from mmkd.distillation.distill_hook import DistillHook
 from mmkd.distillation.teachers import build_teacher
 from mmkd.errors import UserError
 
@@ -64,12 +64,14 @@ def test_every_term_adds_its_weighted_loss(tmp_path, teachers):
     sums = dict.fromkeys(('heatmap', 'wh', 'offset', 'attention'), 0.0)
     for name, entry in teachers.items():
         (t_heat, t_wh, t_offset), t_feature = _maps_of(entry, batch, model)
-        connector = attention.connectors.get(name, torch.nn.Identity())
+        branch = attention.branches[name]
+        connector = branch.connectors[0] if branch.connectors else torch.nn.Identity()
         sums['heatmap'] += 0.5 * losses.HeatmapLoss()(heat, t_heat)
         sums['wh'] += 0.5 * losses.WidthHeightLoss()(wh, t_wh, t_heat)
         sums['offset'] += 0.5 * losses.OffsetLoss()(offset, t_offset, t_heat)
         sums['attention'] += 0.5 * losses.AttentionLoss()(connector(feature[-1]), t_feature)
-    assert set(attention.connectors) == {'resnet'}, '8 channels meet 16; the Hourglass has 8'
+    joined = {name for name, branch in attention.branches.items() if branch.connectors}
+    assert joined == {'resnet'}, '8 channels meet 16; the Hourglass has 8'
     for weight, (name, expected) in zip(W, sums.items(), strict=True):
         torch.testing.assert_close(got[f'loss_distill_{name}'], weight * expected)
     own = {k for k in got if 'distill' not in k}
@@ -136,7 +138,7 @@ def test_resume_restores_student_connectors_and_optimizer(tmp_path, teachers):
 def test_connectors_learn(tmp_path, teachers):
     run = _run(tmp_path, _hooks(teachers), iters=2, distill_weights=W)
     saved = [torch.load(f'{run.work_dir}/iter_{i}.pth', weights_only=False)['distillation']
-             ['distill_attention']['resnet']['conv.weight'] for i in (1, 2)]
+             ['distill_attention']['resnet']['connectors.0.conv.weight'] for i in (1, 2)]
     assert not torch.equal(*saved)
 
 

@@ -35,7 +35,8 @@ def _losses_and_gradients(config, images):
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
     hook = next(h for h in run.hooks if type(h).__name__ == 'AttentionDistillHook')
-    connectors = {name: getattr(c, 'module', c) for name, c in hook.connectors.items()}
+    branches = {name: getattr(b, 'module', b) for name, b in hook.branches.items()}
+    connectors = {name: b.connectors[0] for name, b in branches.items() if b.connectors}
     for connector in connectors.values():
         torch.nn.init.constant_(connector.conv.weight, 0.1)
         torch.nn.init.constant_(connector.conv.bias, 0.0)

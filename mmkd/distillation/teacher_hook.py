@@ -1,0 +1,226 @@
+"""How distillation enters a run.
+
+The student stays a plain model; everything below hangs on it by PyTorch hooks for the
+duration of a run::
+
+    runner.train()
+      before_run                TeacherHook builds the teachers, taps student and teachers, runs
+                                all of them once (a dry run: shapes, in-place layers) and lets
+                                every term build its connectors and losses
+      load_or_resume            both are restored with the checkpoint
+      every iteration
+        student(mode='loss')    pre-hook: start recording the student's taps
+          ...                   the student computes its own losses
+        forward hook            run each teacher once on the same inputs, ask every term for its
+                                loss, add them as `loss_<term>`; mmengine sums and logs them
+      before_save_checkpoint    both are saved under 'distillation', beside `state_dict`
+
+Under DDP the student is called inside the wrapper, so the same hooks fire there.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_distributed
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.runner import BaseLoop, Runner
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from mmkd.distillation.distill_hook import DistillHook, Step, unwrapped
+from mmkd.distillation.taps import TapRecorder, forward_for_taps
+from mmkd.distillation.teachers import Teacher, build_teacher, undisturbed_random_state
+from mmkd.errors import UserError
+from mmkd.registry import HOOKS
+
+__all__ = ['TeacherHook']
+
+CHECKPOINT_KEY = 'distillation'
+
+
+@HOOKS.register_module()
+class TeacherHook(Hook):
+    """Builds the teachers and lets every :class:`DistillHook` of the run learn from them.
+
+    Args:
+        teachers: for each name ``dict(config=..., checkpoint=..., weight=1.0)``, where
+            ``model=dict(...)`` may stand in place of ``config``; None for the config's top-level
+            ``teachers``.
+
+    Raises:
+        UserError: in ``before_run``: no teacher is named, an entry has other keys, what
+            :func:`build_teacher` raises, a tap does not exist, or a term has no weight.
+    """
+
+    priority = 'HIGH'
+
+    def __init__(self, teachers: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self._entries = teachers
+        self.teachers: list[Teacher] = []
+        self.terms: list[DistillHook] = []
+
+    def before_run(self, runner: Runner) -> None:
+        """Set distillation up, unless the run does not train or every weight is 0."""
+        if not isinstance(runner._train_loop, BaseLoop):
+            return
+        self.terms = _active_terms(runner)
+        if not self.terms:
+            runner.logger.warning('No distillation term has a weight above 0: the student trains '
+                                  'alone')
+            return
+        student = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        device = next(student.parameters()).device
+        entries = runner.cfg.get('teachers') if self._entries is None else self._entries
+        self.teachers = [_built(name, entry, student.data_preprocessor, device)
+                         for name, entry in _checked_entries(entries).items()]
+        for term in self.terms:
+            term.resolve_taps(student, self.teachers)
+        recorder = TapRecorder(student, [tap for term in self.terms for tap in term.taps])
+        with undisturbed_random_state():
+            self._dry_run(runner, student, recorder)
+        self._train_branches(runner, device)
+        self._attach(student, recorder)
+
+    def _dry_run(self, runner: Runner, student: nn.Module, recorder: TapRecorder) -> None:
+        loader = runner.train_dataloader
+        batch = student.data_preprocessor(_first_sample(loader), False)
+        inputs = batch['inputs']
+        training = student.training
+        student.eval()
+        own = recorder.dry_run(lambda: forward_for_taps(student, inputs))
+        student.train(training)
+        taps = {teacher.name: teacher.tap([tap for term in self.terms
+                                           for tap in term.teacher_taps[teacher.name]], inputs)
+                for teacher in self.teachers}
+        step = Step(own, self.teachers, taps, batch.get('data_samples'))
+        for term in self.terms:
+            term.prepare(step, loader.dataset)
+
+    def _train_branches(self, runner: Runner, device: torch.device) -> None:
+        """Hand the parameters of connectors and losses to the student's optimizer."""
+        branches = [(term, name, branch) for term in self.terms
+                    for name, branch in term.branches.items()]
+        for _, _, branch in branches:
+            branch.to(device).train()
+        trained = [item for item in branches if list(item[2].parameters())]
+        if not trained:
+            return
+        if not isinstance(runner.optim_wrapper, OptimWrapper):
+            raise UserError('connectors need a single optimizer, and this config has several: '
+                            'use one optim_wrapper')
+        # The schedulers hold one base value per group, so no group is added; of those there are,
+        # the fastest is the one that no paramwise_cfg slows down.
+        group = max(runner.optim_wrapper.optimizer.param_groups, key=lambda g: g['lr'])
+        for term, name, branch in trained:
+            group['params'].extend(branch.parameters())
+            if is_distributed():
+                # Losses keep their own buffers equal, which is cheaper than sending them around.
+                term.branches[name] = DistributedDataParallel(branch, broadcast_buffers=False)
+
+    def _attach(self, student: nn.Module, recorder: TapRecorder) -> None:
+        # Closures, since copy.deepcopy (an EMA of the model) does not follow them.
+        def start(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            if module is student and _mode(args, kwargs) == 'loss':
+                recorder.start()
+
+        def finish(module: nn.Module, args: tuple, kwargs: dict, losses: Any) -> Any:
+            if module is not student or _mode(args, kwargs) != 'loss':
+                return losses
+            inputs = args[0] if args else kwargs['inputs']
+            samples = args[1] if len(args) > 1 else kwargs.get('data_samples')
+            return losses | self._losses(recorder.take(), inputs, samples, losses)
+
+        student.register_forward_pre_hook(start, with_kwargs=True)
+        student.register_forward_hook(finish, with_kwargs=True)
+
+    def _losses(self, student: Mapping[str, Any], inputs: Tensor, samples: Any,
+                own: Mapping[str, Any]) -> dict[str, Tensor]:
+        taps = {teacher.name: teacher(inputs, samples) for teacher in self.teachers}
+        step = Step(student, self.teachers, taps, samples)
+        added = {f'loss_{term.name}': term.weight * term.factor * term.compute(step)
+                 for term in self.terms}
+        clashes = sorted(set(added) & set(own))
+        if clashes:
+            raise UserError(f"the student already has a loss '{clashes[0]}': give that "
+                            'distillation hook another `name`')
+        return added
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Save what the terms trained beside the student, never inside its ``state_dict``."""
+        for (term, teacher), branch in self._branches().items():
+            terms = checkpoint.setdefault(CHECKPOINT_KEY, {})
+            terms.setdefault(term, {})[teacher] = branch.state_dict()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Restore what the terms of a resumed run trained.
+
+        Raises:
+            UserError: the run is resumed and the checkpoint's terms are not those of the config.
+        """
+        if not runner._resume:
+            return  # The weights start another run: its connectors start anew.
+        own = self._branches()
+        theirs = {(term, teacher): state
+                  for term, states in checkpoint.get(CHECKPOINT_KEY, {}).items()
+                  for teacher, state in states.items()}
+        if set(own) != set(theirs):
+            raise UserError(f'cannot resume: the checkpoint has connectors for {sorted(theirs)}, '
+                            f'the config for {sorted(own)}: resume with the terms and teachers it '
+                            'was trained with')
+        for key, branch in own.items():
+            branch.load_state_dict(theirs[key])
+
+    def _branches(self) -> dict[tuple[str, str], nn.Module]:
+        """By term and teacher, those that have something to save."""
+        branches = {(term.name, name): unwrapped(branch) for term in self.terms
+                    for name, branch in term.branches.items()}
+        return {key: branch for key, branch in branches.items() if branch.state_dict()}
+
+
+def _first_sample(loader: DataLoader) -> Any:
+    """A batch of one, as the loader would give it."""
+    fetch = getattr(loader.dataset, '__getitems__', None)
+    return loader.collate_fn(fetch([0]) if fetch else [loader.dataset[0]])
+
+
+def _built(name: str, entry: Mapping[str, Any], student_preprocessor: nn.Module,
+           device: torch.device) -> Teacher:
+    config = Config(dict(model=entry['model'])) if 'model' in entry else entry['config']
+    return build_teacher(name, config, entry['checkpoint'], student_preprocessor, device,
+                         entry.get('weight', 1.0))
+
+
+def _checked_entries(entries: Any) -> Mapping[str, Mapping[str, Any]]:
+    if not entries:
+        raise UserError('TeacherHook has no teachers: put '
+                        'teachers = dict(NAME=dict(config=..., checkpoint=...)) into the config')
+    for name, entry in entries.items():
+        if set(entry) - {'weight'} not in ({'config', 'checkpoint'}, {'model', 'checkpoint'}):
+            raise UserError(f"teacher '{name}' has the keys {sorted(entry)}: give `config` (or "
+                            '`model`), `checkpoint` and, if wanted, `weight`')
+    return entries
+
+
+def _active_terms(runner: Runner) -> list[DistillHook]:
+    terms = [hook for hook in runner.hooks if isinstance(hook, DistillHook)]
+    if not terms:
+        raise UserError('TeacherHook has nothing to teach: add a distillation hook such as '
+                        "dict(type='HeatmapDistillHook') to custom_hooks")
+    for term in terms:
+        term.resolve_weight(runner.cfg.get('distill_weights'))
+    active = [term for term in terms if term.weight > 0]
+    names = [term.name for term in active]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError(f"two distillation hooks are called '{repeated[0]}': give one of them "
+                        'another `name`')
+    return active
+
+
+def _mode(args: tuple, kwargs: dict) -> str:
+    return args[2] if len(args) > 2 else kwargs.get('mode', 'tensor')
