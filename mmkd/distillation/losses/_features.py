@@ -1,0 +1,35 @@
+"""What the losses on features share."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def unit(vectors: Tensor, dim: int) -> Tensor:
+    """Divide vectors along ``dim`` by their L2 norm; a zero vector stays zero, without gradient.
+
+    ``F.normalize`` gives a zero vector the gradient of ``x / 1e-12``: finite, and the
+    end of the training.
+    """
+    norm = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
+    return vectors / norm.masked_fill(norm <= 1e-12, math.inf)
+
+
+def at_smaller_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Average-pool the larger of two maps ``(B, C, H, W)`` to the height and width of the smaller.
+
+    Raises:
+        ValueError: one is not four-dimensional or the batches differ.
+    """
+    if student.dim() != 4 or teacher.dim() != 4 or student.shape[0] != teacher.shape[0]:
+        raise ValueError(f'a student feature of shape {tuple(student.shape)} cannot be compared '
+                         f'with a teacher feature of shape {tuple(teacher.shape)}: tap maps of '
+                         '(batch, channels, height, width) in both, of the same batch')
+    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
+    return _pooled(student, size), _pooled(teacher, size)
+
+
+def _pooled(feature: Tensor, size: tuple[int, int]) -> Tensor:
+    return feature if feature.shape[2:] == size else F.adaptive_avg_pool2d(feature, size)
