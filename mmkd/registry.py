@@ -15,18 +15,20 @@ def _child(name: str, parent: Registry, *locations: str) -> Registry:
                     locations=[*parent._locations, *locations])
 
 
-MODELS = _child('model', mmdet.MODELS, 'mmkd.distillation', 'mmkd.detection')
-HOOKS = _child('hook', mmdet.HOOKS, 'mmkd.engine.hooks', 'mmkd.distillation', 'mmkd.detection')
-DATASETS = _child('dataset', mmdet.DATASETS, 'mmkd.detection')
+MODELS = _child('model', mmdet.MODELS, 'mmkd.distillation', 'mmkd.detection',
+                'mmkd.classification')
+HOOKS = _child('hook', mmdet.HOOKS, 'mmkd.engine.hooks', 'mmkd.distillation', 'mmkd.detection',
+               'mmkd.classification')
+DATASETS = _child('dataset', mmdet.DATASETS, 'mmkd.detection', 'mmkd.classification')
 TRANSFORMS = _child('transform', mmdet.TRANSFORMS, 'mmkd.detection')
-METRICS = _child('metric', mmdet.METRICS, 'mmkd.evaluation')
+METRICS = _child('metric', mmdet.METRICS, 'mmkd.evaluation', 'mmkd.classification')
+DATA_SAMPLERS = _child('data sampler', mmdet.DATA_SAMPLERS, 'mmkd.classification')
 OPTIM_WRAPPERS = _child('optim_wrapper', mmdet.OPTIM_WRAPPERS, 'mmkd.engine.amp')
 
 # Nothing of mmkd's own yet: here so that MMDetection's names are found under mmkd's scope.
 RUNNERS = _child('runner', mmdet.RUNNERS)
 RUNNER_CONSTRUCTORS = _child('runner constructor', mmdet.RUNNER_CONSTRUCTORS)
 LOOPS = _child('loop', mmdet.LOOPS)
-DATA_SAMPLERS = _child('data sampler', mmdet.DATA_SAMPLERS)
 MODEL_WRAPPERS = _child('model_wrapper', mmdet.MODEL_WRAPPERS)
 WEIGHT_INITIALIZERS = _child('weight initializer', mmdet.WEIGHT_INITIALIZERS)
 OPTIMIZERS = _child('optimizer', mmdet.OPTIMIZERS)

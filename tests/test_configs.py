@@ -10,7 +10,7 @@ from mmkd.engine.config import load_config, validate_config
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').rglob('*.py')
-                 if '_base_' not in path.parts)
+                 if not {'_base_', 'methods'} & set(path.parts))
 DISTILLED = [path for path in CONFIGS if '_st_' in path or '_mt_' in path]
 
 

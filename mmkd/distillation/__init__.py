@@ -5,14 +5,21 @@ It knows neither boxes nor labels; detection and classification build on it.
 
 from mmkd.distillation import losses
 from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
-from mmkd.distillation.connectors import ConvConnector
+from mmkd.distillation.connectors import (
+    ConvConnector,
+    LinearConnector,
+    OFDConnector,
+    RegressorConnector,
+    ReviewConnector,
+)
 from mmkd.distillation.distill_hook import DistillHook
 from mmkd.distillation.taps import TapRecorder, list_taps
 from mmkd.distillation.teacher_hook import TeacherHook
 from mmkd.distillation.teachers import Teacher, build_model, build_teacher
 from mmkd.registry import MODELS
 
-__all__ = ['ConvConnector', 'DistillHook', 'TapRecorder', 'Teacher', 'TeacherHook', 'build_model',
+__all__ = ['ConvConnector', 'DistillHook', 'LinearConnector', 'OFDConnector', 'RegressorConnector',
+           'ReviewConnector', 'TapRecorder', 'Teacher', 'TeacherHook', 'build_model',
            'build_teacher', 'list_taps', 'load_checkpoint_safely', 'load_weights']
 
 for _name in losses.__all__:

@@ -74,6 +74,9 @@ def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
 def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:
     """Load a checkpoint's weights into ``model``; every key must fit.
 
+    They lie under ``state_dict`` (mmengine), under ``model`` (RepDistiller, mdistiller), or are the
+    file itself. A model with a method ``convert_state_dict`` may rename what it does not know.
+
     Returns:
         the checkpoint's ``meta`` (``dataset_meta`` with the class names, if it was trained by
         mmengine), or an empty dict.
@@ -86,6 +89,8 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:
     state = {key.removeprefix('module.'): value for key, value in state.items()}
     model = model.module if is_model_wrapper(model) else model
     own = model.state_dict()
+    if not state.keys() <= own.keys() and hasattr(model, 'convert_state_dict'):
+        state = model.convert_state_dict(state)
     # A counter that old checkpoints lack and inference never reads.
     missing = [key for key in own if key not in state and not key.endswith('num_batches_tracked')]
     unexpected = [key for key in state if key not in own]

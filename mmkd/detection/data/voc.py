@@ -10,8 +10,8 @@ from mmdet.datasets import VOCDataset
 from mmengine.logging import print_log
 
 from mmkd.detection.data.annotation import VOCObject, find_images, read_annotation, read_split
-from mmkd.detection.data.loading import read_image
 from mmkd.errors import UserError
+from mmkd.images import read_image
 from mmkd.registry import DATASETS
 
 __all__ = ['SkippedObjects', 'VOCLayoutDataset']

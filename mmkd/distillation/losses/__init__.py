@@ -2,17 +2,22 @@
 
 from mmkd.distillation.losses.attention import AttentionLoss
 from mmkd.distillation.losses.attention_transfer import AttentionTransferLoss
+from mmkd.distillation.losses.crd import CRDLoss
 from mmkd.distillation.losses.dist import DISTLoss
 from mmkd.distillation.losses.dkd import DKDLoss
 from mmkd.distillation.losses.fitnet import FitNetLoss
+from mmkd.distillation.losses.fsecd import FSECDLoss
 from mmkd.distillation.losses.heatmap import HeatmapLoss
 from mmkd.distillation.losses.kd import KDLoss
 from mmkd.distillation.losses.nst import NSTLoss
+from mmkd.distillation.losses.ofd import OFDLoss
 from mmkd.distillation.losses.pkt import PKTLoss
+from mmkd.distillation.losses.review_kd import ReviewKDLoss
 from mmkd.distillation.losses.rkd import RKDLoss
 from mmkd.distillation.losses.similarity_preserving import SimilarityPreservingLoss
+from mmkd.distillation.losses.vid import VIDLoss
 from mmkd.distillation.losses.weighted_l1 import OffsetLoss, WidthHeightLoss
 
-__all__ = ['AttentionLoss', 'AttentionTransferLoss', 'DISTLoss', 'DKDLoss', 'FitNetLoss',
-           'HeatmapLoss', 'KDLoss', 'NSTLoss', 'OffsetLoss', 'PKTLoss', 'RKDLoss',
-           'SimilarityPreservingLoss', 'WidthHeightLoss']
+__all__ = ['AttentionLoss', 'AttentionTransferLoss', 'CRDLoss', 'DISTLoss', 'DKDLoss', 'FSECDLoss',
+           'FitNetLoss', 'HeatmapLoss', 'KDLoss', 'NSTLoss', 'OFDLoss', 'OffsetLoss', 'PKTLoss',
+           'RKDLoss', 'ReviewKDLoss', 'SimilarityPreservingLoss', 'VIDLoss', 'WidthHeightLoss']

@@ -1,0 +1,9 @@
+# Fashion-MNIST: the four .gz files in DATA_ROOT.
+_base_ = ['./data.py', './cifar_240e.py']
+
+num_classes = 10
+data_preprocessor = dict(
+    type='BatchPreprocessor', mean=[72.9, 72.9, 72.9], std=[90.0, 90.0, 90.0])
+train_dataloader = dict(dataset=dict(type='FashionMNIST'))
+val_dataloader = dict(dataset=dict(type='FashionMNIST'))
+test_dataloader = dict(dataset=dict(type='FashionMNIST'))

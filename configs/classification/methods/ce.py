@@ -1,0 +1,2 @@
+# Cross-entropy alone: teachers, and the baseline of every method.
+custom_hooks = [dict(type='BestAndLastHook')]

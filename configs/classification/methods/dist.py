@@ -1,0 +1,8 @@
+# DIST: relations between and within classes, T = 4 on CIFAR.
+custom_hooks = [
+    dict(type='TeacherHook'),
+    dict(type='BestAndLastHook'),
+    dict(
+        type='DistillHook', tap='head.fc', weight=1.0,
+        loss=dict(type='DISTLoss', beta=2.0, gamma=2.0, temperature=4.0)),
+]

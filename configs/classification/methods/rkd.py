@@ -1,0 +1,8 @@
+# Relational KD on the embeddings: distances 25, angles 50.
+custom_hooks = [
+    dict(type='TeacherHook'),
+    dict(type='BestAndLastHook'),
+    dict(
+        type='DistillHook', tap='backbone.embedding', weight=1.0,
+        loss=dict(type='RKDLoss', distance_weight=25.0, angle_weight=50.0)),
+]

@@ -1,0 +1,212 @@
+"""Second implementations of published networks, with the names their checkpoints have.
+
+Each function runs one network on plain functions. A weight is drawn where it is first used, so a
+run also yields the checkpoint that the network's authors would have saved.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+class Checkpoint:
+    """Draws weights by name, and keeps every batch norm's output."""
+
+    def __init__(self, seed=0):
+        self.state, self.outputs = {}, {}
+        self._random = torch.Generator().manual_seed(seed)
+
+    def _get(self, name, shape, scale=1.0, shift=0.0):
+        if name not in self.state:
+            draw = torch.rand(shape, dtype=torch.float64, generator=self._random) - 0.5
+            self.state[name] = scale * draw + shift
+        assert self.state[name].shape == tuple(shape)
+        return self.state[name]
+
+    def conv(self, x, name, channels, kernel, stride=1, groups=1, bias=False):
+        shape = (channels, x.shape[1] // groups, kernel, kernel)
+        scale = (12 / (shape[1] * kernel ** 2)) ** 0.5  # keeps the variance
+        weight = self._get(f'{name}.weight', shape, scale)
+        offset = self._get(f'{name}.bias', (channels,)) if bias else None
+        return F.conv2d(x, weight, offset, stride, kernel // 2, 1, groups)
+
+    def bn(self, x, name):
+        shape = (x.shape[1],)
+        weight = self._get(f'{name}.weight', shape, shift=1.0)
+        bias = self._get(f'{name}.bias', shape)
+        mean = self._get(f'{name}.running_mean', shape)
+        var = self._get(f'{name}.running_var', shape, shift=1.0)
+        self.state[f'{name}.num_batches_tracked'] = torch.tensor(7)
+        self.outputs[name] = F.batch_norm(x, mean, var, weight, bias)
+        return self.outputs[name]
+
+    def pooled_linear(self, x, name, classes=10):
+        x = x.mean((2, 3))
+        return F.linear(x, self._get(f'{name}.weight', (classes, x.shape[1])),
+                        self._get(f'{name}.bias', (classes,)))
+
+
+def resnet_cifar(c, x, count, channels):
+    x = c.bn(c.conv(x, 'conv1', channels[0], 3), 'bn1').relu()
+    for layer, width in enumerate(channels[1:], 1):
+        for i in range(count):
+            x = _basic(c, x, f'layer{layer}.{i}', width, 2 if layer > 1 and i == 0 else 1)
+    return c.pooled_linear(x, 'fc')
+
+
+def _basic(c, x, name, width, stride):
+    y = c.bn(c.conv(x, f'{name}.conv1', width, 3, stride), f'{name}.bn1').relu()
+    y = c.bn(c.conv(y, f'{name}.conv2', width, 3), f'{name}.bn2')
+    return (y + _projected(c, x, f'{name}.downsample', width, stride)).relu()
+
+
+def _projected(c, x, name, width, stride):
+    if stride == 1 and x.shape[1] == width:
+        return x
+    return c.bn(c.conv(x, f'{name}.0', width, 1, stride), f'{name}.1')
+
+
+def resnet18(c, x):
+    x = c.bn(c.conv(x, 'conv1', 64, 7, 2), 'bn1').relu()
+    x = F.max_pool2d(x, 3, 2, 1)
+    for layer, width in enumerate((64, 128, 256, 512), 1):
+        for i in range(2):
+            x = _basic(c, x, f'layer{layer}.{i}', width, 2 if layer > 1 and i == 0 else 1)
+    return c.pooled_linear(x, 'fc')
+
+
+def resnet50(c, x, small):
+    """torchvision's, or the one for small images with its other names."""
+    x = c.bn(c.conv(x, 'conv1', 64, 3 if small else 7, 1 if small else 2), 'bn1').relu()
+    x = x if small else F.max_pool2d(x, 3, 2, 1)
+    for layer, (width, count) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), 1):
+        for i in range(count):
+            name, stride = f'layer{layer}.{i}', 2 if layer > 1 and i == 0 else 1
+            y = c.bn(c.conv(x, f'{name}.conv1', width, 1), f'{name}.bn1').relu()
+            y = c.bn(c.conv(y, f'{name}.conv2', width, 3, stride), f'{name}.bn2').relu()
+            y = c.bn(c.conv(y, f'{name}.conv3', 4 * width, 1), f'{name}.bn3')
+            shortcut = f'{name}.shortcut' if small else f'{name}.downsample'
+            x = (y + _projected(c, x, shortcut, 4 * width, stride)).relu()
+    return c.pooled_linear(x, 'linear' if small else 'fc')
+
+
+def wrn(c, x, count, width):
+    x = c.conv(x, 'conv1', 16, 3)
+    for block, channels in enumerate((16 * width, 32 * width, 64 * width), 1):
+        for i in range(count):
+            name, stride = f'block{block}.layer.{i}', 2 if block > 1 and i == 0 else 1
+            active = c.bn(x, f'{name}.bn1').relu()
+            y = c.bn(c.conv(active, f'{name}.conv1', channels, 3, stride), f'{name}.bn2').relu()
+            y = c.conv(y, f'{name}.conv2', channels, 3)
+            if x.shape[1] != channels:
+                x = c.conv(active, f'{name}.convShortcut', channels, 1, stride)
+            x = x + y
+    return c.pooled_linear(c.bn(x, 'bn1').relu(), 'fc')
+
+
+def vgg(c, x, counts):
+    pooled = (1, 2, 3, 4) if x.shape[-1] == 64 else (1, 2, 3)
+    for block, (channels, count) in enumerate(zip((64, 128, 256, 512, 512), counts, strict=True)):
+        x = F.max_pool2d(x, 2) if block in pooled else x
+        for i in range(count):
+            x = c.conv(x, f'block{block}.{3 * i}', channels, 3, bias=True)
+            x = c.bn(x, f'block{block}.{3 * i + 1}').relu()
+    return c.pooled_linear(x, 'classifier')
+
+
+def mobilenetv2_half(c, x):
+    x = c.bn(c.conv(x, 'conv1.0', 16, 3, 2), 'conv1.1').relu()
+    rows = ((1, 8, 1, 1), (6, 12, 2, 1), (6, 16, 3, 2), (6, 32, 4, 2), (6, 48, 3, 1), (6, 80, 3, 2),
+            (6, 160, 1, 1))
+    for row, (factor, channels, count, first) in enumerate(rows):
+        for i in range(count):
+            name, stride, wide = f'blocks.{row}.{i}.conv', 1 if i else first, factor * x.shape[1]
+            y = c.bn(c.conv(x, f'{name}.0', wide, 1), f'{name}.1').relu()
+            y = c.bn(c.conv(y, f'{name}.3', wide, 3, stride, wide), f'{name}.4').relu()
+            y = c.bn(c.conv(y, f'{name}.6', channels, 1), f'{name}.7')
+            x = x + y if i else y
+    x = c.bn(c.conv(x, 'conv2.0', 1280, 1), 'conv2.1').relu()
+    return c.pooled_linear(x, 'classifier.0')
+
+
+def _shuffled(x, groups):
+    """Channel ``i`` of group ``g`` goes to place ``i * groups + g``."""
+    per_group = x.shape[1] // groups
+    order = [g * per_group + i for i in range(per_group) for g in range(groups)]
+    return x[:, order]
+
+
+def shufflenetv1(c, x):
+    x = c.bn(c.conv(x, 'conv1', 24, 1), 'bn1').relu()
+    for layer, (channels, count) in enumerate(((240, 4), (480, 8), (960, 4)), 1):
+        for i in range(count):
+            name, stride, groups = f'layer{layer}.{i}', 1 if i else 2, 1 if x.shape[1] == 24 else 3
+            out = channels if i else channels - x.shape[1]
+            y = c.bn(c.conv(x, f'{name}.conv1', out // 4, 1, groups=groups), f'{name}.bn1').relu()
+            y = c.conv(_shuffled(y, groups), f'{name}.conv2', out // 4, 3, stride, out // 4)
+            y = c.bn(y, f'{name}.bn2').relu()
+            y = c.bn(c.conv(y, f'{name}.conv3', out, 1, groups=3), f'{name}.bn3')
+            x = (x + y if i else torch.cat([y, F.avg_pool2d(x, 3, 2, 1)], 1)).relu()
+    return c.pooled_linear(x, 'linear')
+
+
+def shufflenetv2_cifar(c, x, widths):
+    x = c.bn(c.conv(x, 'conv1', 24, 1), 'bn1').relu()
+    for layer, (channels, count) in enumerate(zip(widths, (4, 8, 4), strict=True), 1):
+        for i in range(count):
+            name, half, first = f'layer{layer}.{i}', channels // 2, 1 if i else 3
+            if i:
+                left, right = x[:, :half], x[:, half:]
+            else:
+                left, right = x, x
+                left = c.bn(c.conv(left, f'{name}.conv1', x.shape[1], 3, 2, x.shape[1]),
+                            f'{name}.bn1')
+                left = c.bn(c.conv(left, f'{name}.conv2', half, 1), f'{name}.bn2').relu()
+            right = c.bn(c.conv(right, f'{name}.conv{first}', half, 1), f'{name}.bn{first}').relu()
+            right = c.bn(c.conv(right, f'{name}.conv{first + 1}', half, 3, 1 if i else 2, half),
+                         f'{name}.bn{first + 1}')
+            right = c.bn(c.conv(right, f'{name}.conv{first + 2}', half, 1),
+                         f'{name}.bn{first + 2}').relu()
+            x = _shuffled(torch.cat([left, right], 1), 2)
+    return c.pooled_linear(c.bn(c.conv(x, 'conv2', 1024, 1), 'bn2').relu(), 'linear')
+
+
+def shufflenetv2_torchvision(c, x):
+    x = F.max_pool2d(c.bn(c.conv(x, 'conv1.0', 24, 3, 2), 'conv1.1').relu(), 3, 2, 1)
+    for stage, (channels, count) in enumerate(((116, 4), (232, 8), (464, 4)), 2):
+        for i in range(count):
+            name, half, stride = f'stage{stage}.{i}', channels // 2, 1 if i else 2
+            left, right = (x[:, :half], x[:, half:]) if i else (x, x)
+            if not i:
+                b1 = f'{name}.branch1'
+                left = c.bn(c.conv(x, f'{b1}.0', x.shape[1], 3, 2, x.shape[1]), f'{b1}.1')
+                left = c.bn(c.conv(left, f'{b1}.2', half, 1), f'{b1}.3').relu()
+            b2 = f'{name}.branch2'
+            right = c.bn(c.conv(right, f'{b2}.0', half, 1), f'{b2}.1').relu()
+            right = c.bn(c.conv(right, f'{b2}.3', half, 3, stride, half), f'{b2}.4')
+            right = c.bn(c.conv(right, f'{b2}.5', half, 1), f'{b2}.6').relu()
+            x = _shuffled(torch.cat([left, right], 1), 2)
+    return c.pooled_linear(c.bn(c.conv(x, 'conv5.0', 1024, 1), 'conv5.1').relu(), 'fc')
+
+
+# Channels and stride of the separable blocks of MobileNetV1, and their names in timm.
+MOBILENETV1 = ((64, 1, '0.0'), (128, 2, '1.0'), (128, 1, '1.1'), (256, 2, '2.0'), (256, 1, '2.1'),
+               (512, 2, '3.0'), *((512, 1, f'3.{i}') for i in range(1, 6)),
+               (1024, 2, '4.0'), (1024, 1, '4.1'))
+
+
+def mobilenetv1_mdistiller(c, x):
+    x = c.bn(c.conv(x, 'model.0.0', 32, 3, 2), 'model.0.1').relu()
+    for number, (channels, stride, _) in enumerate(MOBILENETV1, 1):
+        name, wide = f'model.{number}', x.shape[1]
+        x = c.bn(c.conv(x, f'{name}.0', wide, 3, stride, wide), f'{name}.1').relu()
+        x = c.bn(c.conv(x, f'{name}.3', channels, 1), f'{name}.4').relu()
+    return c.pooled_linear(x, 'fc')
+
+
+def mobilenetv1_timm(c, x):
+    x = F.relu6(c.bn(c.conv(x, 'conv_stem', 32, 3, 2), 'bn1'))
+    for channels, stride, place in MOBILENETV1:
+        name, wide = f'blocks.{place}', x.shape[1]
+        x = F.relu6(c.bn(c.conv(x, f'{name}.conv_dw', wide, 3, stride, wide), f'{name}.bn1'))
+        x = F.relu6(c.bn(c.conv(x, f'{name}.conv_pw', channels, 1), f'{name}.bn2'))
+    return c.pooled_linear(x, 'classifier')

@@ -1,0 +1,147 @@
+"""Published checkpoints under mmkd's names: the same logits as the network they come from."""
+
+import foreign_networks as foreign
+import pytest
+import torch
+from torch import nn
+
+import mmkd  # noqa: F401  (before mmdet)
+from mmkd.classification.weights import convert_state_dict
+from mmkd.errors import UserError
+from mmkd.registry import MODELS
+
+# Registry config of the network; its second implementation; the image's side.
+PUBLISHED = {
+    'resnet20': (dict(type='resnet20'),
+                 lambda c, x: foreign.resnet_cifar(c, x, 3, (16, 16, 32, 64)), 32),
+    'resnet8x4': (dict(type='resnet8x4'),
+                  lambda c, x: foreign.resnet_cifar(c, x, 1, (32, 64, 128, 256)), 32),
+    'resnet50_cifar': (dict(type='resnet50_cifar'),
+                       lambda c, x: foreign.resnet50(c, x, small=True), 16),
+    'wrn_16_1': (dict(type='wrn_16_1'), lambda c, x: foreign.wrn(c, x, 2, 1), 32),
+    'wrn_16_2': (dict(type='wrn_16_2'), lambda c, x: foreign.wrn(c, x, 2, 2), 32),
+    'vgg8': (dict(type='vgg8'), lambda c, x: foreign.vgg(c, x, (1, 1, 1, 1, 1)), 32),
+    'vgg8 at 64': (dict(type='vgg8'), lambda c, x: foreign.vgg(c, x, (1, 1, 1, 1, 1)), 64),
+    'vgg13': (dict(type='vgg13'), lambda c, x: foreign.vgg(c, x, (2, 2, 2, 2, 2)), 32),
+    'mobilenetv2_half': (dict(type='mobilenetv2_half'), foreign.mobilenetv2_half, 32),
+    'shufflenetv1': (dict(type='shufflenetv1'), foreign.shufflenetv1, 32),
+    'shufflenetv2_0_5x': (dict(type='shufflenetv2_0_5x'),
+                          lambda c, x: foreign.shufflenetv2_cifar(c, x, (48, 96, 192)), 32),
+    'shufflenetv2_1x': (dict(type='shufflenetv2_1x'),
+                        lambda c, x: foreign.shufflenetv2_cifar(c, x, (116, 232, 464)), 32),
+    'imagenet_resnet18': (dict(type='imagenet_resnet18'), foreign.resnet18, 64),
+    'imagenet_resnet50': (dict(type='imagenet_resnet50'),
+                          lambda c, x: foreign.resnet50(c, x, small=False), 64),
+    'imagenet_shufflenetv2': (dict(type='imagenet_shufflenetv2'),
+                              foreign.shufflenetv2_torchvision, 64),
+    'imagenet_mobilenetv1': (dict(type='imagenet_mobilenetv1'), foreign.mobilenetv1_mdistiller, 64),
+    'imagenet_mobilenetv1 of timm': (dict(type='imagenet_mobilenetv1', relu6=True),
+                                     foreign.mobilenetv1_timm, 64),
+}
+
+
+class Network(nn.Module):
+    """A classifier without its losses."""
+
+    def __init__(self, backbone, num_classes=10):
+        super().__init__()
+        self.backbone = MODELS.build(backbone)
+        self.head = nn.ModuleDict(dict(fc=nn.Linear(self.backbone.out_channels, num_classes)))
+
+    def forward(self, images):
+        return self.head['fc'](self.backbone(images))
+
+
+def _images(side):
+    return torch.randn(2, 3, side, side, dtype=torch.float64,
+                       generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_the_logits_are_those_of_the_published_network(name):
+    backbone, run, side = PUBLISHED[name]
+    checkpoint, images = foreign.Checkpoint(), _images(side)
+    expected = run(checkpoint, images)
+    network = Network(backbone).double().eval()
+    network.load_state_dict(convert_state_dict(checkpoint.state, network))
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), expected, rtol=1e-9, atol=1e-9)
+    assert expected.std() > 1e-3
+
+
+def test_every_stage_of_a_wide_resnet_ends_with_the_batch_norm_that_begins_the_next():
+    checkpoint, images = foreign.Checkpoint(), _images(32)
+    foreign.wrn(checkpoint, images, 2, 1)
+    network = Network(dict(type='wrn_16_1')).double().eval()
+    network.load_state_dict(convert_state_dict(checkpoint.state, network))
+    seen = {}
+    for number in (1, 2, 3):
+        stage = getattr(network.backbone, f'stage{number}')
+        stage.preact.register_forward_hook(
+            lambda _, args, output, number=number: seen.update({number: output}))
+    with torch.no_grad():
+        network(images)
+    for number, theirs in enumerate(('block2.layer.0.bn1', 'block3.layer.0.bn1', 'bn1'), 1):
+        torch.testing.assert_close(seen[number], checkpoint.outputs[theirs])
+
+
+@pytest.fixture(scope='module')
+def resnet8():
+    checkpoint = foreign.Checkpoint()
+    foreign.resnet_cifar(checkpoint, _images(8), 1, (16, 16, 32, 64))
+    return checkpoint.state
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda state: dict(model=state, epoch=240, best_acc=0.7),
+    lambda state: dict(state_dict=state),
+    lambda state: {f'module.{name}': value for name, value in state.items()},
+], ids=['model', 'state_dict', 'DataParallel'])
+def test_wrapped_weights_are_the_same_weights(resnet8, wrap):
+    network = Network(dict(type='resnet8'))
+    plain, wrapped = (convert_state_dict(state, network) for state in (resnet8, wrap(resnet8)))
+    assert plain.keys() == wrapped.keys() == network.state_dict().keys()
+    assert all(plain[name] is wrapped[name] for name in plain)
+    assert plain['backbone.stage2.blocks.0.shortcut.0.weight'] is resnet8[
+        'layer2.0.downsample.0.weight']
+    assert len({id(value) for value in plain.values()}) == len(resnet8)
+
+
+def test_old_checkpoints_lack_the_counters_of_the_batch_norms(resnet8):
+    old = {name: value for name, value in resnet8.items()
+           if not name.endswith('num_batches_tracked')}
+    network = Network(dict(type='resnet8'))
+    network.load_state_dict(convert_state_dict(old, network))
+    assert network.backbone.stem[1].num_batches_tracked == 0
+
+
+def _without(state, *names):
+    return {name: value for name, value in state.items() if name not in names}
+
+
+@pytest.mark.parametrize(('backbone', 'classes', 'change', 'message'), [
+    ('resnet8', 10, lambda s: _without(s, 'fc.bias'), r'1 missing \(head\.fc\.bias\)'),
+    ('resnet8', 10, lambda s: dict(s, extra=torch.zeros(1)), r'1 unknown \(extra\)'),
+    ('resnet8', 10, lambda s: {**s, 'linear.bias': s['fc.bias']}, r'1 unknown \(linear\.bias\)'),
+    ('resnet8', 100, dict, r'fc\.weight \(10, 64\) for head\.fc\.weight \(100, 64\)'),
+    ('resnet14', 10, dict, r'30 missing'),
+    ('vgg8', 10, dict, r'unknown \(conv1\.weight, bn1\.weight, bn1\.bias, \.\.\.\)'),
+    ('resnet8', 10, lambda s: dict(model=[s]), 'holds a list where its weights'),
+], ids=['missing', 'unknown', 'twice', 'classes', 'depth', 'family', 'no weights'])
+def test_what_does_not_fit_is_named(resnet8, backbone, classes, change, message):
+    with pytest.raises(UserError, match=message):
+        convert_state_dict(change(resnet8), Network(dict(type=backbone), classes))
+
+
+def test_timms_mobilenet_needs_its_relu6():
+    checkpoint = foreign.Checkpoint()
+    foreign.mobilenetv1_timm(checkpoint, _images(32))
+    with pytest.raises(UserError, match='relu6=True'):
+        convert_state_dict(checkpoint.state, Network(dict(type='imagenet_mobilenetv1')))
+
+
+def test_a_backbone_of_another_library_has_no_mapping():
+    network = nn.Module()
+    network.backbone = nn.Conv2d(3, 3, 1)
+    with pytest.raises(UserError, match='no key mapping for the backbone Conv2d'):
+        convert_state_dict({}, network)
