@@ -73,7 +73,7 @@ def test_every_method_trains_and_leaves_a_plain_student(method, tmp_path, monkey
 def test_methods_with_connectors_join_other_families(student, tmp_path, monkeypatch):
     """ReviewKD taps what there is: three or four stages, equal in student and teacher."""
     teacher = 'vgg8' if student in ('vgg8', 'mobilenetv2_half') else 'resnet8'
-    for method in ('review_kd', 'ofd', 'fsecd'):
+    for method in ('review_kd', 'ofd'):
         cfg = _config(monkeypatch, tmp_path / method, METHOD=method, STUDENT=student,
                       TEACHER=teacher, TEACHER_CHECKPOINT=_teacher(tmp_path, teacher))
         launch.train(cfg)

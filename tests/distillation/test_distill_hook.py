@@ -45,6 +45,14 @@ class _NeedsLabels(nn.Module):
         super().__init__()
 
 
+@MODELS.register_module()
+class _Conv(nn.Conv2d):
+    """A user's connector, which checks nothing."""
+
+    def __init__(self, student_channels, teacher_channels) -> None:
+        super().__init__(student_channels, teacher_channels, 1)
+
+
 def _net(widths=(3, 4, 5)):
     return nn.ModuleDict({f'stage{i}': nn.Linear(3, w) for i, w in enumerate(widths, 1)})
 
@@ -103,8 +111,11 @@ def test_what_a_loss_needs_and_the_data_does_not_give():
 
 
 def test_a_connector_that_cannot_take_the_feature_names_both_shapes():
-    with pytest.raises(UserError, match=r'shape \[\(1, 2\)\] to teacher features of shape'):
+    with pytest.raises(UserError, match=r'not a student feature of shape \(1, 2\)'):
         Branch(dict(type='AttentionLoss'), dict(type='ConvConnector'), [torch.ones(1, 2)],
+               [torch.ones(1, 3, 2, 2)])
+    with pytest.raises(UserError, match=r'shape \[\(1, 2\)\] to teacher features of shape'):
+        Branch(dict(type='AttentionLoss'), dict(type='_Conv'), [torch.ones(1, 2)],
                [torch.ones(1, 3, 2, 2)])
 
 
