@@ -32,6 +32,9 @@ if student.startswith(('mobilenet', 'shufflenet')) and data != 'imagenet':
 
 last_epoch = 100 if data == 'imagenet' else 240
 published = '{{$TEACHER_CHECKPOINT:none}}'
+if published != 'none' and len(teacher_names) > 1:
+    raise ValueError('TEACHER_CHECKPOINT is the file of one teacher: for several use '
+                     '--cfg-options teachers.NAME.checkpoint=FILE')
 teachers = {
     name: dict(
         model=dict(

@@ -111,6 +111,7 @@ def test_a_killed_crd_run_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(('choices', 'message'), [
+    (dict(METHOD='kd', TEACHER='resnet14,resnet20'), r'TEACHER_CHECKPOINT is the file of one'),
     (dict(METHOD='kdd'), r'configs/classification'),
     (dict(METHOD='at', TEACHER='vgg8'), r'joins 3 taps of the student .* to 4 of teacher'),
     (dict(METHOD='kd', TEACHER='resnet56'), r"resnet56.* of another architecture"),
