@@ -1,12 +1,12 @@
 # python tools/train.py configs/demo/centernet_r18.py
 # python tools/test.py configs/demo/centernet_r18.py \
-#     work_dirs/centernet_r18/epoch_6.pth
+#     work_dirs/centernet_r18/epoch_8.pth
 # python tools/export.py configs/demo/centernet_r18.py \
-#     work_dirs/centernet_r18/epoch_6.pth --out centernet_r18.onnx
+#     work_dirs/centernet_r18/epoch_8.pth --out centernet_r18.onnx
 _base_ = [
     '../_base_/models/narrow_resnet18.py',
     '../_base_/datasets/drawn.py',
-    '../_base_/schedules/small_6e.py',
+    '../_base_/schedules/small_8e.py',
     '../_base_/default_runtime.py',
 ]
 

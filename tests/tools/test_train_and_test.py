@@ -15,7 +15,7 @@ from mmkd.distillation.checkpoints import load_checkpoint_safely
 CENTERNET = """
 _base_ = ['{root}/configs/_base_/models/narrow_resnet18.py',
           '{root}/configs/_base_/datasets/drawn.py',
-          '{root}/configs/_base_/schedules/small_6e.py',
+          '{root}/configs/_base_/schedules/small_8e.py',
           '{root}/configs/_base_/default_runtime.py']
 model = dict(
     data_preprocessor=dict(pad_size_divisor=64),

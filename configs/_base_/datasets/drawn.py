@@ -1,6 +1,6 @@
 # The synthetic data set, made by: python tools/prepare_voc.py draw data/drawn
 # Another place: DRAWN_ROOT=/data/drawn python tools/train.py ...
-classes = ('disc', 'ring', 'square', 'triangle', 'star', 'cross')
+classes = ('disc', 'square', 'triangle')
 num_classes = len(classes)
 image_size = 128
 data_root = '{{$DRAWN_ROOT:data/drawn/}}'

@@ -1,5 +1,5 @@
-# As small_6e.py, in 24 epochs: for BCCD, teachers and students alike.
-_base_ = './small_6e.py'
+# As small_8e.py, in 24 epochs: for BCCD, teachers and students alike.
+_base_ = './small_8e.py'
 
 train_cfg = dict(max_epochs=24, val_interval=24)
 param_scheduler = [
