@@ -90,7 +90,10 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:
     model = model.module if is_model_wrapper(model) else model
     own = model.state_dict()
     if not state.keys() <= own.keys() and hasattr(model, 'convert_state_dict'):
-        state = model.convert_state_dict(state)
+        try:
+            state = model.convert_state_dict(state)
+        except UserError as error:
+            raise UserError(f"checkpoint '{path}': {error}") from error
     # A counter that old checkpoints lack and inference never reads.
     missing = [key for key in own if key not in state and not key.endswith('num_batches_tracked')]
     unexpected = [key for key in state if key not in own]
