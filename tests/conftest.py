@@ -14,3 +14,14 @@ def _scope():
     from mmengine.registry import DefaultScope
     with DefaultScope.overwrite_default_scope('mmkd'):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_visualizers():
+    """mmengine keeps visualizers by name, and a hook takes whichever name came last: in a process
+    of many runs that of another test."""
+    from mmengine.visualization import Visualizer
+
+    from mmkd.registry import VISUALIZERS
+    for cls in (Visualizer, VISUALIZERS.get('DetLocalVisualizer')):
+        cls._instance_dict.clear()
