@@ -13,14 +13,15 @@ from mmkd.distillation.connectors import (
     ReviewConnector,
 )
 from mmkd.distillation.distill_hook import DistillHook
+from mmkd.distillation.self_distill_hook import SelfDistillHook
 from mmkd.distillation.taps import TapRecorder, list_taps
 from mmkd.distillation.teacher_hook import TeacherHook
 from mmkd.distillation.teachers import Teacher, build_model, build_teacher
 from mmkd.registry import MODELS
 
 __all__ = ['ConvConnector', 'DistillHook', 'LinearConnector', 'OFDConnector', 'RegressorConnector',
-           'ReviewConnector', 'TapRecorder', 'Teacher', 'TeacherHook', 'build_model',
-           'build_teacher', 'list_taps', 'load_checkpoint_safely', 'load_weights']
+           'ReviewConnector', 'SelfDistillHook', 'TapRecorder', 'Teacher', 'TeacherHook',
+           'build_model', 'build_teacher', 'list_taps', 'load_checkpoint_safely', 'load_weights']
 
 for _name in losses.__all__:
     # Here and not beside each loss, so that losses import only torch.

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from mmkd.distillation.branch import Branch
 from mmkd.distillation.taps import expand_taps
 from mmkd.distillation.teachers import Teacher
-from mmkd.errors import UserError
+from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import HOOKS
 
 __all__ = ['DistillHook', 'Step', 'shares']
+
+WARMUPS = {'linear': lambda x: x, 'gaussian': lambda x: math.exp(-5 * (1 - x) ** 2)}
 
 
 @dataclass
@@ -30,6 +32,8 @@ class Step:
     """For each teacher's name its taps, without gradients."""
     samples: Any
     """The batch's ``data_samples``: where losses find labels and the like."""
+    model: nn.Module | None = None
+    """The student itself."""
 
 
 @HOOKS.register_module()
@@ -41,7 +45,9 @@ class DistillHook(Hook):
     many. A subclass that joins teachers otherwise overrides :meth:`prepare` and :meth:`compute`.
 
     A loss is called as ``loss(student, teacher)``; whatever else its ``forward`` takes
-    (``labels``, ``indices``) is found by that name in the batch's data samples.
+    (``labels``, ``indices``) is found by that name in the batch's data samples. A loss that takes
+    ``warmup`` gets the factor of the warm-up and applies it to those of its parts that its paper
+    warms up; any other is multiplied by it.
 
     Args:
         loss: registry config of the loss.
@@ -51,28 +57,36 @@ class DistillHook(Hook):
             :attr:`position` from ``distill_weights`` in the config. At 0 the term is left out.
         connector: registry config of the trainable adapter from student to teacher, or None.
         name: the term is logged as ``loss_<name>``; None for :attr:`default_name`.
-        warmup_epochs: epochs over which the weight rises: in epoch ``e`` (from 1) it is
-            ``weight * min(e / warmup_epochs, 1)``.
+        warmup_epochs: epochs over which the weight rises, with ``x = min(e / warmup_epochs, 1)`` in
+            epoch ``e`` (from 1).
+        warmup: ``'linear'``, by the factor ``x``, or ``'gaussian'``, by ``exp(-5 (1 - x)^2)``, the
+            ramp of A. Tarvainen, H. Valpola, "Mean teachers are better role models", NeurIPS 2017,
+            arXiv 1703.01780.
 
     Raises:
-        UserError: ``weight`` is negative or not a number.
+        UserError: ``weight`` is negative or not a number, or ``warmup`` is neither.
     """
 
     default_name = 'distill'
+    needs_teachers = True
     position: int | None = None
     """Place of the term's weight in ``distill_weights``."""
 
     def __init__(self, loss: dict, tap: str | Sequence[str],
                  teacher_tap: str | Sequence[str] | None = None, weight: float | None = 1.0,
                  connector: dict | None = None, name: str | None = None,
-                 warmup_epochs: int = 0) -> None:
+                 warmup_epochs: int = 0, warmup: str = 'linear') -> None:
         self.name = name or self.default_name
         self.weight = weight if weight is None else _checked_weight(weight, self.name)
         self.loss_config = loss
         self.tap = tap
         self.teacher_tap = tap if teacher_tap is None else teacher_tap
         self.connector = connector
+        if warmup not in WARMUPS:
+            raise UserError(f"term '{self.name}' has warmup {warmup!r}: give one of "
+                            f'{", ".join(WARMUPS)}.{did_you_mean(str(warmup), WARMUPS)}')
         self.warmup_epochs = warmup_epochs
+        self.warmup = WARMUPS[warmup]
         self.factor = 1.0
         self.taps: list[str] = []
         self.teacher_taps: dict[str, list[str]] = {}
@@ -81,7 +95,7 @@ class DistillHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Let the weight rise during the warm-up."""
         if self.warmup_epochs:
-            self.factor = min((runner.epoch + 1) / self.warmup_epochs, 1.0)
+            self.factor = self.warmup(min((runner.epoch + 1) / self.warmup_epochs, 1.0))
 
     def resolve_weight(self, distill_weights: Sequence[float] | None) -> None:
         """Take the weight from the config's ``distill_weights`` if the hook has none of its own.
@@ -125,16 +139,24 @@ class DistillHook(Hook):
             UserError: a connector cannot join the features, or the loss needs what the data
                 does not give.
         """
-        for teacher in step.teachers:
+        for teacher, _ in self.sources(step):
             student, theirs = self.features(step, teacher)
             branch = Branch(self.loss_config, self.connector_for(student, theirs), student, theirs,
-                            getattr(dataset, 'labels', None))
+                            getattr(dataset, 'labels', None), step.model)
             self._targets(branch, step.samples)
             self.branches[teacher.name] = branch
 
     def connector_for(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> dict | None:
         """Return the config of the connector for these features."""
         return self.connector
+
+    def student_taps(self) -> list[str]:
+        """Return what must be recorded of the student."""
+        return self.taps
+
+    def sources(self, step: Step) -> list[tuple[Teacher, float]]:
+        """Return who teaches, each with its share of the term."""
+        return shares(step.teachers)
 
     def features(self, step: Step, teacher: Teacher) -> tuple[list[Tensor], list[Tensor]]:
         """Pick this term's tensors out of the student's and a teacher's taps."""
@@ -143,11 +165,13 @@ class DistillHook(Hook):
                 [_last_tensor(taps[tap]) for tap in self.teacher_taps[teacher.name]])
 
     def compute(self, step: Step) -> Tensor:
-        """Return the unweighted term, a scalar."""
+        """Return the term without its weight, a scalar."""
         terms = []
-        for teacher, share in shares(step.teachers):
+        for teacher, share in self.sources(step):
             branch = self.branches[teacher.name]
             targets = self._targets(unwrapped(branch), step.samples)
+            if 'warmup' not in targets:
+                share *= self.factor
             try:
                 term = branch(*self.features(step, teacher), targets)
             except ValueError as error:  # losses know only torch
@@ -155,8 +179,10 @@ class DistillHook(Hook):
             terms.append(share * term)
         return torch.stack(terms).sum()
 
-    def _targets(self, branch: Branch, samples: Any) -> dict[str, Tensor]:
+    def _targets(self, branch: Branch, samples: Any) -> dict[str, Any]:
         found = {name: getattr(samples, name) for name in branch.targets if hasattr(samples, name)}
+        if 'warmup' in branch.targets:
+            found['warmup'] = self.factor
         missing = [name for name, needed in branch.targets.items() if needed and name not in found]
         if missing:
             raise UserError(f"term '{self.name}': {self.loss_config['type']} needs `{missing[0]}` "

@@ -33,6 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from mmkd.distillation.distill_hook import DistillHook, Step, unwrapped
+from mmkd.distillation.student_teachers import MeanTeacher, PartnerTeacher
 from mmkd.distillation.taps import TapRecorder, forward_for_taps
 from mmkd.distillation.teachers import Teacher, build_teacher, undisturbed_random_state
 from mmkd.errors import UserError
@@ -41,6 +42,7 @@ from mmkd.registry import HOOKS
 __all__ = ['TeacherHook']
 
 CHECKPOINT_KEY = 'distillation'
+MEAN_TEACHERS_KEY = 'mean_teachers'
 
 
 @HOOKS.register_module()
@@ -49,8 +51,10 @@ class TeacherHook(Hook):
 
     Args:
         teachers: for each name ``dict(config=..., checkpoint=..., weight=1.0)``, where
-            ``model=dict(...)`` may stand in place of ``config``; None for the config's top-level
-            ``teachers``.
+            ``model=dict(...)`` may stand in place of ``config``; or, of the student itself,
+            ``dict(ema=0.999)``, see :class:`MeanTeacher`, or ``dict(partners=True)``, see
+            :class:`PartnerTeacher`. None for the config's top-level ``teachers``. Not needed if
+            every term is a :class:`SelfDistillHook`.
 
     Raises:
         UserError: in ``before_run``: no teacher is named, an entry has other keys, what
@@ -73,14 +77,15 @@ class TeacherHook(Hook):
             runner.logger.warning('No distillation term has a weight above 0: the student trains '
                                   'alone')
             return
-        student = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        student = _bare(runner.model)
         device = next(student.parameters()).device
-        entries = runner.cfg.get('teachers') if self._entries is None else self._entries
-        self.teachers = [_built(name, entry, student.data_preprocessor, device)
-                         for name, entry in _checked_entries(entries).items()]
+        if any(term.needs_teachers for term in self.terms):
+            entries = runner.cfg.get('teachers') if self._entries is None else self._entries
+            self.teachers = [_built(name, entry, student, device)
+                             for name, entry in _checked_entries(entries).items()]
         for term in self.terms:
             term.resolve_taps(student, self.teachers)
-        recorder = TapRecorder(student, [tap for term in self.terms for tap in term.taps])
+        recorder = TapRecorder(student, [tap for term in self.terms for tap in term.student_taps()])
         with undisturbed_random_state():
             self._dry_run(runner, student, recorder)
         self._train_branches(runner, device)
@@ -94,10 +99,10 @@ class TeacherHook(Hook):
         student.eval()
         own = recorder.dry_run(lambda: forward_for_taps(student, inputs))
         student.train(training)
-        taps = {teacher.name: teacher.tap([tap for term in self.terms
+        taps = {teacher.name: teacher.tap([tap for term in self.terms if term.needs_teachers
                                            for tap in term.teacher_taps[teacher.name]], inputs)
                 for teacher in self.teachers}
-        step = Step(own, self.teachers, taps, batch.get('data_samples'))
+        step = Step(own, self.teachers, taps, batch.get('data_samples'), student)
         for term in self.terms:
             term.prepare(step, loader.dataset)
 
@@ -107,7 +112,7 @@ class TeacherHook(Hook):
                     for name, branch in term.branches.items()]
         for _, _, branch in branches:
             branch.to(device).train()
-        trained = [item for item in branches if list(item[2].parameters())]
+        trained = [item for item in branches if _trainable(item[2])]
         if not trained:
             return
         if not isinstance(runner.optim_wrapper, OptimWrapper):
@@ -117,7 +122,7 @@ class TeacherHook(Hook):
         # the fastest is the one that no paramwise_cfg slows down.
         group = max(runner.optim_wrapper.optimizer.param_groups, key=lambda g: g['lr'])
         for term, name, branch in trained:
-            group['params'].extend(branch.parameters())
+            group['params'].extend(_trainable(branch))
             if is_distributed():
                 # Losses keep their own buffers equal, which is cheaper than sending them around.
                 term.branches[name] = DistributedDataParallel(branch, broadcast_buffers=False)
@@ -142,16 +147,29 @@ class TeacherHook(Hook):
                 own: Mapping[str, Any]) -> dict[str, Tensor]:
         taps = {teacher.name: teacher(inputs, samples) for teacher in self.teachers}
         step = Step(student, self.teachers, taps, samples)
-        added = {f'loss_{term.name}': term.weight * term.factor * term.compute(step)
-                 for term in self.terms}
+        added = {f'loss_{term.name}': term.weight * term.compute(step) for term in self.terms}
         clashes = sorted(set(added) & set(own))
         if clashes:
             raise UserError(f"the student already has a loss '{clashes[0]}': give that "
                             'distillation hook another `name`')
         return added
 
+    def before_train(self, runner: Runner) -> None:
+        """Let mean teachers begin where the student does."""
+        for teacher in self._mean_teachers():
+            teacher.begin(_bare(runner.model))
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: Any = None) -> None:
+        """Let mean teachers follow the student."""
+        for teacher in self._mean_teachers():
+            teacher.update(_bare(runner.model))
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Save what the terms trained beside the student, never inside its ``state_dict``."""
+        for teacher in self._mean_teachers():
+            checkpoint.setdefault(MEAN_TEACHERS_KEY, {})[teacher.name] = (
+                teacher.average.state_dict())
         for (term, teacher), branch in self._branches().items():
             terms = checkpoint.setdefault(CHECKPOINT_KEY, {})
             terms.setdefault(term, {})[teacher] = branch.state_dict()
@@ -174,6 +192,15 @@ class TeacherHook(Hook):
                             'was trained with')
         for key, branch in own.items():
             branch.load_state_dict(theirs[key])
+        for teacher in self._mean_teachers():
+            state = checkpoint.get(MEAN_TEACHERS_KEY, {}).get(teacher.name)
+            if state is None:
+                raise UserError("cannot resume: the checkpoint has no mean teacher "
+                                f"'{teacher.name}': resume with the teachers it was trained with")
+            teacher.average.load_state_dict(state)
+
+    def _mean_teachers(self) -> list[MeanTeacher]:
+        return [teacher for teacher in self.teachers if isinstance(teacher, MeanTeacher)]
 
     def _branches(self) -> dict[tuple[str, str], nn.Module]:
         """By term and teacher, those that have something to save."""
@@ -188,11 +215,24 @@ def _first_sample(loader: DataLoader) -> Any:
     return loader.collate_fn(fetch([0]) if fetch else [loader.dataset[0]])
 
 
-def _built(name: str, entry: Mapping[str, Any], student_preprocessor: nn.Module,
+def _bare(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _trainable(branch: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in branch.parameters() if parameter.requires_grad]
+
+
+def _built(name: str, entry: Mapping[str, Any], student: nn.Module,
            device: torch.device) -> Teacher:
+    weight = entry.get('weight', 1.0)
+    if 'ema' in entry:
+        return MeanTeacher(name, student, entry['ema'], weight)
+    if 'partners' in entry:
+        return PartnerTeacher(name, student, weight)
     config = Config(dict(model=entry['model'])) if 'model' in entry else entry['config']
-    return build_teacher(name, config, entry['checkpoint'], student_preprocessor, device,
-                         entry.get('weight', 1.0))
+    return build_teacher(name, config, entry['checkpoint'], student.data_preprocessor, device,
+                         weight)
 
 
 def _checked_entries(entries: Any) -> Mapping[str, Mapping[str, Any]]:
@@ -200,9 +240,11 @@ def _checked_entries(entries: Any) -> Mapping[str, Mapping[str, Any]]:
         raise UserError('TeacherHook has no teachers: put '
                         'teachers = dict(NAME=dict(config=..., checkpoint=...)) into the config')
     for name, entry in entries.items():
-        if set(entry) - {'weight'} not in ({'config', 'checkpoint'}, {'model', 'checkpoint'}):
+        if set(entry) - {'weight'} not in ({'config', 'checkpoint'}, {'model', 'checkpoint'},
+                                           {'ema'}, {'partners'}):
             raise UserError(f"teacher '{name}' has the keys {sorted(entry)}: give `config` (or "
-                            '`model`), `checkpoint` and, if wanted, `weight`')
+                            '`model`) and `checkpoint`, or `ema`, or `partners`, and, if wanted, '
+                            '`weight`')
     return entries
 
 

@@ -10,9 +10,10 @@ from mmkd.classification.networks.mobilenetv2 import MobileNetV2CIFAR
 from mmkd.classification.networks.resnet import ResNetCIFAR, ResNetImageNet
 from mmkd.classification.networks.shufflenetv1 import ShuffleNetV1CIFAR
 from mmkd.classification.networks.shufflenetv2 import ShuffleNetV2CIFAR, ShuffleNetV2ImageNet
+from mmkd.classification.networks.tail import Tail
 from mmkd.classification.networks.vgg import VGGCIFAR
 from mmkd.classification.networks.wrn import WideResNet
 
 __all__ = ['VGGCIFAR', 'MobileNetV1ImageNet', 'MobileNetV2CIFAR', 'ResNetCIFAR', 'ResNetImageNet',
-           'ShuffleNetV1CIFAR', 'ShuffleNetV2CIFAR', 'ShuffleNetV2ImageNet', 'TappedNetwork',
-           'WideResNet']
+           'ShuffleNetV1CIFAR', 'ShuffleNetV2CIFAR', 'ShuffleNetV2ImageNet', 'Tail',
+           'TappedNetwork', 'WideResNet']

@@ -1,0 +1,101 @@
+"""Teachers that are made of the student."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mmengine.model import BaseAveragedModel
+from torch import Tensor, nn
+
+from mmkd.distillation.taps import TapRecorder, forward_for_taps
+from mmkd.distillation.teachers import Teacher
+from mmkd.errors import UserError
+
+__all__ = ['MeanTeacher', 'PartnerTeacher']
+
+
+class _RampedAverage(BaseAveragedModel):
+    """``mean <- a mean + (1 - a) student`` with ``a = min(1 - 1 / (t + 1), decay)`` at step t."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, update_buffers=True)
+        self.decay = decay
+
+    def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: int) -> None:
+        """Move the average towards the student."""
+        share = max(1 / (int(steps) + 1), 1 - self.decay)
+        averaged_param.lerp_(source_param.to(averaged_param.dtype), share)
+
+
+class MeanTeacher(Teacher):
+    """The exponential moving average of the student over the iterations, in eval mode.
+
+    ``a = min(1 - 1 / (t + 1), decay)``, so that the first steps do not count for ever. Buffers (the
+    statistics of batch norms) are averaged as the weights are.
+
+    Source: A. Tarvainen, H. Valpola, "Mean teachers are better role models", NeurIPS 2017, arXiv
+    1703.01780.
+
+    Args:
+        name: its name in the config.
+        student: the network; copied.
+        decay: in ``[0, 1)``.
+        weight: share of this teacher among its peers, > 0.
+
+    Raises:
+        UserError: ``decay`` is out of range.
+    """
+
+    def __init__(self, name: str, student: nn.Module, decay: float, weight: float = 1.0) -> None:
+        if not isinstance(decay, float) or not 0 <= decay < 1:
+            raise UserError(f"teacher '{name}' has ema={decay!r}: give a number in [0, 1), such as "
+                            '0.999')
+        self.average = _RampedAverage(student, decay)
+        super().__init__(name, self.average.module, weight)
+
+    def begin(self, student: nn.Module) -> None:
+        """Take over the weights that the run starts from, unless it goes on from a checkpoint."""
+        if self.average.steps == 0:
+            self.average.module.load_state_dict(student.state_dict())
+
+    def update(self, student: nn.Module) -> None:
+        """Move one step towards the student."""
+        self.average.update_parameters(student)
+
+
+class PartnerTeacher(Teacher):
+    """The student itself, as it is in this step, on other images of the same classes.
+
+    It runs without gradients on ``data_samples.partners`` ``(B, 3, H, W)``, in the student's own
+    mode, so that batch norms see these images too.
+
+    Args:
+        name: its name in the config.
+        student: the network; not copied.
+        weight: share of this teacher among its peers, > 0.
+    """
+
+    def __init__(self, name: str, student: nn.Module, weight: float = 1.0) -> None:
+        self.name = name
+        self.model = student
+        self.weight = weight
+        self.classes = None
+        self._renormalise = None
+        self._recorder = TapRecorder(student, ())
+
+    def tap(self, taps: Iterable[str], inputs: Tensor) -> dict[str, Any]:
+        """As a teacher's, in eval mode: no batch norm learns from the dry run."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            return super().tap(taps, inputs)
+        finally:
+            self.model.train(training)
+
+    def _forward(self, inputs: Tensor, data_samples: Sequence | None) -> None:
+        if data_samples is not None:
+            inputs = getattr(data_samples, 'partners', None)
+            if inputs is None:
+                raise UserError(f"teacher '{self.name}' needs a partner for every image: put "
+                                "batch_sampler=dict(type='PairSampler') into train_dataloader and "
+                                'pairs=True into the data_preprocessor')
+        forward_for_taps(self.model, inputs)
