@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ DATA = (registry.DATASETS, registry.TRANSFORMS, registry.DATA_SAMPLERS, FUNCTION
 NETWORK = (registry.MODELS, registry.TASK_UTILS, registry.WEIGHT_INITIALIZERS)
 SECTIONS: dict[str, tuple[Registry, ...]] = {
     'model': NETWORK,
+    'teachers': NETWORK,
     'train_dataloader': DATA,
     'val_dataloader': DATA,
     'test_dataloader': DATA,
@@ -53,6 +55,10 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         config = Config.fromfile(path)
     except UserError:
         raise
+    except FileNotFoundError as error:
+        base = Path(max(re.findall(r'[^\s"\']+\.py', str(error)), default='', key=len))
+        raise UserError(f"config '{path}' builds on '{base}', which does not exist."
+                        f'{_neighbours(base)}') from error
     except SyntaxError as error:
         place = f' in line {error.lineno}' if error.lineno else ''
         raise UserError(f"config '{path}' is no valid Python{place}: "

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -62,7 +63,8 @@ def visualize_embeddings(cfg: Config, checkpoint: str | Path, out: str | Path, c
                         f'{", ".join(SUFFIXES)}')
     if 'test_dataloader' not in cfg:
         raise UserError(f"config '{cfg.filename}' has no test images: define test_dataloader")
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmkd')):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
     chosen = choose_images(dataset, classes, images)
     loader = Runner.build_dataloader(dict(cfg.test_dataloader, dataset=chosen))
     panels = []

@@ -106,12 +106,23 @@ def test_arrays_of_anything_but_numbers_are_refused(array):
     lambda content: pickle.dumps({b'data': pixels(2)[:, :99], b'labels': [0, 1]}),
     lambda content: pickle.dumps({b'data': b'x', b'labels': [0, 1]}),
     lambda content: pickle.dumps({b'data': pixels(2), b'labels': ['a', None]}),
+    lambda content: pickle.dumps({b'data': pixels(2), b'labels': [[0], [1]]}),
+    lambda content: pickle.dumps({b'data': pixels(2), b'labels': [0, 2 ** 70]}),
     lambda content: pickle.dumps({b'data': pixels(2), b'labels': [0, 3]})])
 def test_a_damaged_batch_is_one_clear_error(tmp_path, damage):
     write_cifar10(tmp_path)
     path = tmp_path / 'cifar-10-batches-py/data_batch_3'
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=r'official file'):
+        CIFAR10(str(tmp_path))
+
+
+@pytest.mark.parametrize('names', [None, 3, [b'\xff', b'dog', b'owl']])
+def test_damaged_names_of_classes_are_one_clear_error(tmp_path, names):
+    write_cifar10(tmp_path)
+    (tmp_path / 'cifar-10-batches-py/batches.meta').write_bytes(
+        pickle.dumps({b'label_names': names}))
+    with pytest.raises(UserError, match=r"batches.meta has no names .* 'label_names' .* official"):
         CIFAR10(str(tmp_path))
 
 
@@ -299,6 +310,8 @@ def test_imagenet_folders(tmp_path):
     test = ImageNetFolder(str(tmp_path), 'test', max_samples=2, image_size=14)
     assert test.labels.tolist() == [0, 1]
     assert test[1]['inputs'].shape == (1, 3, 14, 14)
+    write_image(tmp_path / 'test/ILSVRC2012_test_1.JPEG', _square(60, 20))  # it has no labels
+    assert ImageNetFolder(str(tmp_path), 'test').paths[0].endswith('val/n1/0.JPEG')
     (tmp_path / 'train/n2/1.JPEG').write_bytes(b'no image')
     with pytest.raises(UserError, match=r'n2/1.JPEG does not decode'):
         train[3]

@@ -43,6 +43,12 @@ def test_a_server_out_of_reach(tmp_path):
     assert list((tmp_path / 'root').iterdir()) == []
 
 
+def test_a_data_root_that_is_a_file(tmp_path, file):
+    with pytest.raises(UserError, match=r'data.bin is missing .* layout is DATA_ROOT'):
+        obtain(tmp_path / 'server.bin', [file], 'DATA_ROOT/data.bin')
+    assert (tmp_path / 'server.bin').read_bytes() == CONTENT
+
+
 def test_a_local_file_that_differs_is_used_with_a_warning(tmp_path, file):
     (tmp_path / 'data.bin').write_bytes(b'mine')
     with pytest.warns(UserWarning, match='data.bin in .* differ from the published'):

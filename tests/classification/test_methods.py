@@ -110,9 +110,53 @@ def test_a_killed_crd_run_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
         assert torch.equal(value, banks[1][key]), key
 
 
+@pytest.mark.parametrize(('entry', 'message'), [
+    (dict(batch_size=24), r'20 training images do not fill a batch of 24: lower .*batch_size'),
+    (dict(num_classes=2), r'has 3 classes and the classifier 2 outputs: set num_classes to 3'),
+])
+def test_data_that_cannot_train_the_classifier(entry, message, tmp_path, monkeypatch):
+    cfg = _config(monkeypatch, tmp_path, STUDENT='resnet8')
+    for section in (cfg.train_dataloader, cfg.model):
+        section.update({name: value for name, value in entry.items() if name in section})
+    with pytest.raises(UserError, match=message):
+        launch.train(cfg)
+    assert not (tmp_path / 'epoch_1.pth').exists()
+
+
+# From mdistiller's configs, and for OFD from its authors' code. What a cell does not name is as
+# everywhere.
+@pytest.mark.parametrize(('cell', 'published'), [
+    ('cifar100 kd resnet32x4 resnet8x4', dict(ce=0.1, weight=0.9, temperature=4.0)),
+    ('imagenet kd imagenet_resnet34 imagenet_resnet18',
+     dict(ce=0.5, weight=0.5, temperature=1.0)),
+    ('cifar100 ofd resnet32x4 resnet8x4', dict(weight=1e-3)),
+    ('imagenet ofd imagenet_resnet50 imagenet_mobilenetv1', dict(weight=1e-4)),
+    ('imagenet dkd imagenet_resnet34 imagenet_resnet18',
+     dict(beta=0.5, temperature=1.0, warmup=0)),
+    ('imagenet dkd imagenet_resnet50 imagenet_mobilenetv1',
+     dict(beta=2.0, temperature=1.0, warmup=0)),
+    *((f'cifar100 dkd {pair}', dict(beta=beta, temperature=4.0, warmup=20)) for pair, beta in {
+        'resnet56 resnet20': 2.0, 'resnet110 resnet32': 2.0, 'resnet32x4 resnet8x4': 8.0,
+        'wrn_40_2 wrn_16_2': 6.0, 'wrn_40_2 wrn_40_1': 6.0, 'vgg13 vgg8': 6.0,
+        'resnet32x4 shufflenetv1': 8.0, 'wrn_40_2 shufflenetv1': 8.0,
+        'vgg13 mobilenetv2_half': 6.0, 'resnet50_cifar mobilenetv2_half': 8.0,
+        'resnet32x4 shufflenetv2_1x': 8.0}.items()),
+])
+def test_a_cell_has_the_published_hyper_parameters(cell, published, monkeypatch):
+    for name, value in zip(('DATA', 'METHOD', 'TEACHER', 'STUDENT'), cell.split(), strict=True):
+        monkeypatch.setenv(name, value)
+    cfg = load_config(CONFIG)
+    [term] = [hook for hook in cfg.custom_hooks if hook.type == 'DistillHook']
+    found = dict(term.loss, ce=cfg.model.get('ce_weight', 1.0), weight=term.weight,
+                 warmup=term.get('warmup_epochs', 0))
+    expected = dict(ce=1.0) | published
+    assert {name: found[name] for name in expected} == expected
+
+
 @pytest.mark.parametrize(('choices', 'message'), [
     (dict(METHOD='kd', TEACHER='resnet14,resnet20'), r'TEACHER_CHECKPOINT is the file of one'),
-    (dict(METHOD='kdd'), r'configs/classification'),
+    (dict(METHOD='kdd'), r"builds on '.*methods/kdd.py', which does not exist. Did you mean 'kd'"),
+    (dict(METHOD='kd', TEACHER='resnet15'), r"unknown type 'resnet15' at teachers.* Did you mean"),
     (dict(METHOD='at', TEACHER='vgg8'), r'joins 3 taps of the student .* to 4 of teacher'),
     (dict(METHOD='kd', TEACHER='resnet56'), r"resnet56.* of another architecture"),
 ])

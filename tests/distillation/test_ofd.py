@@ -111,6 +111,11 @@ def test_student_equal_to_a_positive_teacher_and_zero_features():
     assert value.item() == 0 and zero.grad.isfinite().all()
 
 
+def test_embeddings_are_refused():
+    with pytest.raises(ValueError, match=r'compares maps .* \[\(1, 2\), \(1, 2\)\]: tap maps'):
+        OFDLoss([2])([torch.ones(1, 2)], [torch.ones(1, 2)])
+
+
 def test_other_channels_are_refused():
     with pytest.raises(ValueError, match=r'built for \[2\].*\[3\] from the student.*OFDConnector'):
         OFDLoss([2])([torch.ones(1, 3, 2, 2)], [torch.ones(1, 2, 2, 2)])

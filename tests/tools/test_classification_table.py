@@ -12,7 +12,7 @@ from mmkd.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 HEAD = ('teacher', 'student', 'method', 'published', 'last', 'best', 'runs', 'command')
-NO_DATA = ('data', 'cifar_240e', 'imagenet_100e')
+NO_DATA = ('data', 'cifar_240e', 'cifar_300e', 'imagenet_100e')
 ALL = [cell for cells in CELLS.values() for cell in cells]
 
 # Y. Tian, D. Krishnan, P. Isola, Contrastive Representation Distillation, ICLR 2020: the same

@@ -105,6 +105,20 @@ def test_embedding_errors_are_one_line(args, sentence, drawn, monkeypatch):
     assert 'Traceback' not in err
 
 
+def test_a_config_of_a_detector_is_refused(tool, tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, '_check_extra', lambda: None)
+    for name in ('Annotations/a.xml', 'JPEGImages/a.jpg', 'ImageSets/Main/test.txt'):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text('a\n' if name.endswith('txt') else
+                        '<annotation><size><width>9</width><height>9</height></size></annotation>')
+    monkeypatch.setenv('DRAWN_ROOT', f'{tmp_path}/')
+    status, _, err = tool('visualize_embeddings.py', str(ROOT / 'configs/demo/centernet_r18.py'),
+                          'student.pth', '--out', str(tmp_path / 'a.png'))
+    assert status == 1 and 'Traceback' not in err
+    assert 'error: VOCLayoutDataset does not tell the classes of its images' in err
+
+
 @pytest.mark.parametrize('missing, package', [('sklearn', 'scikit-learn'),
                                               ('matplotlib', 'matplotlib')])
 def test_a_missing_extra_is_named(missing, package, drawn, monkeypatch):

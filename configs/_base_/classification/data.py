@@ -26,6 +26,7 @@ test_cfg = dict(type='TestLoop')
 
 default_hooks = dict(
     logger=dict(interval=100),
-    checkpoint=dict(interval=10, max_keep_ckpts=2))
+    checkpoint=dict(interval=10, max_keep_ckpts=2),
+    check_data=dict(type='CheckTrainingDataHook'))
 # Every process augments its own images with random numbers of its own.
 randomness = dict(diff_rank_seed=True)

@@ -34,11 +34,8 @@ class _CIFAR(MemoryDataset):
         parts = [self._parse(contents[name], self._source(data_root, name)) for name in names]
         images = np.concatenate([part[0] for part in parts])
         labels = np.concatenate([part[1] for part in parts])
-        source = self._source(data_root, self.meta)
-        classes = _entry(load_arrays(contents[self.meta], source), self.names_key, source)
-        super().__init__(torch.from_numpy(images), torch.from_numpy(labels),
-                         [str(name, 'utf-8') if isinstance(name, bytes) else name
-                          for name in classes], max_samples)
+        classes = self._parse_names(contents[self.meta], self._source(data_root, self.meta))
+        super().__init__(torch.from_numpy(images), torch.from_numpy(labels), classes, max_samples)
 
     @classmethod
     def _source(cls, data_root: str, name: str) -> str:
@@ -65,13 +62,23 @@ class _CIFAR(MemoryDataset):
         pixels, labels = (_entry(batch, key, source) for key in (b'data', cls.labels_key))
         try:
             labels = np.asarray(labels, dtype=np.int64)
-            fits = pixels.dtype == np.uint8 and pixels.shape == (len(labels), 3072)
-        except (AttributeError, TypeError, ValueError):
+            fits = (pixels.dtype == np.uint8 and labels.ndim == 1
+                    and pixels.shape == (len(labels), 3072))
+        except (AttributeError, OverflowError, TypeError, ValueError):
             fits = False
         if not fits:
             raise UserError(f'{source} is no CIFAR batch, which has N x 3072 bytes and N labels: '
                             'put the official file there')
         return pixels.reshape(-1, 3, 32, 32), labels
+
+    @classmethod
+    def _parse_names(cls, content: bytes, source: str) -> list[str]:
+        names = _entry(load_arrays(content, source), cls.names_key, source)
+        try:
+            return [str(name, 'utf-8') if isinstance(name, bytes) else str(name) for name in names]
+        except (TypeError, UnicodeDecodeError) as error:
+            raise UserError(f"{source} has no names of classes in '{cls.names_key.decode()}' "
+                            f'({error}): put the official file there') from error
 
 
 @DATASETS.register_module()

@@ -5,6 +5,7 @@ import http.client
 import os
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +96,8 @@ def download(folder: Path, file: RemoteFile, layout: str) -> None:
                         f'({error}): fetch it elsewhere and put it there; the expected layout is '
                         f'{layout}') from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # `folder` may be none
+            partial.unlink()
 
 
 def _md5(path: Path) -> str:

@@ -51,7 +51,8 @@ class ImageFolderInMemory(MemoryDataset):
 
     def __init__(self, data_root: str, split: str = 'train', image_size: int | None = None,
                  max_samples: int | None = None) -> None:
-        paths, labels, classes = _class_folders(data_root, split)
+        test = 'test' if Path(data_root, 'test').is_dir() else 'val'
+        paths, labels, classes = _class_folders(data_root, split, test)
         kept = balanced_first(labels, max_samples)
         images = _decode([paths[i] for i in kept.tolist()], image_size)
         super().__init__(images, labels[kept], classes)
@@ -144,7 +145,8 @@ class ImageNetFolder(Dataset):
 
     def __init__(self, data_root: str, split: str = 'train', max_samples: int | None = None,
                  image_size: int = 224) -> None:
-        paths, labels, classes = _class_folders(data_root, split)
+        # A folder `test` beside them would be the images without labels.
+        paths, labels, classes = _class_folders(data_root, split, 'val')
         kept = balanced_first(labels, max_samples)
         # One array: a list of a million strings would be copied into every worker, page by page.
         self.paths = np.array(paths)[kept.numpy()]
@@ -173,13 +175,11 @@ class ImageNetFolder(Dataset):
         return to_tensor(center_crop(image, self.image_size * 8 // 7, self.image_size))
 
 
-def _class_folders(data_root: str, split: str) -> tuple[list[str], Tensor, list[str]]:
-    """List ``data_root/<split>/<class>/*``: paths, labels and the names of the classes."""
+def _class_folders(data_root: str, split: str, test: str) -> tuple[list[str], Tensor, list[str]]:
+    """List ``train/<class>/*`` or ``<test>/<class>/*``: paths, labels, names of the classes."""
     root = Path(data_root)
-    folder = root / checked_split(split)
-    if split == 'test' and not folder.is_dir():
-        folder = root / 'val'
-    layout = f'{root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg'
+    folder = root / (test if checked_split(split) == 'test' else split)
+    layout = f'{root}/train/<class>/*.jpg and {root}/{test}/<class>/*.jpg'
     classes = _subfolders(folder, layout)
     if (root / 'train').is_dir() and _subfolders(root / 'train', layout) != classes:
         raise UserError(f'{folder} and {root / "train"} have different class folders: the expected '

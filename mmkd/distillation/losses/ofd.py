@@ -61,8 +61,13 @@ class OFDLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: channels or the number of stages are not those of the teacher.
+            ValueError: a feature is not four-dimensional, or channels or the number of stages are
+                not those of the teacher.
         """
+        shapes = [tuple(feature.shape) for feature in (*student, *teacher)]
+        if any(len(shape) != 4 for shape in shapes):
+            raise ValueError('OFDLoss compares maps (batch, channels, height, width), not features '
+                             f'of shapes {shapes}: tap maps')
         ours, theirs = ([f.shape[1] for f in features] for features in (student, teacher))
         if ours != self.channels or theirs != self.channels:
             raise ValueError(f'OFDLoss was built for {self.channels} channels and got '
