@@ -1,37 +1,51 @@
 #!/usr/bin/env bash
 # Every method on a part of CIFAR-10, for a few epochs: that it runs and learns, not how good it is.
 #
-#   DATA_ROOT=data benchmarks/cifar_smoke.sh [METHOD ...]      (all of configs/classification/methods)
+#   DATA_ROOT=data benchmarks/cifar_smoke.sh [FAMILY/METHOD ...]     e.g. classification/kd online/mcl
 #
-# ResNet-8 alone and from a ResNet-20 that was trained on more images. What is finished is not run
-# again. Prints the table of docs/results.md.
+# By default every file of configs/{classification,selfdistill,online}/methods. The network is
+# ResNet-8; as a student it learns from a ResNet-20 that was trained on more images, in a cohort from
+# other ResNet-8: one, and two in OKDDip and PCL, which have at least three members. What is
+# finished is not run again. Prints the tables of docs/results.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-CONFIG=configs/classification/distill.py
 OUT=work_dirs/cifar_smoke
 IMAGES=5000
 TEACHER_IMAGES=20000
 EPOCHS=6
+TEACHER=$OUT/teacher/resnet20
 export DATA=cifar10 DATA_ROOT=${DATA_ROOT:-data}
 if [ $# -gt 0 ]; then METHODS=("$@"); else
-    mapfile -t METHODS < <(cd configs/classification/methods && ls ./*.py | xargs -n 1 basename -s .py)
+    mapfile -t METHODS < <(cd configs && ls {classification,selfdistill,online}/methods/*.py |
+        sed 's#/methods/#/#; s#\.py$##')
 fi
 
-run() {  # run NAME IMAGES
+run() {  # run NAME CONFIG IMAGES SCHEDULE
     [ -f "$OUT/$1/epoch_$EPOCHS.pth" ] && return
     echo "$1" >&2
     mkdir -p "$OUT/$1"
-    # The recipe's steps, at 150, 180 and 210 of 240 epochs, are 3, 4 and 5 of 6.
-    python tools/train.py $CONFIG --work-dir "$OUT/$1" --cfg-options \
-        train_dataloader.dataset.max_samples="$2" train_cfg.max_epochs=$EPOCHS \
+    python tools/train.py "$2" --work-dir "$OUT/$1" --cfg-options \
+        train_dataloader.dataset.max_samples="$3" train_cfg.max_epochs=$EPOCHS \
         train_cfg.val_interval=$EPOCHS default_hooks.checkpoint.interval=$EPOCHS \
-        param_scheduler.0.milestones='[3,4,5]' >"$OUT/$1/log.txt" 2>&1
+        "param_scheduler.0.$4" >"$OUT/$1/log.txt" 2>&1
 }
 
-METHOD=ce STUDENT=resnet20 run teacher_resnet20 $TEACHER_IMAGES
-for method in "${METHODS[@]}"; do
-    METHOD=$method STUDENT=resnet8 TEACHER=resnet20 \
-        TEACHER_CHECKPOINT=$OUT/teacher_resnet20/epoch_$EPOCHS.pth run "$method" $IMAGES
+# The recipe's steps, at 150, 180 and 210 of 240 epochs, are 3, 4 and 5 of 6.
+STEPS='milestones=[3,4,5]'
+for name in "${METHODS[@]}"; do
+    export METHOD=${name#*/}
+    case $name in
+    classification/*)
+        METHOD=ce STUDENT=resnet20 run teacher/resnet20 configs/classification/distill.py \
+            $TEACHER_IMAGES $STEPS
+        STUDENT=resnet8 TEACHER=resnet20 TEACHER_CHECKPOINT=$TEACHER/epoch_$EPOCHS.pth \
+            run "$name" configs/classification/distill.py $IMAGES $STEPS ;;
+    selfdistill/*)
+        STUDENT=resnet8 run "$name" configs/selfdistill/train.py $IMAGES $STEPS ;;
+    online/*)
+        case $METHOD in okddip | pcl) members=resnet8,resnet8,resnet8 ;; *) members=resnet8,resnet8 ;; esac
+        MEMBERS=$members run "$name" configs/online/train.py $IMAGES T_max=$EPOCHS ;;
+    esac
 done
 
 python - $OUT "${METHODS[@]}" <<'PYTHON'
@@ -40,8 +54,12 @@ import sys
 from pathlib import Path
 
 out, methods = Path(sys.argv[1]), sys.argv[2:]
-print('| method | top-1 |\n| --- | --- |')
-for name in ('teacher_resnet20', *methods):
+print('| method | top-1 | members | ensemble |\n| --- | --- | --- | --- |')
+for name in methods:
     epochs = json.loads((out / name / 'accuracy.json').read_text())
-    print(f"| {name} | {epochs[max(epochs, key=int)]['accuracy/top1']:.2f} |")
+    last = {key.removeprefix('accuracy/'): value
+            for key, value in epochs[max(epochs, key=int)].items() if key.endswith('top1')}
+    top1, ensemble = last.pop('top1'), last.pop('ensemble/top1', None)
+    print(f"| {name} | {top1:.2f} | {', '.join(f'{value:.2f}' for value in last.values())} | "
+          f"{'' if ensemble is None else f'{ensemble:.2f}'} |")
 PYTHON

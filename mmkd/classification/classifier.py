@@ -31,7 +31,8 @@ class Classifier(BaseModel):
     r"""A network with a linear layer, trained with cross-entropy.
 
     ``L = ce_weight / B * sum_b CE(z_b, y_b)``; for a mixed batch (mixup, cutmix)
-    ``lam CE(z, y_a) + (1 - lam) CE(z, y_b)``.
+    ``lam CE(z, y_a) + (1 - lam) CE(z, y_b)``. Of ``V`` views of every image the mean over all
+    ``V B`` is taken; every tap then has ``V B`` rows, view after view.
 
     Taps: ``backbone.stem``, ``backbone.stage<i>`` (after the last ReLU of a stage),
     ``backbone.stage<i>.preact`` (before it), ``backbone.embedding``, ``head.fc`` (logits).
@@ -65,18 +66,22 @@ class Classifier(BaseModel):
         """Run the network.
 
         Args:
-            inputs: ``(B, 3, H, W)`` float32, normalised.
-            data_samples: the batch's labels.
-            mode: ``'tensor'`` for logits ``(B, num_classes)``; ``'loss'`` for a dict of the loss
-                and the top-1 accuracy in percent; ``'predict'`` for a list of the one sample
-                with ``scores``, the softmax.
+            inputs: ``(B, 3, H, W)`` float32, normalised; or ``(V, B, 3, H, W)``, ``V`` views of
+                every image.
+            data_samples: the batch's ``B`` labels; a prediction needs none.
+            mode: ``'tensor'`` for logits ``(B, num_classes)``, or ``(V B, num_classes)``;
+                ``'loss'`` for a dict of the loss and the top-1 accuracy in percent; ``'predict'``
+                for a list of the one sample with ``scores``, the softmax.
         """
+        if inputs.ndim == 5:
+            inputs = inputs.flatten(0, 1)
         logits = self.head(self.backbone(inputs))
         if mode == 'loss':
             return self._loss(logits, data_samples)
         if mode == 'predict':
-            data_samples.scores = logits.float().softmax(1)
-            return [data_samples]
+            sample = ClassificationSample() if data_samples is None else data_samples
+            sample.scores = logits.float().softmax(1)
+            return [sample]
         return logits
 
     def _loss(self, logits: Tensor, sample: ClassificationSample) -> dict[str, Tensor]:
@@ -87,8 +92,9 @@ class Classifier(BaseModel):
             loss = (sample.lam * cross_entropy(sample.labels_a)
                     + (1 - sample.lam) * cross_entropy(sample.labels_b))
             return dict(loss_ce=self.ce_weight * loss)
-        top1 = 100 * (logits.detach().argmax(1) == sample.labels).float().mean()
-        return dict(loss_ce=self.ce_weight * cross_entropy(sample.labels), top1=top1)
+        labels = sample.labels.repeat(len(logits) // len(sample.labels))  # once for each view
+        top1 = 100 * (logits.detach().argmax(1) == labels).float().mean()
+        return dict(loss_ce=self.ce_weight * cross_entropy(labels), top1=top1)
 
     def convert_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename weights that other libraries published; see :mod:`..classification.weights`."""

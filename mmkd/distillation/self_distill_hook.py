@@ -40,8 +40,10 @@ class SelfDistillHook(DistillHook):
     needs_teachers = False
 
     def __init__(self, loss: dict, tap: str | Sequence[str],
-                 teacher_tap: str | Sequence[str] | None = None, **options: Any) -> None:
-        super().__init__(loss, tap, teacher_tap, **options)
+                 teacher_tap: str | Sequence[str] | None = None, weight: float | None = 1.0,
+                 connector: dict | None = None, name: str | None = None,
+                 warmup_epochs: int = 0, warmup: str = 'linear') -> None:
+        super().__init__(loss, tap, teacher_tap, weight, connector, name, warmup_epochs, warmup)
         self.teacher_tap = teacher_tap
 
     def resolve_taps(self, student: nn.Module, teachers: Sequence[Any]) -> None:

@@ -181,6 +181,48 @@ def test_the_area_that_cutmix_takes():
     assert 1 - sum(kept) / len(kept) == pytest.approx(expected, abs=0.03)
 
 
+def test_views_are_augmented_independently():
+    preprocessor = BatchPreprocessor(MEAN, STD, crop_padding=2, views=3)
+    batch = _batch()
+    torch.manual_seed(0)
+    out = preprocessor(batch, training=True)
+    assert out['inputs'].shape == (3, 5, 3, 6, 7)
+    assert out['data_samples'].labels.tolist() == [0, 1, 2, 3, 4]
+    for view in out['inputs']:
+        for image, result in zip(batch['inputs'], view, strict=True):
+            assert _draws_of(image, _bytes(result), 2)
+    first, second, third = out['inputs']
+    assert not torch.equal(first, second) and not torch.equal(second, third)
+    assert preprocessor(batch)['inputs'].shape == (5, 3, 6, 7), 'a test image comes once'
+
+
+def _bytes(normalised):
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+    return (normalised * std + mean).round().to(torch.uint8)
+
+
+def test_pairs_come_apart():
+    preprocessor = BatchPreprocessor(MEAN, STD, crop_padding=0, flip=False, pairs=True)
+    batch = _batch(6)
+    batch['data_samples'].labels = torch.tensor([4, 1, 4, 4, 1, 4])
+    plain = _normalised(batch['inputs'])
+    out = preprocessor(batch, training=True)
+    sample = out['data_samples']
+    torch.testing.assert_close(out['inputs'], plain[:3])
+    torch.testing.assert_close(sample.partners, plain[3:])
+    assert sample.labels.tolist() == [4, 1, 4] and sample.indices.tolist() == [100, 101, 102]
+    assert len(batch['data_samples'].labels) == 6, 'the batch of the loader stays as it was'
+    assert 'partners' not in preprocessor(batch)['data_samples']
+
+
+@pytest.mark.parametrize('labels', [[4, 1, 4, 1, 4, 4], [4, 1, 4, 4, 1]])
+def test_halves_that_are_no_pairs(labels):
+    batch = dict(inputs=_images(len(labels)),
+                 data_samples=ClassificationSample(labels=torch.tensor(labels)))
+    with pytest.raises(UserError, match=r"batch_sampler=dict\(type='PairSampler'\)"):
+        BatchPreprocessor(MEAN, STD, pairs=True)(batch, training=True)
+
+
 def test_a_teacher_gets_its_own_normalisation():
     student, teacher = BatchPreprocessor(MEAN, STD), BatchPreprocessor([0, 0, 0], [255, 255, 255])
     images = _images()
@@ -193,7 +235,10 @@ def test_a_teacher_gets_its_own_normalisation():
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(mixup=0.2, cutmix=1.0), 'both mixup and cutmix'), (dict(crop_padding=-1), 'at least 0'),
     (dict(mixup=-1.0), 'at least 0'), (dict(std=[1, 1, 0]), 'those of std above 0'),
-    (dict(mean=[0.5]), 'three numbers')])
+    (dict(mean=[0.5]), 'three numbers'), (dict(views=0), 'at least 1'),
+    (dict(views=1.5), 'at least 1'), (dict(views=2, mixup=0.2), 'both mixup and views'),
+    (dict(pairs=True, views=2), 'both views and pairs'),
+    (dict(pairs=True, cutmix=1.0), 'both cutmix and pairs')])
 def test_bad_options(options, message):
     with pytest.raises(UserError, match=message):
         BatchPreprocessor(**{**dict(mean=MEAN, std=STD), **options})

@@ -50,11 +50,26 @@ def test_a_mixed_batch_has_two_labels():
     assert set(losses) == {'loss_ce'}, 'no accuracy where no image has one label'
 
 
+def test_views_are_more_images_with_the_same_labels():
+    model = _classifier().eval()
+    views, labels = torch.randn(2, 3, 3, 32, 32), torch.tensor([0, 4, 2])
+    losses = model(views, ClassificationSample(labels=labels), mode='loss')
+    each = [model(view) for view in views]
+    expected = np.mean([_cross_entropy(logits, labels) for logits in each])
+    assert losses['loss_ce'].item() == pytest.approx(expected, rel=1e-5)
+    right = np.mean([(logits.argmax(1) == labels).float().mean().item() for logits in each])
+    assert losses['top1'].item() == pytest.approx(100 * right)
+    torch.testing.assert_close(model(views), torch.cat(each))
+
+
 def test_prediction_is_a_distribution_per_image():
     model = _classifier().eval()
     sample = ClassificationSample(labels=torch.zeros(2, dtype=torch.int64))
     [predicted] = model(torch.randn(2, 3, 32, 32), sample, mode='predict')
     torch.testing.assert_close(predicted.scores.sum(1), torch.ones(2))
+    images = torch.randn(2, 3, 32, 32)
+    [unlabelled] = model(images, mode='predict')  # nothing is known of these images
+    torch.testing.assert_close(unlabelled.scores, model(images).softmax(1))
 
 
 @pytest.mark.parametrize('bad', [dict(ce_weight=-1.0), dict(label_smoothing=1.0)])

@@ -1,10 +1,13 @@
-# SPKD inside one network: every stage imitates the similarities of the next.
+# SPKD inside one network: every stage imitates the similarities of the next. The published weight,
+# 3000, is for a teacher that is trained already: at it stages that learn from each other do not get
+# off the ground (ResNet8 on 3000 images of CIFAR-10: cross-entropy 2.15 after six epochs; alone
+# 1.60, at 300 1.80, at 100 1.65).
 _base_ = '../../_base_/classification/{{$DATA:cifar100}}.py'
 
 custom_hooks = [
     dict(type='TeacherHook'),
     dict(type='BestAndLastHook'),
     dict(
-        type='SelfDistillHook', tap='backbone.stage?', weight=3000.0,
+        type='SelfDistillHook', tap='backbone.stage?', weight=100.0,
         loss=dict(type='SimilarityPreservingLoss')),
 ]

@@ -30,26 +30,38 @@ class BatchPreprocessor(ImgDataPreprocessor):
         flip: mirror training images with probability 1/2.
         mixup: ``alpha`` of :func:`mixup`; 0 for none.
         cutmix: ``alpha`` of :func:`cutmix`; 0 for none.
+        views: how many times a training image comes in a batch, each time augmented anew.
+        pairs: whether the second half of a training batch are partners of the first, as
+            :class:`~mmkd.classification.data.PairSampler` makes them.
 
     Raises:
-        UserError: an argument is out of its range, or both mixup and cutmix are asked for.
+        UserError: an argument is out of its range, or two of mixup, cutmix, views and pairs are
+            asked for.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], crop_padding: int = 4,
-                 flip: bool = True, mixup: float = 0.0, cutmix: float = 0.0) -> None:
+                 flip: bool = True, mixup: float = 0.0, cutmix: float = 0.0, views: int = 1,
+                 pairs: bool = False) -> None:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise UserError(f'BatchPreprocessor has mean {mean} and std {std}: give three numbers '
                             'each, in 0 .. 255, those of std above 0')
         if crop_padding < 0 or mixup < 0 or cutmix < 0:
             raise UserError(f'BatchPreprocessor has crop_padding {crop_padding}, mixup {mixup} and '
                             f'cutmix {cutmix}: give numbers of at least 0')
-        if mixup and cutmix:
-            raise UserError('BatchPreprocessor has both mixup and cutmix: give one of them')
+        if not isinstance(views, int) or views < 1:
+            raise UserError(f'BatchPreprocessor has views {views!r}: give a number of at least 1')
+        asked = [name for name, wanted in dict(mixup=mixup, cutmix=cutmix, views=views > 1,
+                                               pairs=pairs).items() if wanted]
+        if len(asked) > 1:
+            raise UserError(f'BatchPreprocessor has both {asked[0]} and {asked[1]}: give one of '
+                            'them')
         super().__init__([float(v) for v in mean], [float(v) for v in std], non_blocking=True)
         self.crop_padding = crop_padding
         self.flip = flip
         self.mixup = mixup
         self.cutmix = cutmix
+        self.views = views
+        self.pairs = pairs
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """Prepare a batch for the network.
@@ -61,16 +73,22 @@ class BatchPreprocessor(ImgDataPreprocessor):
 
         Returns:
             the same with float32 ``inputs``; mixed batches have ``labels_a``, ``labels_b`` and
-            ``lam`` in their sample in place of ``labels``.
+            ``lam`` in their sample in place of ``labels``. With several views the ``inputs`` are
+            ``(views, B, 3, H, W)``, with pairs they and their labels and indices are the first half
+            of the batch, and the sample has the other half as ``partners``.
 
         Raises:
-            UserError: ``inputs`` is no such tensor.
+            UserError: ``inputs`` is no such tensor, or there are no pairs in the batch.
         """
+        if training and self.pairs:
+            _check_pairs(data)
         data = self.cast_data(data)
         images, sample = data['inputs'], data.get('data_samples')
         if not isinstance(images, Tensor) or images.ndim != 4:
             raise UserError('BatchPreprocessor needs a batch as one tensor (B, 3, H, W): put '
                             "collate_fn=dict(type='whole_batch') into the data loader")
+        if training and self.views > 1:
+            images = images.repeat(self.views, 1, 1, 1)
         if training and (self.crop_padding or self.flip):
             images = crop_and_flip(images, self.crop_padding, self.flip)
         inputs = torch.sub(images, self.mean).div_(self.std)
@@ -78,6 +96,10 @@ class BatchPreprocessor(ImgDataPreprocessor):
             inputs = mixup(inputs, sample, self.mixup)
         elif training and self.cutmix:
             inputs = cutmix(inputs, sample, self.cutmix)
+        elif training and self.views > 1:
+            inputs = inputs.unflatten(0, (self.views, -1))
+        elif training and self.pairs:
+            inputs = _split_pairs(inputs, sample)
         return dict(data, inputs=inputs, data_samples=sample)
 
 
@@ -171,3 +193,20 @@ def _mix_labels(sample: ClassificationSample, partner: Tensor, share: float) -> 
     sample.labels_a, sample.labels_b = sample.labels, sample.labels[partner]
     del sample.labels
     sample.lam = torch.full((), share, device=partner.device)
+
+
+def _check_pairs(data: dict[str, Any]) -> None:
+    # Before the batch goes to the device, so that nothing has to wait for it.
+    labels = data['data_samples'].labels
+    if len(labels) % 2 or not torch.equal(*labels.chunk(2)):
+        raise UserError('BatchPreprocessor has pairs=True and got a batch whose halves are of '
+                        "different classes: put batch_sampler=dict(type='PairSampler') and "
+                        'drop_last=False into train_dataloader')
+
+
+def _split_pairs(inputs: Tensor, sample: ClassificationSample) -> Tensor:
+    first, sample.partners = inputs.chunk(2)
+    for name in ('labels', 'indices'):
+        if name in sample:
+            setattr(sample, name, getattr(sample, name).chunk(2)[0])
+    return first

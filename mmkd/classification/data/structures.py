@@ -18,6 +18,7 @@ class ClassificationSample(BaseDataElement):
         labels_a: ``(B,)``, int64, in place of ``labels`` in a mixed batch (mixup, cutmix).
         labels_b: ``(B,)``, int64, the classes mixed in.
         lam: a scalar, float32, share of ``labels_a`` in a mixed batch; ``labels_b`` has the rest.
+        partners: ``(B, 3, H, W)``, float32, another image of each one's class, if paired.
         scores: ``(B, C)``, float, after ``predict``.
     """
 
@@ -26,4 +27,5 @@ class ClassificationSample(BaseDataElement):
     labels_a: Tensor
     labels_b: Tensor
     lam: Tensor
+    partners: Tensor
     scores: Tensor

@@ -2,22 +2,36 @@
 
 from mmkd.distillation.losses.attention import AttentionLoss
 from mmkd.distillation.losses.attention_transfer import AttentionTransferLoss
+from mmkd.distillation.losses.byot import BYOTLoss
 from mmkd.distillation.losses.crd import CRDLoss
+from mmkd.distillation.losses.cskd import CSKDLoss
+from mmkd.distillation.losses.ddgsd import DDGSDLoss
 from mmkd.distillation.losses.dist import DISTLoss
 from mmkd.distillation.losses.dkd import DKDLoss
+from mmkd.distillation.losses.dml import DMLLoss
 from mmkd.distillation.losses.fitnet import FitNetLoss
 from mmkd.distillation.losses.fsecd import FSECDLoss
 from mmkd.distillation.losses.heatmap import HeatmapLoss
 from mmkd.distillation.losses.kd import KDLoss
+from mmkd.distillation.losses.kdcl import KDCLLoss
+from mmkd.distillation.losses.l_mcl import LMCLLoss
+from mmkd.distillation.losses.mcl import MCLLoss
 from mmkd.distillation.losses.nst import NSTLoss
 from mmkd.distillation.losses.ofd import OFDLoss
+from mmkd.distillation.losses.okddip import OKDDipLoss
+from mmkd.distillation.losses.one import ONELoss
+from mmkd.distillation.losses.pcl import PCLLoss
 from mmkd.distillation.losses.pkt import PKTLoss
 from mmkd.distillation.losses.review_kd import ReviewKDLoss
 from mmkd.distillation.losses.rkd import RKDLoss
+from mmkd.distillation.losses.sad import SADLoss
+from mmkd.distillation.losses.scd import SCDLoss
 from mmkd.distillation.losses.similarity_preserving import SimilarityPreservingLoss
 from mmkd.distillation.losses.vid import VIDLoss
 from mmkd.distillation.losses.weighted_l1 import OffsetLoss, WidthHeightLoss
 
-__all__ = ['AttentionLoss', 'AttentionTransferLoss', 'CRDLoss', 'DISTLoss', 'DKDLoss', 'FSECDLoss',
-           'FitNetLoss', 'HeatmapLoss', 'KDLoss', 'NSTLoss', 'OFDLoss', 'OffsetLoss', 'PKTLoss',
-           'RKDLoss', 'ReviewKDLoss', 'SimilarityPreservingLoss', 'VIDLoss', 'WidthHeightLoss']
+__all__ = ['AttentionLoss', 'AttentionTransferLoss', 'BYOTLoss', 'CRDLoss', 'CSKDLoss',
+           'DDGSDLoss', 'DISTLoss', 'DKDLoss', 'DMLLoss', 'FSECDLoss', 'FitNetLoss', 'HeatmapLoss',
+           'KDCLLoss', 'KDLoss', 'LMCLLoss', 'MCLLoss', 'NSTLoss', 'OFDLoss', 'OKDDipLoss',
+           'ONELoss', 'OffsetLoss', 'PCLLoss', 'PKTLoss', 'RKDLoss', 'ReviewKDLoss', 'SADLoss',
+           'SCDLoss', 'SimilarityPreservingLoss', 'VIDLoss', 'WidthHeightLoss']

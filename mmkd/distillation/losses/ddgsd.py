@@ -39,12 +39,13 @@ class DDGSDLoss(nn.Module):
         self.temperature = temperature
         self.mmd_weight = mmd_weight
 
-    def forward(self, student: Sequence[Tensor]) -> Tensor:
+    def forward(self, student: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
         """Compute the loss, in float32 at least.
 
         Args:
             student: features ``(2 B, D)`` and logits ``(2 B, C)``, in each all of view ``a`` before
                 all of view ``b``.
+            labels: ``(B,)``, if known: their number tells views from other images.
 
         Returns:
             a scalar.
@@ -54,7 +55,8 @@ class DDGSDLoss(nn.Module):
         """
         shapes = [tuple(value.shape) for value in student]
         rows = {shape[0] for shape in shapes}
-        if [len(shape) for shape in shapes] != [2, 2] or len(rows) > 1 or min(rows) % 2:
+        wanted = {2 * (max(rows) // 2 if labels is None else len(labels))}
+        if [len(shape) for shape in shapes] != [2, 2] or rows != wanted:
             raise ValueError('DDGSDLoss needs embeddings (2 batch, dimensions) and logits (2 '
                              f'batch, classes) of two views, not {shapes}: tap '
                              "['backbone.embedding', 'head.fc'] and set data_preprocessor.views=2")

@@ -20,9 +20,9 @@ class SADLoss(nn.Module):
     the next deeper one, which is a constant.
 
     Source: Y. Hou, Z. Ma, C. Liu, C. C. Loy, "Learning Lightweight Lane Detection CNNs by Self
-    Attention Distillation", ICCV 2019, arXiv 1908.00821. The mean over cells, as the common
+    Attention Distillation", ICCV 2019, arXiv 1908.00821. The mean over cells, as its common
     implementations have it, stands for the paper's squared norm. There the term has the weight
-    0.1 and begins when the network is partly trained; for CIFAR images a weight of 1000 is in use.
+    0.1 and begins when the network is partly trained.
     """
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -58,7 +58,8 @@ class SCDLoss(nn.Module):
     learn from deep ones. This project's choices where it leaves them open: the attention map is
     that of attention transfer (arXiv 1612.03928), the similarity its cosine, the rows are
     normalised as in SPKD (arXiv 1907.09682), whose distance is the default; the diagonal is kept;
-    each layer learns from the next one alone, at the end of every stage; the weight.
+    each layer learns from the next one alone; the layers are the ends of the stages, and the weight
+    is this project's.
 
     Args:
         p: power of the activations, above 0.

@@ -1,0 +1,4 @@
+# Cross-entropy alone: the baseline of every method.
+_base_ = '../../_base_/classification/{{$DATA:cifar100}}.py'
+
+custom_hooks = [dict(type='BestAndLastHook')]

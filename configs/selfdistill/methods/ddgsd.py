@@ -1,0 +1,13 @@
+# DDGSD: two distorted views of every image in the batch say the same. The paper adds up the
+# cross-entropies of the views, this classifier takes their mean: hence half the weight. On ImageNet
+# the views differ by the mirror alone, since the workers cut the images out.
+_base_ = '../../_base_/classification/{{$DATA:cifar100}}.py'
+
+data_preprocessor = dict(views=2)
+custom_hooks = [
+    dict(type='TeacherHook'),
+    dict(type='BestAndLastHook'),
+    dict(
+        type='SelfDistillHook', tap=['backbone.embedding', 'head.fc'], weight=0.5,
+        loss=dict(type='DDGSDLoss', temperature=4.0, mmd_weight=5e-4)),
+]

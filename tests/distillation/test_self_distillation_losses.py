@@ -1,0 +1,343 @@
+"""SCD, SAD, BYOT, DDGSD, CS-KD: their formulas in loops, gradients, precision, corners."""
+
+import math
+
+import pytest
+import torch
+
+import mmkd  # noqa: F401
+from mmkd.distillation.losses.byot import BYOTLoss
+from mmkd.distillation.losses.cskd import CSKDLoss
+from mmkd.distillation.losses.ddgsd import DDGSDLoss
+from mmkd.distillation.losses.sad import SADLoss
+from mmkd.distillation.losses.scd import SCDLoss
+
+LABELS = torch.tensor([2, 0, 2, 1])
+
+
+# The formulas in plain Python, on nested lists.
+
+def _mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def _dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def _unit(vector):
+    return [x / math.sqrt(_dot(vector, vector)) for x in vector]
+
+
+def _softmax(row, temperature=1.0):
+    top = max(row)
+    powers = [math.exp((z - top) / temperature) for z in row]
+    return [power / sum(powers) for power in powers]
+
+
+def _kl(p, q):
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+def _square(a, b):
+    return sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+
+
+def _pooled(image, height, width):
+    """Average windows of a list of rows that its sides are multiples of."""
+    tall, wide = len(image) // height, len(image[0]) // width
+    return [[_mean(image[y * tall + dy][x * wide + dx] for dy in range(tall) for dx in range(wide))
+             for x in range(width)] for y in range(height)]
+
+
+def _attention(sample, power, reduce):
+    return [[reduce([abs(channel[y][x]) ** power for channel in sample])
+             for x in range(len(sample[0][0]))] for y in range(len(sample[0]))]
+
+
+def _similarities(samples, p, pool):
+    maps = [_attention(sample, p, _mean) for sample in samples]
+    if pool is not None:
+        maps = [_pooled(m, min(pool, len(m)), min(pool, len(m[0]))) for m in maps]
+    flat = [_unit([x for row in m for x in row]) for m in maps]
+    return [[_dot(a, b) for b in flat] for a in flat]
+
+
+def scd_loop(student, teacher, p=2, pool=2, distance='l2'):
+    rows = list(zip(_similarities(student, p, pool), _similarities(teacher, p, pool), strict=True))
+    if distance == 'kl':
+        return _mean(_kl([x / sum(t) for x in t], [x / sum(s) for x in s]) for s, t in rows)
+    power = dict(l2=2, l1=1)[distance]
+    return _mean(abs(a - b) ** power for s, t in rows
+                 for a, b in zip(_unit(s), _unit(t), strict=True))
+
+
+def _upsampled(image, height, width):
+    """Bilinear, each pixel's centre where it lies in the picture, constant beyond the border."""
+    def places(large, small):
+        for i in range(large):
+            place = min(max((i + 0.5) * small / large - 0.5, 0), small - 1)
+            low = int(place)
+            yield low, min(low + 1, small - 1), place - low
+
+    return [[(1 - v) * ((1 - u) * image[y0][x0] + u * image[y0][x1])
+             + v * ((1 - u) * image[y1][x0] + u * image[y1][x1])
+             for x0, x1, u in places(width, len(image[0]))]
+            for y0, y1, v in places(height, len(image))]
+
+
+def sad_loop(student, teacher):
+    height, width = len(student[0][0]), len(student[0][0][0])
+    total = 0.0
+    for s, t in zip(student, teacher, strict=True):
+        s, t = (_upsampled(_attention(x, 2, sum), height, width) for x in (s, t))
+        s, t = (_softmax([x for row in image for x in row]) for image in (s, t))
+        total += _square(s, t) / (height * width)
+    return total / len(student)
+
+
+def cskd_loop(student, teacher):
+    return _mean(16 * _kl(_softmax(t, 4), _softmax(s, 4))
+                 for s, t in zip(student, teacher, strict=True))
+
+
+def byot_loop(heads, feature, logits):
+    total = 0.0
+    for own_feature, own_logits in heads:
+        for b, label in enumerate(LABELS.tolist()):
+            total += (0.7 * -math.log(_softmax(own_logits[b])[label])
+                      + 0.3 * 9 * _kl(_softmax(logits[b], 3), _softmax(own_logits[b], 3))
+                      + 0.03 * _square(own_feature[b], feature[b]) / len(feature[b]))
+    return total / len(LABELS)
+
+
+def ddgsd_loop(features, logits):
+    half = len(logits) // 2
+    total = 0.0
+    for a, b in zip(logits[:half], logits[half:], strict=True):
+        a, b = _softmax(a, 4), _softmax(b, 4)
+        total += 16 * (_kl(a, b) + _kl(b, a)) / half
+    means = [[_mean(column) for column in zip(*rows, strict=True)]
+             for rows in (features[:half], features[half:])]
+    return total + 5e-4 * _square(*means)
+
+
+PAIRWISE = {
+    'SCD': (SCDLoss(pool=2), scd_loop, (4, 3, 4, 6), (4, 5, 2, 2)),
+    'SAD': (SADLoss(), sad_loop, (4, 2, 4, 6), (4, 3, 2, 3)),
+    'CSKD': (CSKDLoss(), cskd_loop, (4, 5), (4, 5)),
+}
+pairwise = pytest.mark.parametrize('name', PAIRWISE)
+
+
+def _randn(*shape, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, dtype=torch.float64, generator=generator).to(dtype)
+
+
+def _pair(name, dtype=torch.float64):
+    loss, _, student, teacher = PAIRWISE[name]
+    return (loss, _randn(*student, dtype=dtype).requires_grad_(),
+            _randn(*teacher, seed=1, dtype=dtype))
+
+
+@pairwise
+def test_pairwise_losses_equal_their_formulas_in_loops(name):
+    loss, student, teacher = _pair(name)
+    value = loss(student, teacher)
+    assert value.shape == () and value.dtype == torch.float64
+    expected = PAIRWISE[name][1](student.tolist(), teacher.tolist())
+    assert value.item() == pytest.approx(expected, rel=1e-10)
+    assert loss(teacher.clone(), teacher).item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize('distance', ['l2', 'l1', 'kl'])
+@pytest.mark.parametrize(('p', 'pool'), [(1, 2), (4, 2), (2, None), (2, 8)])
+def test_options_of_scd(distance, p, pool):
+    student, teacher = _randn(4, 3, 4, 6).requires_grad_(), _randn(4, 5, 2, 2, seed=1)
+    loss = SCDLoss(p=p, pool=pool, distance=distance)
+    expected = scd_loop(student.tolist(), teacher.tolist(), p, pool, distance)
+    assert loss(student, teacher).item() == pytest.approx(expected, rel=1e-5)  # epsilon of 'kl'
+    assert torch.autograd.gradcheck(lambda s: loss(s, teacher), student)
+
+
+def test_scd_sees_who_is_alike_and_not_where_attention_lies():
+    """The matrices of mirrored images are those of the images."""
+    student, teacher = _randn(4, 3, 4, 4), _randn(4, 3, 4, 4, seed=1)
+    loss = SCDLoss(pool=None)
+    assert loss(student, student.flip(3)).item() == pytest.approx(0, abs=1e-15)
+    assert loss(student, 7 * student[:, :2].repeat(1, 3, 1, 1)).item() > 0
+    assert loss(7 * student, teacher).item() == pytest.approx(loss(student, teacher).item())
+
+
+def test_sad_takes_the_larger_of_two_sizes():
+    small, large = _randn(2, 3, 2, 2), _randn(2, 3, 4, 4, seed=1)
+    expected = sad_loop(large.tolist(), small.tolist())
+    assert SADLoss()(small, large).item() == pytest.approx(expected)
+
+
+@pairwise
+def test_gradients_reach_only_the_student(name):
+    loss, student, teacher = _pair(name)
+    assert torch.autograd.gradcheck(lambda s: loss(s, teacher), student)
+    teacher.requires_grad_()
+    loss(student, teacher).backward()
+    assert student.grad.abs().sum() > 0 and teacher.grad is None
+
+
+def _byot(dtype=torch.float64, heads=2):
+    heads = [(_randn(4, 6, seed=i, dtype=dtype).requires_grad_(),
+              _randn(4, 3, seed=i + 10, dtype=dtype).requires_grad_()) for i in range(heads)]
+    return heads, [_randn(4, 6, seed=20, dtype=dtype), 3 * _randn(4, 3, seed=21, dtype=dtype)]
+
+
+def test_byot_equals_its_formula_in_loops():
+    heads, deepest = _byot()
+    expected = byot_loop([[value.tolist() for value in head] for head in heads],
+                         *(value.tolist() for value in deepest))
+    value = BYOTLoss()(heads, deepest, LABELS)
+    assert value.shape == () and value.item() == pytest.approx(expected, rel=1e-10)
+    stages = [_randn(4, 2, 8, 8), _randn(4, 2, 4, 4)]
+    assert torch.equal(BYOTLoss()(heads, [*stages, *deepest], LABELS), value)
+
+
+def test_byot_leaves_the_deepest_classifier_alone():
+    heads, deepest = _byot()
+    flat = [value for head in heads for value in head]
+
+    def call(*values):
+        return BYOTLoss()(list(zip(values[::2], values[1::2], strict=True)), deepest, LABELS)
+
+    assert torch.autograd.gradcheck(call, flat)
+    for value in deepest:
+        value.requires_grad_()
+    call(*flat).backward()
+    assert all(value.grad.abs().sum() > 0 for value in flat)
+    assert all(value.grad is None for value in deepest)
+
+
+def test_byot_without_the_deepest_is_deep_supervision():
+    heads, deepest = _byot()
+    value = BYOTLoss(alpha=0.0, hint_weight=0.0)(heads, deepest, LABELS)
+    expected = sum(-math.log(_softmax(z)[y]) for _, logits in heads
+                   for z, y in zip(logits.tolist(), LABELS.tolist(), strict=True)) / len(LABELS)
+    assert value.item() == pytest.approx(expected)
+
+
+def test_ddgsd_equals_its_formula_in_loops():
+    features, logits = _randn(8, 6), _randn(8, 5, seed=1)
+    value = DDGSDLoss()([features, logits])
+    assert value.item() == pytest.approx(ddgsd_loop(features.tolist(), logits.tolist()), rel=1e-10)
+    assert torch.equal(DDGSDLoss()([features, logits], LABELS), value)
+    twice = [torch.cat([v[:4], v[:4]]) for v in (features, logits)]
+    assert DDGSDLoss()(twice).item() == pytest.approx(0, abs=1e-12)
+    moved = [features, torch.cat([logits[:4], logits[:4]])]  # MMD alone
+    means = features[:4].mean(0) - features[4:].mean(0)
+    assert DDGSDLoss(mmd_weight=2.0)(moved).item() == pytest.approx(2 * means.dot(means).item())
+
+
+def test_ddgsd_gradient():
+    """Each divergence moves the view behind, the MMD both."""
+    features, logits = _randn(8, 6).requires_grad_(), _randn(8, 5, seed=1).requires_grad_()
+    DDGSDLoss()([features, logits]).backward()
+    log_p = logits.detach().div(4).log_softmax(1)
+    difference = log_p.exp() - log_p.exp().roll(4, dims=0)
+    # d/dz of T^2 / B * KL(q || softmax(z / T)) is T / B * (softmax(z / T) - q).
+    torch.testing.assert_close(logits.grad, 4 / 4 * difference)
+    means = features.detach()[:4].mean(0) - features.detach()[4:].mean(0)
+    expected = 5e-4 * 2 / 4 * torch.cat([means.expand(4, -1), -means.expand(4, -1)])
+    torch.testing.assert_close(features.grad, expected)
+    fixed = logits.detach()
+    assert torch.autograd.gradcheck(lambda f: DDGSDLoss(mmd_weight=1.0)([f, fixed]), features)
+
+
+CALLS = {
+    **{name: lambda dtype, n=name: (_pair(n, dtype)[0], _pair(n, dtype)[1:]) for name in PAIRWISE},
+    'BYOT': lambda dtype: (BYOTLoss(), (*_byot(dtype), LABELS)),
+    'DDGSD': lambda dtype: (DDGSDLoss(), ([_randn(8, 6, dtype=dtype),
+                                           _randn(8, 5, seed=1, dtype=dtype)],)),
+}
+every_loss = pytest.mark.parametrize('name', CALLS)
+
+
+def _cast(value, dtype):
+    if isinstance(value, (list, tuple)):
+        return [_cast(item, dtype) for item in value]
+    return value.to(dtype) if value.is_floating_point() else value
+
+
+@every_loss
+def test_bfloat16_autocast(name):
+    loss, values = CALLS[name](torch.float32)
+    exact = loss(*values)
+    halves = _cast(values, torch.bfloat16)
+    with torch.autocast('cpu', torch.bfloat16):
+        same, half = loss(*values), loss(*halves)
+    assert exact.dtype == same.dtype == half.dtype == torch.float32
+    torch.testing.assert_close(same, exact, rtol=1e-6, atol=0)
+    torch.testing.assert_close(half, loss(*_cast(halves, torch.float32)), rtol=1e-6, atol=0)
+    torch.testing.assert_close(half, exact, rtol=0.03, atol=0)
+
+
+CORNERS = {
+    'one sample': lambda s, t: (s[:1], t[:1]),
+    'zero student': lambda s, t: (s * 0, t),
+    'zero teacher': lambda s, t: (s, t * 0),
+    'zero both': lambda s, t: (s * 0, t * 0),
+    'one zero sample': lambda s, t: (torch.cat([s[:1] * 0, s[1:]]), t),
+    'identical students': lambda s, t: (s[:1].expand_as(s), t),
+    'identical both': lambda s, t: (s[:1].expand_as(s), t[:1].expand_as(t)),
+    'large': lambda s, t: (s * 1e4, t * -1e4),
+    'small': lambda s, t: (s * 1e-15, t * 1e-15),
+}
+
+
+@pytest.mark.parametrize('corner', CORNERS)
+@pytest.mark.parametrize('loss', [SCDLoss(), SCDLoss(p=1, distance='l1'), SCDLoss(distance='kl'),
+                                  SADLoss(), CSKDLoss()], ids=['l2', 'l1', 'kl', 'SAD', 'CSKD'])
+def test_corners_are_finite(loss, corner):
+    name = type(loss).__name__.removesuffix('Loss')
+    _, leaf, teacher = _pair(name, torch.float32)
+    student, teacher = CORNERS[corner](leaf, teacher)
+    value = loss(student, teacher)
+    value.backward()
+    assert value.isfinite() and value >= -1e-6
+    assert leaf.grad.isfinite().all()
+    if name == 'SCD' and corner == 'one sample':
+        assert value.item() == 0 and leaf.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize('loss', [BYOTLoss(), DDGSDLoss()], ids=['BYOT', 'DDGSD'])
+@pytest.mark.parametrize('change', [lambda v: v * 0, lambda v: v * 1e4, lambda v: v * 1e-15,
+                                    lambda v: v[:1].expand_as(v)])
+def test_corners_of_lists_are_finite(loss, change):
+    leaves = [_randn(2, 6, dtype=torch.float32).requires_grad_(),
+              _randn(2, 5, seed=1, dtype=torch.float32).requires_grad_()]
+    values = [change(leaf) for leaf in leaves]
+    labels = torch.tensor([3, 3])
+    value = loss([values], values, labels) if isinstance(loss, BYOTLoss) else loss(values)
+    value.backward()
+    assert value.isfinite() and all(leaf.grad.isfinite().all() for leaf in leaves)
+    one = [value[:1].detach() for value in values]
+    assert not isinstance(loss, BYOTLoss) or loss([one], one, labels[:1]).isfinite()
+
+
+@pytest.mark.parametrize(('call', 'message'), [
+    (lambda: SCDLoss()(torch.zeros(4, 8), torch.zeros(4, 2, 3, 3)), r'\(4, 8\).*tap maps'),
+    (lambda: SCDLoss()(torch.zeros(4, 2, 3, 3), torch.zeros(1, 2, 3, 3)), 'of the same batch'),
+    (lambda: SADLoss()(torch.zeros(4, 2, 3, 3), torch.zeros(4, 8)), r'\(4, 8\).*tap maps'),
+    (lambda: SCDLoss(distance='l3'), "no distance 'l3': use"),
+    (lambda: SCDLoss(p=0), 'above 0'), (lambda: SCDLoss(pool=0), 'above 0'),
+    (lambda: CSKDLoss()(torch.zeros(4, 5), torch.zeros(4, 6)), r'\(4, 5\).*\(4, 6\)'),
+    (lambda: DDGSDLoss()([torch.zeros(3, 5), torch.zeros(3, 2)]), 'views=2'),
+    (lambda: DDGSDLoss()([torch.zeros(4, 5, 2, 2), torch.zeros(4, 2)]), r'backbone\.embedding'),
+    (lambda: DDGSDLoss()([torch.zeros(4, 5)]), 'two views'),
+    (lambda: DDGSDLoss()([torch.zeros(4, 5), torch.zeros(4, 2)], LABELS), 'views=2'),
+    (lambda: BYOTLoss(alpha=1.5), 'from 0 to 1'),
+    (lambda: BYOTLoss()([(torch.zeros(4, 5), torch.zeros(4, 3))],
+                        [torch.zeros(4, 6), torch.zeros(4, 3)], LABELS), 'AuxiliaryClassifiers')])
+def test_what_does_not_fit_is_one_line(call, message):
+    with pytest.raises(ValueError, match=message) as error:
+        call()
+    assert '\n' not in str(error.value)
