@@ -16,12 +16,13 @@ def _child(name: str, parent: Registry, *locations: str) -> Registry:
 
 
 MODELS = _child('model', mmdet.MODELS, 'mmkd.distillation', 'mmkd.detection',
-                'mmkd.classification')
+                'mmkd.classification', 'mmkd.selfdistill', 'mmkd.online')
 HOOKS = _child('hook', mmdet.HOOKS, 'mmkd.engine.hooks', 'mmkd.distillation', 'mmkd.detection',
-               'mmkd.classification')
+               'mmkd.classification', 'mmkd.online')
 DATASETS = _child('dataset', mmdet.DATASETS, 'mmkd.detection', 'mmkd.classification')
 TRANSFORMS = _child('transform', mmdet.TRANSFORMS, 'mmkd.detection')
-METRICS = _child('metric', mmdet.METRICS, 'mmkd.evaluation', 'mmkd.classification')
+METRICS = _child('metric', mmdet.METRICS, 'mmkd.evaluation', 'mmkd.classification',
+                 'mmkd.online')
 DATA_SAMPLERS = _child('data sampler', mmdet.DATA_SAMPLERS, 'mmkd.classification')
 OPTIM_WRAPPERS = _child('optim_wrapper', mmdet.OPTIM_WRAPPERS, 'mmkd.engine.amp')
 

@@ -12,7 +12,8 @@ import mmengine
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
-from torch import nn
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
 
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.errors import UserError, did_you_mean
@@ -31,6 +32,13 @@ ALIASES = {'torchvision://': 'torchvision_0.12.json', 'open-mmlab://': 'openmmla
 # A backbone that has a few layers of its own still starts from published weights.
 MIN_FITTING = 0.9
 
+# What mmengine is told to load where the file is a checkpoint of mmkd's classifier: the parts of
+# its ResNets for large images are those of torchvision and MMDetection under other names.
+CLASSIFIER = 'classifier://'
+TORCHVISION_NAMES = ((r'backbone\.stem\.0\.', 'conv1.'), (r'backbone\.stem\.1\.', 'bn1.'),
+                     (r'backbone\.stage(\d)\.blocks\.(\d+)\.shortcut\.', r'layer\1.\2.downsample.'),
+                     (r'backbone\.stage(\d)\.blocks\.(\d+)\.', r'layer\1.\2.'))
+
 
 def fetch_initial_weights(cfg: Config) -> None:
     """Download what ``init_cfg=dict(type='Pretrained', ...)`` names anywhere in ``cfg.model``.
@@ -40,6 +48,10 @@ def fetch_initial_weights(cfg: Config) -> None:
     ``checkpoint`` in ``cfg`` then is the path of the file. Processes that start together on a
     machine wait for the one that downloads, with or without a process group.
 
+    The file may also be a checkpoint of mmkd's classifier ``imagenet_resnet18``, ``34`` or ``50``,
+    or of such a member of a cohort, for MMDetection's ``ResNet``: its backbone is taken, under
+    MMDetection's names. The path then begins with ``classifier://``.
+
     Args:
         cfg: The run's config, which is changed.
 
@@ -48,13 +60,18 @@ def fetch_initial_weights(cfg: Config) -> None:
             to another architecture.
     """
     for option, module_cfg, init_cfg in _pretrained(cfg.model, 'model'):
-        source = str(init_cfg.checkpoint)
+        source = str(init_cfg.checkpoint).removeprefix(CLASSIFIER)
         address = _resolve_alias(source, option)
         # Before anything is downloaded: a misspelt module fails at once.
         module = _build(module_cfg)
         file = _download(address, option) if '://' in address else Path(address).expanduser()
-        _check_fit(file, init_cfg.get('prefix'), module, option)
-        init_cfg.checkpoint = str(file)
+        weights = _read(file, option)
+        if _is_classifier(weights):
+            _check_classifier(file, weights, module, option)
+            init_cfg.checkpoint = f'{CLASSIFIER}{file}'
+        else:
+            _check_fit(file, weights, init_cfg.get('prefix'), module, option)
+            init_cfg.checkpoint = str(file)
         print_log(f'initial weights of {_module_of(option)}: {source}', logger='current')
 
 
@@ -129,21 +146,72 @@ def _only_one_process(file: Path) -> Iterator[None]:
         yield
 
 
-def _check_fit(file: Path, prefix: str | None, module: nn.Module, option: str) -> None:
+def _read(file: Path, option: str) -> dict[str, Tensor]:
     try:
         checkpoint = load_checkpoint_safely(file)
     except UserError as error:
         raise UserError(f'The initial weights of {_module_of(option)} cannot be used ({error}): '
                         f'{_remedy(option)}.') from error
-    weights = checkpoint.get('state_dict', checkpoint)
+    return checkpoint.get('state_dict', checkpoint)
+
+
+def _is_classifier(weights: dict[str, Tensor]) -> bool:
+    return any(name.startswith('backbone.stem.') for name in weights)
+
+
+def _torchvision_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the backbone of a ResNet classifier, and leave the rest out."""
+    renamed = {}
+    for name, value in weights.items():
+        for ours, theirs in TORCHVISION_NAMES:
+            if re.match(ours, name):
+                renamed[re.sub(f'^{ours}', theirs, name)] = value
+                break
+    return renamed
+
+
+@CheckpointLoader.register_scheme(prefixes=CLASSIFIER, force=True)
+def load_from_classifier(filename: str, map_location: str | None = None) -> dict[str, Tensor]:
+    """Read the backbone of a ResNet classifier for MMDetection; mmengine calls this."""
+    checkpoint = load_checkpoint_safely(filename.removeprefix(CLASSIFIER))
+    return _torchvision_names(checkpoint.get('state_dict', checkpoint))
+
+
+def _expected(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in module.state_dict().items()
+            if not name.endswith('num_batches_tracked')}
+
+
+def _fitting(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> int:
+    return sum(name in weights and weights[name].shape == value.shape
+               for name, value in expected.items())
+
+
+def _check_classifier(file: Path, weights: dict[str, Tensor], module: nn.Module,
+                      option: str) -> None:
+    weights, expected = _torchvision_names(weights), _expected(module)
+    fitting = _fitting(weights, expected)
+    parts = {name.partition('.')[0] for name in expected}
+    # A deeper network has all that a shallower one asks for.
+    left = [name for name in weights if name not in module.state_dict()
+            and name.partition('.')[0] in parts]
+    if fitting < MIN_FITTING * len(expected) or left:
+        raise UserError(
+            f"The initial weights '{file}' are of a classifier that fits {fitting} of the "
+            f'{len(expected)} entries of {_module_of(option)} ({type(module).__name__})'
+            f"{f' and has {len(left)} more' if left else ''}: imagenet_resnet18, 34 and 50 fit a "
+            f"ResNet of their depth, and no other network of mmkd's classifiers has a counterpart; "
+            f'{_remedy(option)}.')
+
+
+def _check_fit(file: Path, weights: dict[str, Tensor], prefix: str | None, module: nn.Module,
+               option: str) -> None:
     # As mmengine loads them.
     start = 'module.' if prefix is None else prefix.rstrip('.') + '.'
     weights = {name.removeprefix(start): value for name, value in weights.items()
                if prefix is None or name.startswith(start)}
-    expected = {name: value for name, value in module.state_dict().items()
-                if not name.endswith('num_batches_tracked')}
-    fitting = sum(name in weights and weights[name].shape == value.shape
-                  for name, value in expected.items())
+    expected = _expected(module)
+    fitting = _fitting(weights, expected)
     if fitting < MIN_FITTING * len(expected):
         raise UserError(
             f"The initial weights '{file}' fit {fitting} of the {len(expected)} entries of "

@@ -1,0 +1,3 @@
+# Cross-entropy alone: members that never meet, the baseline of every method.
+_base_ = '../../_base_/classification/cifar_300e.py'
+custom_hooks = [dict(type='BestAndLastHook')]

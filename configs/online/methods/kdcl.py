@@ -1,0 +1,12 @@
+# KDCL: every member sees a distorted view of its own, and all imitate one ensemble ('minlogit';
+# also 'naive', 'linear', 'general'). Temperature and weight are this project's choice.
+_base_ = '../../_base_/classification/cifar_300e.py'
+
+data_preprocessor = dict(views='{{$MEMBERS:resnet32,resnet32}}'.count(',') + 1)
+custom_hooks = [
+    dict(type='TeacherHook'),
+    dict(type='BestAndLastHook'),
+    dict(
+        type='SelfDistillHook', tap='members.*.head.fc', weight=1.0,
+        loss=dict(type='KDCLLoss', ensemble='minlogit', temperature=2.0)),
+]

@@ -1,0 +1,227 @@
+"""Every method of configs/online/methods trains by the one config, on a tiny archive."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from archives import write_cifar10
+from mmengine.hooks import Hook
+
+import mmkd  # noqa: F401
+from mmkd.distillation import load_checkpoint_safely
+from mmkd.engine import launch
+from mmkd.engine.config import load_config, validate_config
+from mmkd.errors import UserError
+from mmkd.registry import HOOKS, MODELS
+
+ROOT = Path(__file__).parents[2]
+ONLINE, ALONE = 'configs/online/train.py', 'configs/classification/distill.py'
+METHODS = sorted(path.stem for path in (ROOT / 'configs/online/methods').glob('*.py'))
+MEMBERS = 'resnet8,wrn_16_1,resnet8'
+NAMES = ('resnet8_1', 'wrn_16_1_2', 'resnet8_3')
+
+
+@HOOKS.register_module()
+class StopInTheSecondEpoch(Hook):
+    """Ends a run that has one checkpoint."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.epoch == 1:
+            raise InterruptedError
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp('cifar')
+    write_cifar10(root, per_batch=4)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _from_the_root(monkeypatch, data):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv('DATA', 'cifar10')
+    monkeypatch.setenv('DATA_ROOT', str(data))
+    for name in ('METHOD', 'MEMBERS', 'STUDENT', 'TEACHER', 'TEACHER_CHECKPOINT'):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def config(monkeypatch, tmp_path):
+    """Read a config as the tools do: ``config(path, work_dir, options, METHOD=...)``."""
+    def read(path, folder='run', options=None, **choices):
+        for name, value in choices.items():
+            monkeypatch.setenv(name, value)
+        cfg = load_config(path, {
+            'train_dataloader.batch_size': 8, 'train_cfg.max_epochs': 1, 'log_level': 'WARNING',
+            'default_hooks.checkpoint.interval': 1} | (options or {}))
+        validate_config(cfg)
+        if choices.get('METHOD') == 'l_mcl':
+            cfg.custom_hooks[3].interval = 2  # and not 50: there are two steps in an epoch
+        cfg.work_dir, cfg.launcher = str(tmp_path / folder), 'none'
+        cfg.experiment_name = f'test_{os.path.basename(folder)}_{id(cfg)}'
+        return cfg
+    return read
+
+
+def _states(tmp_path, epoch, *folders):
+    return [load_checkpoint_safely(tmp_path / folder / f'epoch_{epoch}.pth') for folder in folders]
+
+
+def _assert_equal(one, other):
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        if isinstance(value, dict):
+            _assert_equal(value, other[key])
+        else:
+            assert torch.equal(value, other[key]), key
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_leaves_plain_members(method, config, tmp_path):
+    """Each member's file is what the cohort's says, and a classifier's config evaluates it."""
+    launch.train(config(ONLINE, METHOD=method, MEMBERS=MEMBERS))
+    [saved] = _states(tmp_path, 1, 'run')
+    assert all(value.isfinite().all() for value in saved['state_dict'].values())
+    reported = json.loads((tmp_path / 'run/accuracy.json').read_text())['1']
+    cohort = launch.test(config(ONLINE), tmp_path / 'run/epoch_1.pth')
+    tops = [reported[f'accuracy/{name}/top1'] for name in NAMES]
+    assert reported['accuracy/top1'] == pytest.approx(sum(tops) / 3)
+    assert reported == pytest.approx(cohort)
+    assert {key for key in reported if 'top1' in key} == {
+        'accuracy/top1', 'accuracy/ensemble/top1', *(f'accuracy/{name}/top1' for name in NAMES)}
+    for name in NAMES:
+        plain = MODELS.build(config(ALONE, METHOD='ce', STUDENT=name[:-2]).model)
+        member = load_checkpoint_safely(tmp_path / f'run/{name}.pth')
+        assert member['state_dict'].keys() == plain.state_dict().keys()
+        _assert_equal(member['state_dict'], {
+            key: saved['state_dict'][f'members.{name}.{key}'] for key in plain.state_dict()})
+    if method == 'dml':
+        for name in NAMES:
+            alone = launch.test(config(ALONE, 'alone', STUDENT=name[:-2]),
+                                tmp_path / f'run/{name}.pth')
+            for key, value in alone.items():
+                assert value == pytest.approx(reported[key.replace('/', f'/{name}/')])
+
+
+def test_without_a_method_members_train_as_classifiers_do(config, tmp_path):
+    """The same weights to begin with, batches and crops: each ends as it does by itself."""
+    recipe = config(ONLINE, METHOD='ce', MEMBERS='resnet8,wrn_16_1')
+    cohort = MODELS.build(recipe.model)
+    torch.save(cohort.state_dict(), tmp_path / 'cohort.pth')
+    recipe.load_from = str(tmp_path / 'cohort.pth')
+    launch.train(recipe)
+    for name, member in cohort.members.items():
+        torch.save(member.state_dict(), tmp_path / 'start.pth')
+        cfg = config(ALONE, name, STUDENT=name[:-2])
+        cfg.optim_wrapper, cfg.param_scheduler = recipe.optim_wrapper, recipe.param_scheduler
+        cfg.load_from = str(tmp_path / 'start.pth')
+        launch.train(cfg)
+        [alone] = _states(tmp_path, 1, name)
+        ours = load_checkpoint_safely(tmp_path / f'run/{name}.pth')['state_dict']
+        for key, value in alone['state_dict'].items():
+            torch.testing.assert_close(ours[key], value, msg=key)
+        assert not torch.equal(ours['head.fc.weight'], member.head.fc.weight)
+
+
+def test_mixed_precision(config, tmp_path):
+    launch.train(config(ONLINE, METHOD='dml', MEMBERS=MEMBERS), amp=True)
+    [saved] = _states(tmp_path, 1, 'run')
+    assert all(value.isfinite().all() for value in saved['state_dict'].values())
+    assert all(value.dtype in (torch.float32, torch.int64)
+               for value in saved['state_dict'].values())
+
+
+def test_gradient_accumulation_is_the_mean_of_two_batches(config, tmp_path):
+    """At rate 0 and momentum 1 the momentum is the sum of all gradients of the epoch."""
+    def momentum(folder, counts):
+        cfg = config(ONLINE, folder, METHOD='dml', MEMBERS='resnet8,resnet8',
+                     options={'optim_wrapper.accumulative_counts': counts})
+        cfg.optim_wrapper.optimizer.update(lr=0.0, momentum=1.0, weight_decay=0.0)
+        launch.train(cfg)
+        [saved] = _states(tmp_path, 1, folder)
+        return [state['momentum_buffer'] for state in saved['optimizer']['state'].values()]
+
+    two_updates, one_update = momentum('two', 1), momentum('one', 2)
+    assert len(two_updates) == len(one_update) > 0
+    for two, one in zip(two_updates, one_update, strict=True):
+        torch.testing.assert_close(one, two / 2, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('method', ['dml', 'mcl', 'l_mcl', 'pcl'])
+def test_a_stopped_run_ends_as_an_undisturbed_one(method, config, tmp_path):
+    """Members, auxiliary networks, mean teachers and the optimizer are all in the checkpoint."""
+    def run(folder, resume=None, stops=False):
+        cfg = config(ONLINE, folder, METHOD=method, MEMBERS='resnet8,resnet14',
+                     options={'train_cfg.max_epochs': 3})
+        if stops:
+            cfg.custom_hooks.append(dict(type='StopInTheSecondEpoch'))
+        launch.train(cfg, resume)
+
+    run('whole')
+    with pytest.raises(InterruptedError):
+        run('part', stops=True)
+    run('part', 'auto')
+    whole, part = _states(tmp_path, 3, 'whole', 'part')
+    for key in ('state_dict', 'distillation', 'mean_teachers'):
+        _assert_equal(whole.get(key, {}), part.get(key, {}))
+
+
+@pytest.mark.parametrize(('choices', 'message'), [
+    (dict(METHOD='dml', MEMBERS='resnet8'),
+     r'^a cohort has at least two members, and this one has resnet8_1: name another'),
+    (dict(METHOD='mcl', MEMBERS='resnet8,resnet9'),
+     r"^unknown type 'resnet9' at model.members.resnet9_2.backbone. Did you mean 'resnet8'\?$"),
+    (dict(METHOD='dmll', MEMBERS='resnet8,resnet8'), r'methods/dmll'),
+])
+def test_a_cohort_that_cannot_run(choices, message, config):
+    with pytest.raises(UserError, match=message) as caught:
+        launch.train(config(ONLINE, **choices))
+    assert '\n' not in str(caught.value)
+
+
+def test_a_layer_that_does_not_exist(config):
+    cfg = config(ONLINE, METHOD='dml', MEMBERS='resnet8,resnet8',
+                 options={'custom_hooks.2.tap': ['members.resnet8_1.head.fc',
+                                                 'members.resnet8_2.haed.fc']})
+    with pytest.raises(UserError, match=r"^tap 'members.resnet8_2.haed.fc' does not exist in "
+                                        r"Cohort. Did you mean 'members.resnet8_2.head.fc'\?"):
+        launch.train(cfg)
+
+
+def test_embeddings_of_two_sizes_cannot_be_compared(config):
+    cfg = config(ONLINE, METHOD='mcl', MEMBERS='resnet8,resnet8x4')
+    cfg.custom_hooks[2].connector = None
+    message = r"^term 'self_distill': embeddings of shape \(8, 64\) and \(8, 256\) cannot be "
+    with pytest.raises(UserError, match=message) as caught:
+        launch.train(cfg)
+    assert '\n' not in str(caught.value)
+
+
+def test_batches_without_a_positive_pair_train_on(config, tmp_path):
+    """Of ten batches of two images from three classes, most hold no two of one class."""
+    launch.train(config(ONLINE, METHOD='mcl', MEMBERS='resnet8,resnet8',
+                        options={'train_dataloader.batch_size': 2}))
+    [saved] = _states(tmp_path, 1, 'run')
+    assert saved['meta']['iter'] == 10
+    for states in (saved['state_dict'], saved['distillation']['self_distill']['student']):
+        assert all(value.isfinite().all() for value in states.values())
+
+
+@pytest.mark.parametrize('folder', ['selfdistill', 'online'])
+def test_the_tables_of_the_document_are_those_of_the_configs(folder):
+    """A row for every method, with the loss and the weight of its file."""
+    document = (ROOT / 'docs/self_and_online.md').read_text()
+    [table] = [part for part in document.split('\n## ') if f'`configs/{folder}`\n' in part]
+    rows = {row.split('`')[1]: row for row in table.splitlines() if row.startswith('| `')
+            and not row.startswith('| `METHOD`')}
+    files = {path.stem: path for path in (ROOT / f'configs/{folder}/methods').glob('*.py')}
+    assert rows.keys() == files.keys() - {'ce'}
+    for method, row in rows.items():
+        [term] = [hook for hook in load_config(files[method]).custom_hooks if 'loss' in hook]
+        loss, weight = row.split(' | ')[1], row.split(' | ')[3]
+        assert loss.startswith(f'`{term.loss.type}`')
+        assert weight.startswith('as `mcl`') or float(
+            weight.partition(';')[0]) == pytest.approx(term.weight)
