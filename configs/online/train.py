@@ -25,9 +25,6 @@ model = dict(
 
 val_evaluator = dict(type='CohortAccuracy')
 test_evaluator = dict(type='CohortAccuracy')
-default_hooks = dict(
-    member_checkpoints=dict(type='MemberCheckpointHook'),
-    # Of several processes each has batch statistics of its own: their mean is evaluated and saved.
-    sync_buffers=dict(type='SyncBuffersHook'))
+default_hooks = dict(member_checkpoints=dict(type='MemberCheckpointHook'))
 work_dir = '_'.join([
     'work_dirs/{{$DATA:cifar100}}/online', '{{$METHOD:ce}}', *networks.split(',')])

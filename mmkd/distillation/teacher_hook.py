@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_distributed
+from mmengine.dist import all_reduce_params, is_distributed
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -164,6 +164,11 @@ class TeacherHook(Hook):
         """Let mean teachers follow the student."""
         for teacher in self._mean_teachers():
             teacher.update(_bare(runner.model))
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Give all processes the same mean teachers: their batch statistics differ."""
+        for teacher in self._mean_teachers():
+            all_reduce_params(teacher.model.buffers(), op='mean')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Save what the terms trained beside the student, never inside its ``state_dict``."""
