@@ -1,4 +1,4 @@
-# The data set called DATA under the recipe of the MCL paper for CIFAR: 300 epochs, batch 128 in all,
+# The data set called DATA under the recipe of the MCL paper for CIFAR: 300 epochs, batch 128,
 # a rate of 0.1 that falls along a cosine to 0, for any network. ImageNet keeps its own recipe.
 _base_ = './{{$DATA:cifar100}}.py'
 
