@@ -23,12 +23,21 @@ def at_smaller_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: one is not four-dimensional or the batches differ.
     """
+    check_maps(student, teacher)
+    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
+    return _pooled(student, size), _pooled(teacher, size)
+
+
+def check_maps(student: Tensor, teacher: Tensor) -> None:
+    """Check that two features are maps ``(B, C, H, W)`` of the same batch.
+
+    Raises:
+        ValueError: they are not.
+    """
     if student.dim() != 4 or teacher.dim() != 4 or student.shape[0] != teacher.shape[0]:
         raise ValueError(f'a student feature of shape {tuple(student.shape)} cannot be compared '
                          f'with a teacher feature of shape {tuple(teacher.shape)}: tap maps of '
                          '(batch, channels, height, width) in both, of the same batch')
-    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
-    return _pooled(student, size), _pooled(teacher, size)
 
 
 def _pooled(feature: Tensor, size: tuple[int, int]) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._features import check_maps
 from mmkd.distillation.losses._precision import at_least_float32
 
 __all__ = ['SADLoss']
@@ -38,10 +39,7 @@ class SADLoss(nn.Module):
         Raises:
             ValueError: a feature is not four-dimensional or the batches differ.
         """
-        if student.dim() != 4 or teacher.dim() != 4 or len(student) != len(teacher):
-            raise ValueError(f'the attention of features of shapes {tuple(student.shape)} and '
-                             f'{tuple(teacher.shape)} cannot be compared: tap maps (batch, '
-                             'channels, height, width) of the same batch')
+        check_maps(student, teacher)
         size = [max(sides) for sides in zip(student.shape[2:], teacher.shape[2:], strict=True)]
         with torch.autocast(device_type=student.device.type, enabled=False):
             return F.mse_loss(_attention(student, size), _attention(teacher.detach(), size))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkd.distillation.losses._features import unit
+from mmkd.distillation.losses._features import check_maps, unit
 from mmkd.distillation.losses._precision import at_least_float32
 
 __all__ = ['SCDLoss']
@@ -95,10 +95,7 @@ class SCDLoss(nn.Module):
         Raises:
             ValueError: a feature is not four-dimensional or the batches differ.
         """
-        if student.dim() != 4 or teacher.dim() != 4 or len(student) != len(teacher):
-            raise ValueError(f'the attention of features of shapes {tuple(student.shape)} and '
-                             f'{tuple(teacher.shape)} cannot be compared: tap maps (batch, '
-                             'channels, height, width) of the same batch')
+        check_maps(student, teacher)
         with torch.autocast(device_type=student.device.type, enabled=False):
             return DISTANCES[self.distance](self._similarity(student),
                                             self._similarity(teacher.detach()))
