@@ -146,18 +146,26 @@ def validation_map(folder: Path, stage: Stage) -> float:
 
 def print_table(folder: Path, best: Stage, exported: Path) -> None:
     """Print and keep one line per model: parameters, mAP, latency and gain over 'alone'."""
-    from mmkd.deploy.latency import onnx_latency, torch_latency
+    import torch
+
+    from mmkd.deploy.detector_graph import ExportableCenterNet
+    from mmkd.deploy.latency import measure, onnx_call, torch_call
     from mmkd.distillation import build_model, load_weights
 
+    models = {stage: build_model(stage.config).eval() for stage in STAGES}
+    for stage, model in models.items():
+        load_weights(model, checkpoint(folder, stage))
+    image = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    calls = {stage.name: torch_call(ExportableCenterNet(model), image)
+             for stage, model in models.items()}
+    times = measure(calls | dict(onnx=onnx_call(exported)))
     alone = read_map(folder, STUDENTS[0])
     rows = [('model', 'parameters', 'mAP', 'latency', 'gain')]
-    for stage in STAGES:
-        model = build_model(stage.config).eval()
-        load_weights(model, checkpoint(folder, stage))
+    for stage, model in models.items():
         gain = f'{read_map(folder, stage) - alone:+.3f}' if stage in STUDENTS[1:] else ''
         rows.append((stage.title, f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M',
-                     f'{read_map(folder, stage):.3f}', f'{torch_latency(model, 128):.1f} ms', gain))
-    rows.append((f'{best.title}, ONNX', '', '', f'{onnx_latency(exported):.1f} ms', ''))
+                     f'{read_map(folder, stage):.3f}', f'{times[stage.name].median:.1f} ms', gain))
+    rows.append((f'{best.title}, ONNX', '', '', f"{times['onnx'].median:.1f} ms", ''))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
              for row in rows]

@@ -1,8 +1,12 @@
-"""Export a trained detector to ONNX, and check the file against PyTorch.
+"""Export a trained detector or classifier, and check the file against PyTorch.
 
     python tools/export.py configs/centernet/centernet_r18_voc.py \\
         work_dirs/centernet_r18_voc/epoch_100.pth --out student.onnx
     python tools/export.py CONFIG CHECKPOINT --out student.onnx --images data/photos one.jpg
+    python tools/export.py CONFIG CHECKPOINT --out student.onnx --image-input --half --data 20
+    python tools/export.py CONFIG CHECKPOINT --out student.pt2 --format pt2
+    DATA=cifar100 STUDENT=resnet8x4 python tools/export.py \\
+        configs/classification/distill.py epoch_240.pth --out student.onnx
 """
 
 import argparse
@@ -21,12 +25,24 @@ def parse_args() -> argparse.Namespace:
     from mmengine.config import DictAction
     parser.add_argument('config', help='the config that the checkpoint was trained with')
     parser.add_argument('checkpoint')
-    parser.add_argument('--out', default='student.onnx', help='the file to write: %(default)s')
-    parser.add_argument('--images', nargs='+', default=(), metavar='FILE_OR_FOLDER',
-                        help='images on which the file is checked, beside random inputs; of a '
-                             'folder the first 20')
-    parser.add_argument('--opset', type=int, default=18, choices=range(17, 21),
-                        help='version of the ONNX operators: %(default)s')
+    parser.add_argument('--out', help='the file to write: student.onnx or student.pt2')
+    parser.add_argument('--format', choices=['onnx', 'pt2'], default='onnx',
+                        help="pt2: torch.export's, run by PyTorch alone; default %(default)s")
+    parser.add_argument('--batch', type=int, default=0, metavar='N',
+                        help='fix the number of images that the input holds; any by default')
+    parser.add_argument('--dynamic-size', action='store_true',
+                        help='let height and width of the input vary')
+    parser.add_argument('--image-input', action='store_true',
+                        help='take one uint8 image of any size: scaling, normalisation and padding '
+                             'are then inside the model')
+    parser.add_argument('--half', action='store_true', help='compute in float16')
+    parser.add_argument('--opset', type=int, choices=range(17, 21),
+                        help='version of the ONNX operators: 18 by default')
+    checks = parser.add_argument_group('checked on, beside random inputs')
+    checks.add_argument('--images', nargs='+', default=(), metavar='FILE_OR_FOLDER',
+                        help='these images; of a folder the first 20')
+    checks.add_argument('--data', type=int, default=0, metavar='N',
+                        help="the first N images of the config's test data set")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='entries of the config to override, as in training: key=value')
     return parser.parse_args()
@@ -40,24 +56,44 @@ def require_packages() -> None:
         raise UserError(f"export needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
+def check_args(args: argparse.Namespace) -> None:
+    """Raise a UserError for options that belong to ONNX alone."""
+    for option, given in {'--image-input': args.image_input, '--opset': args.opset}.items():
+        if given and args.format == 'pt2':
+            raise UserError(f'{option} is for ONNX and not for --format pt2: leave one of them out')
+    if args.data < 0:
+        raise UserError(f'--data is {args.data}: give a number of images above 0')
+
+
 @user_errors()
 def main() -> None:
     """Load, export, check, report."""
     args = parse_args()
     require_packages()
-    from mmkd.deploy.export import export_onnx, load_detector
-    from mmkd.deploy.verify import find_images
+    check_args(args)
+    from mmkd.deploy.export import export_onnx, export_pt2, load_model
+    from mmkd.deploy.files import require_writable
+    from mmkd.deploy.verify import dataset_images, find_images
     from mmkd.engine.config import load_config
 
+    out = args.out or f'student.{args.format}'
+    require_writable(Path(out))
     images = find_images(args.images)
-    model = load_detector(load_config(args.config, args.cfg_options), args.checkpoint)
-    print(f'exporting {args.checkpoint} to ONNX opset {args.opset}', flush=True)
-    on_random, on_images = export_onnx(model, args.out, images, args.opset)
+    cfg = load_config(args.config, args.cfg_options)
+    model = load_model(cfg, args.checkpoint)
+    if args.data:
+        images = [*images, *dataset_images(cfg, args.data)]
+    options = dict(batch=args.batch, dynamic_size=args.dynamic_size, half=args.half)
+    print(f'exporting {args.checkpoint} to {args.format}', flush=True)
+    if args.format == 'pt2':
+        on_random, on_images = export_pt2(model, out, images, **options)
+    else:
+        on_random, on_images = export_onnx(model, out, images, args.opset or 18,
+                                           image_input=args.image_input, **options)
     print(f'same as PyTorch on random inputs: {on_random}')
     print(f'same as PyTorch on images: {on_images}' if images else
-          'not checked on images: give some with --images')
-    print(f'wrote {args.out} ({Path(args.out).stat().st_size / 1e6:.1f} MB), '
-          f"{len(model.dataset_meta['classes'])} classes")
+          'not checked on images: give some with --images or --data')
+    print(f'wrote {out} ({Path(out).stat().st_size / 1e6:.1f} MB)')
 
 
 if __name__ == '__main__':

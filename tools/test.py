@@ -1,6 +1,7 @@
-"""Evaluate a checkpoint.
+"""Evaluate a checkpoint, or the .onnx file that tools/export.py or tools/quantize.py made of it.
 
     python tools/test.py configs/centernet_mt_r18.py work_dirs/student/epoch_100.pth
+    python tools/test.py configs/centernet_mt_r18.py student.onnx
 
 Several processes: tools/dist_test.sh.
 """
@@ -18,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     launch.add_common_arguments(parser)
-    parser.add_argument('checkpoint', help='weights of the model in the config')
+    parser.add_argument('checkpoint', help='weights of the model in the config, or its .onnx file')
     parser.add_argument('--show-dir', help='draw the detections into the images of this folder')
     parser.add_argument('--out', metavar='JSON', help='write the metrics to this file')
     args = parser.parse_args()

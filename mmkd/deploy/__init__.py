@@ -4,6 +4,6 @@ Importing this package pulls in onnxruntime, NumPy and OpenCV, but neither torch
 a device needs no more. ``mmkd.deploy.export`` needs torch.
 """
 
-from mmkd.deploy.runtime import Detections, Detector
+from mmkd.deploy.runtime import Classification, Classifier, Detections, Detector, open_model
 
-__all__ = ['Detections', 'Detector']
+__all__ = ['Classification', 'Classifier', 'Detections', 'Detector', 'open_model']

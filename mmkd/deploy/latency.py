@@ -1,84 +1,130 @@
-"""Median time of one image, in onnxruntime and in PyTorch."""
+"""Median and 95th percentile of the time of one image, in onnxruntime and in PyTorch."""
 
 import os
 import statistics
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmkd.deploy.metadata import ModelMetadata
-from mmkd.deploy.runtime import open_session
+from mmkd.deploy.runtime import open_model
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor
 
-__all__ = ['onnx_latency', 'torch_latency']
+__all__ = ['Latency', 'measure', 'onnx_call', 'torch_call']
 
-WARM_UP_RUNS = 30
-
-
-def _median_ms(run: Callable[[], object], runs: int) -> float:
-    for _ in range(WARM_UP_RUNS):
-        run()
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1000
+WARM_UP_RUNS = 10
+Call = Callable[[], object]
 
 
-def onnx_latency(path: str | os.PathLike, runs: int = 30, threads: int | None = None) -> float:
-    """Median milliseconds from a prepared image to decoded boxes in onnxruntime, batch 1, CPU.
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of single runs, in the order in which they were taken."""
+
+    times: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The median."""
+        return statistics.median(self.times)
+
+    @property
+    def p95(self) -> float:
+        """The 95th percentile, between the two runs next to it by linear interpolation."""
+        return float(np.percentile(self.times, 95))
+
+    def __str__(self) -> str:
+        return f'{self.median:.1f} / {self.p95:.1f}'
+
+
+def measure(calls: Mapping[str, Call], rounds: int = 30,
+            progress: Callable[[int], None] = lambda done: None) -> dict[str, Latency]:
+    """Time several models in turn, so that what else the machine does touches all alike.
+
+    In every round each has a turn of two runs. The first is not timed: it fills the caches
+    again, and the threads of the one before it may still wait actively for work, which both of
+    onnxruntime and OpenMP do for a while.
+
+    Args:
+        calls: What to call, by name.
+        rounds: Timed runs of each.
+        progress: Called after each round with their number so far.
+
+    Returns:
+        the latency of each, by name; the n-th times of all are from the same round.
+    """
+    for run in calls.values():
+        for _ in range(WARM_UP_RUNS):
+            run()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for done in range(1, rounds + 1):
+        for name, run in calls.items():
+            run()
+            start = time.perf_counter()
+            run()
+            times[name].append((time.perf_counter() - start) * 1000)
+        progress(done)
+    return {name: Latency(tuple(values)) for name, values in times.items()}
+
+
+def onnx_call(path: str | os.PathLike, threads: int | None = None) -> Call:
+    """Return a function that runs an exported model on one image in onnxruntime, on the CPU.
+
+    It goes from the model's input (a prepared image, or the image itself if the model prepares it)
+    to what the model returns: decoded boxes, or the scores of the classes. The input is noise of
+    the model's own size.
 
     Args:
         path: A model exported by mmkd.
-        runs: Timed runs, after thirty that are not.
         threads: CPU threads; onnxruntime's own choice by default.
 
     Raises:
         UserError: If the file is not such a model.
     """
-    session = open_session(path, threads)
-    metadata = ModelMetadata.from_props(session.get_modelmeta().custom_metadata_map,
-                                        os.fspath(path))
-    image = np.random.default_rng(0).standard_normal((1, 3, *metadata.input_size), np.float32)
-    return _median_ms(lambda: session.run(None, {'image': image}), runs)
+    model = open_model(path, threads)
+    metadata = model.metadata
+    generator = np.random.default_rng(0)
+    if metadata.input_kind == 'image':
+        image = generator.integers(0, 256, (*metadata.input_size, 3), dtype=np.uint8)
+    else:
+        shape = (metadata.batch or 1, 3, *metadata.input_size)
+        image = generator.standard_normal(shape, np.float32).astype(
+            np.float16 if metadata.precision == 'float16' else np.float32)
+    return lambda: model.session.run(None, {'image': image})
 
 
-def torch_latency(model: 'nn.Module', image_size: int, runs: int = 30,
-                  threads: int | None = None) -> float:
-    """Median milliseconds from a prepared image to decoded boxes in eager PyTorch, batch 1.
-
-    The same work as :func:`onnx_latency` times, on the model's device.
+def torch_call(module: 'Callable[[Tensor], Any]', image: 'Tensor',
+               threads: int | None = None) -> Call:
+    """Return a function that runs a PyTorch module on an input, without gradients.
 
     Args:
-        model: A CenterNet detector in evaluation mode.
-        image_size: Height and width of the input in pixels.
-        runs: Timed runs, after thirty that are not.
-        threads: CPU threads; PyTorch's present setting by default.
-
-    Raises:
-        UserError: If the model is no CenterNet.
+        module: A module in evaluation mode on the device of ``image``, such as
+            :func:`mmkd.deploy.export.exportable` returns, or what ``torch.compile`` made of it.
+        image: Its only argument.
+        threads: CPU threads; PyTorch's setting when it is called by default.
     """
     import torch
 
-    from mmkd.deploy.export import ExportableCenterNet
-    detector = ExportableCenterNet(model)
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, 3, image_size, image_size, generator=generator).to(
-        next(model.parameters()).device)
-
     def run() -> None:
-        with torch.inference_mode():
+        with torch_threads(threads), torch.inference_mode():
+            outputs = module(image)
             # Fetching a result waits for a GPU to finish.
-            detector(image)[1].cpu()
+            (outputs if isinstance(outputs, torch.Tensor) else outputs[-1]).cpu()
 
+    return run
+
+
+@contextmanager
+def torch_threads(threads: int | None) -> Iterator[None]:
+    """Let PyTorch use ``threads`` CPU threads, or leave its setting alone if None."""
+    import torch
     previous = torch.get_num_threads()
     torch.set_num_threads(threads or previous)
     try:
-        return _median_ms(run, runs)
+        yield
     finally:
         torch.set_num_threads(previous)

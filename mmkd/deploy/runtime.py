@@ -1,17 +1,21 @@
-"""Run an exported detector on onnxruntime, NumPy and OpenCV: no torch, no mmengine."""
+"""Run an exported model on onnxruntime, NumPy and OpenCV: no torch, no mmengine."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import Any, ClassVar, NamedTuple, overload
 
 import numpy as np
 import onnxruntime
 
-from mmkd.deploy.metadata import ModelMetadata
+from mmkd.deploy.metadata import ModelMetadata, check_image
 from mmkd.errors import UserError
 
-__all__ = ['Detections', 'Detector', 'open_session']
+__all__ = ['Classification', 'Classifier', 'Detections', 'Detector', 'open_model', 'open_session']
+
+# Enough of them to occupy a CPU; more would only fill the memory.
+PIXELS_PER_BATCH, IMAGES_PER_BATCH = 2**20, 64
 
 
 def open_session(path: str | os.PathLike, threads: int | None = None
@@ -28,6 +32,8 @@ def open_session(path: str | os.PathLike, threads: int | None = None
     # Reported through the exception alone.
     options.log_severity_level = 4
     if threads is not None:
+        if threads < 1:
+            raise UserError(f'{threads} threads cannot run a model: give 1 or more')
         options.intra_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(os.fspath(path), options,
@@ -50,7 +56,86 @@ class Detections(NamedTuple):
     labels: np.ndarray
 
 
-class Detector:
+class Classification(NamedTuple):
+    """The most probable classes of one image, the most probable first.
+
+    ``scores`` is ``(k,)`` float32, probabilities; ``labels`` is ``(k,)`` int64, an index into the
+    class names.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+class _Model:
+    """What detectors and classifiers share: the file, its metadata, batches."""
+
+    task: ClassVar[str]
+    outputs: ClassVar[tuple[str, ...]]
+
+    def __init__(self, path: str | os.PathLike, threads: int | None = None,
+                 input_size: tuple[int, int] | None = None) -> None:
+        session = open_session(path, threads)
+        self._set_up(path, session, _read_metadata(path, session), input_size)
+
+    def _set_up(self, path: str | os.PathLike, session: onnxruntime.InferenceSession,
+                metadata: ModelMetadata, input_size: tuple[int, int] | None) -> None:
+        if metadata.task != self.task:
+            other = _CLASSES[metadata.task]
+            raise UserError(f"model '{path}' is for {metadata.task} and not for {self.task}: use "
+                            f'mmkd.deploy.{other.__name__}')
+        inputs = session.get_inputs()
+        if ([value.name for value in inputs] != ['image']
+                or tuple(value.name for value in session.get_outputs()) != self.outputs):
+            raise UserError(f"model '{path}' does not have the input image and the outputs "
+                            f"{', '.join(self.outputs)} that its metadata promises: export it "
+                            'again')
+        self.session = session
+        self.metadata = (metadata if input_size is None
+                         else metadata.with_input_size(tuple(input_size)))
+        self._dtype = np.float16 if inputs[0].type == 'tensor(float16)' else np.float32
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the categories, in the order of the labels."""
+        return self.metadata.classes
+
+    @property
+    def batch_size(self) -> int:
+        """How many images of a list are run at once."""
+        if self.metadata.input_kind == 'image':
+            return 1
+        height, width = self.metadata.input_size
+        return self.metadata.batch or min(max(PIXELS_PER_BATCH // (height * width), 1),
+                                          IMAGES_PER_BATCH)
+
+    def _outputs(self, images: Any) -> Iterator[tuple[np.ndarray, ...]]:
+        """For each image the scaling factors and the outputs, batch by batch."""
+        size = self.batch_size
+        return chain.from_iterable(self._run(images[i:i + size])
+                                   for i in range(0, len(images), size))
+
+    def _run(self, images: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, ...]]:
+        if self.metadata.input_kind == 'image':
+            image, = images
+            check_image(image)
+            self.metadata.scaled_size(*image.shape[:2])
+            inputs, factors = image, [np.ones(2, np.float32)]
+        else:
+            prepared, factors = zip(*map(self.metadata.prepare, images), strict=True)
+            # A model for a fixed number of images gets empty ones besides.
+            inputs = np.zeros((self.metadata.batch or len(images), *prepared[0].shape),
+                              self._dtype)
+            inputs[:len(images)] = prepared
+        outputs = [output[:len(images)] for output in self.session.run(None, {'image': inputs})]
+        for output in outputs:
+            if not np.isfinite(output).all():
+                raise UserError('the model gives results that are not finite numbers: export it '
+                                'anew, and if it was with --half, without')
+        return zip(factors, *outputs, strict=True)
+
+
+class Detector(_Model):
     """A detector exported by ``tools/export.py``.
 
     Its boxes are those of the PyTorch model under MMDetection's test pipeline: not clipped to
@@ -59,20 +144,16 @@ class Detector:
     Args:
         path: The ``.onnx`` file.
         threads: CPU threads of one run; onnxruntime's own choice by default.
+        input_size: Height and width that images are brought to, for a model of dynamic size; that
+            of the test pipeline by default.
 
     Raises:
-        UserError: If the file is missing, truncated, no ONNX model or not exported by mmkd.
+        UserError: If the file is missing, truncated, no ONNX model, not exported by mmkd or no
+            detector, or does not take ``input_size``.
     """
 
-    def __init__(self, path: str | os.PathLike, threads: int | None = None) -> None:
-        self.session = open_session(path, threads)
-        self.metadata = ModelMetadata.from_props(
-            self.session.get_modelmeta().custom_metadata_map, os.fspath(path))
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the categories, in the order of the labels."""
-        return self.metadata.classes
+    task = 'detection'
+    outputs = ('boxes', 'scores', 'labels')
 
     @overload
     def __call__(self, images: np.ndarray, score_thr: float = 0.0) -> Detections: ...
@@ -87,7 +168,7 @@ class Detector:
 
         Args:
             images: ``(h, w, 3)`` uint8 in BGR order, as ``cv2.imread`` returns it, or a list of
-                such images of any sizes. They are run one after the other.
+                such images of any sizes. They are run :attr:`batch_size` at a time.
             score_thr: Objects with a lower score are left out.
 
         Returns:
@@ -96,10 +177,79 @@ class Detector:
         Raises:
             UserError: If an image is not such an array.
         """
-        if isinstance(images, (list, tuple)):
-            return [self(image, score_thr) for image in images]
-        prepared, factors = self.metadata.prepare(images)
-        boxes, scores, labels = (output[0] for output in
-                                 self.session.run(None, {'image': prepared[None]}))
-        kept = scores >= score_thr
-        return Detections(boxes[kept] / np.tile(factors, 2), scores[kept], labels[kept])
+        if not isinstance(images, list | tuple):
+            return self([images], score_thr)[0]
+        found = []
+        for factors, boxes, scores, labels in self._outputs(images):
+            kept = scores >= score_thr
+            found.append(Detections(boxes[kept].astype(np.float32) / np.tile(factors, 2),
+                                    scores[kept].astype(np.float32), labels[kept]))
+        return found
+
+
+class Classifier(_Model):
+    """A classifier exported by ``tools/export.py``.
+
+    Its probabilities are those of the PyTorch model on the test data of its config.
+
+    Args:
+        path: The ``.onnx`` file.
+        threads: CPU threads of one run; onnxruntime's own choice by default.
+        input_size: Height and width that images are brought to, for a model of dynamic size; that
+            of the test data by default.
+
+    Raises:
+        UserError: If the file is missing, truncated, no ONNX model, not exported by mmkd or no
+            classifier, or does not take ``input_size``.
+    """
+
+    task = 'classification'
+    outputs = ('scores',)
+
+    @overload
+    def __call__(self, images: np.ndarray, topk: int = 5) -> Classification: ...
+
+    @overload
+    def __call__(self, images: Sequence[np.ndarray], topk: int = 5) -> list[Classification]: ...
+
+    def __call__(self, images: np.ndarray | Sequence[np.ndarray],
+                 topk: int = 5) -> Classification | list[Classification]:
+        """Classify one image or several.
+
+        Args:
+            images: ``(h, w, 3)`` uint8 in BGR order, as ``cv2.imread`` returns it, or a list of
+                such images of any sizes. They are run :attr:`batch_size` at a time.
+            topk: How many classes to return; all where there are fewer.
+
+        Returns:
+            the classes of the image, or a list of them.
+
+        Raises:
+            UserError: If an image is not such an array.
+        """
+        if not isinstance(images, list | tuple):
+            return self([images], topk)[0]
+        found = []
+        for _, scores in self._outputs(images):
+            labels = np.argsort(-scores, kind='stable')[:topk]
+            found.append(Classification(scores[labels].astype(np.float32), labels))
+        return found
+
+
+_CLASSES: dict[str, type[_Model]] = {cls.task: cls for cls in (Detector, Classifier)}
+
+
+def open_model(path: str | os.PathLike, threads: int | None = None,
+               input_size: tuple[int, int] | None = None) -> Detector | Classifier:
+    """Open an exported model as what it is; arguments and errors as for :class:`Detector`."""
+    session = open_session(path, threads)
+    metadata = _read_metadata(path, session)
+    cls = _CLASSES[metadata.task]
+    model = cls.__new__(cls)  # The file need not be read a second time.
+    model._set_up(path, session, metadata, input_size)
+    return model
+
+
+def _read_metadata(path: str | os.PathLike,
+                   session: onnxruntime.InferenceSession) -> ModelMetadata:
+    return ModelMetadata.from_props(session.get_modelmeta().custom_metadata_map, os.fspath(path))

@@ -1,54 +1,51 @@
-"""Check an exported detector against the PyTorch model that it came from."""
+"""Check an exported model against the PyTorch model that it came from."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
+import onnxruntime
 import torch
 from mmcv.transforms import Compose
 from mmdet.utils import get_test_pipeline_cfg
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmkd.deploy.runtime import Detections, Detector
+from mmkd.classification import Classifier
+from mmkd.classification.data.images import center_crop, to_tensor
+from mmkd.deploy.agreement import (
+    FLOAT16,
+    FLOAT32,
+    Agreement,
+    MismatchError,
+    Tolerance,
+    check_detections,
+    check_scores,
+    predict_maps,
+)
+from mmkd.deploy.image_graph import preprocessing_model
+from mmkd.deploy.metadata import ModelMetadata
+from mmkd.deploy.runtime import Detections
 from mmkd.errors import UserError
+from mmkd.images import load_image
+from mmkd.registry import DATASETS
 
-__all__ = ['Agreement', 'MismatchError', 'check_detections', 'check_images', 'check_random',
-           'find_images', 'predict_maps']
+__all__ = ['Image', 'Run', 'check_images', 'check_random', 'dataset_images', 'find_images']
 
-SCORE_TOLERANCE = 1e-4
-# In pixels: a hundred times what float32 leaves at 512 px, far less than anything that matters;
-# and the share of the largest coordinate that is allowed besides.
-BOX_TOLERANCE, RELATIVE_BOX_TOLERANCE = 0.01, 1e-5
 IMAGES_PER_FOLDER = 20
+# Of a prepared image: what interpolating in another order or arithmetic may change, and what
+# float32 leaves.
+GREY_LEVELS, ROUNDING = 1, 0.05
 
-
-class MismatchError(UserError):
-    """The exported model and PyTorch differ."""
-
-
-@dataclass
-class Agreement:
-    """How many boxes of how many inputs were compared, and the largest differences seen."""
-
-    inputs: int = 0
-    boxes: int = 0
-    box_difference: float = 0.0
-    score_difference: float = 0.0
-
-    def __str__(self) -> str:
-        return (f'{self.inputs} inputs, {self.boxes} boxes, largest difference '
-                f'{self.box_difference:.1e} px in a box, {self.score_difference:.1e} in a score')
-
-    def add(self, other: 'Agreement') -> None:
-        """Take in the comparison of further inputs."""
-        self.inputs += other.inputs
-        self.boxes += other.boxes
-        self.box_difference = max(self.box_difference, other.box_difference)
-        self.score_difference = max(self.score_difference, other.score_difference)
+# From the exported model's input to its outputs.
+Run = Callable[[np.ndarray], Sequence[np.ndarray]]
+# A file, or (h, w, 3) uint8 in BGR order.
+Image = str | os.PathLike | np.ndarray
+# From an image to (3, H, W) float32, and the factors (fx, fy) by which it was scaled.
+Prepare = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def find_images(paths: Sequence[str | os.PathLike]) -> list[Path]:
@@ -73,140 +70,207 @@ def find_images(paths: Sequence[str | os.PathLike]) -> list[Path]:
     return found
 
 
-def predict_maps(model: nn.Module, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Run the PyTorch detector and decode *every* cell of its maps, in float64.
-
-    Args:
-        model: A CenterNet detector in evaluation mode.
-        image: ``(N, 3, H, W)`` float32, normalised.
-
-    Returns:
-        heatmaps ``(N, C, h, w)`` and the box ``(x1, y1, x2, y2)`` that each cell predicts, in
-        pixels of the input, ``(N, h, w, 4)``: the centre ``(column + offset) * stride`` plus and
-        minus half the size.
-    """
-    with torch.no_grad():
-        maps = [levels[-1].double().numpy()
-                for levels in model.bbox_head(model.extract_feat(image))]
-    heatmap, size, offset = maps
-    rows, columns = np.indices(heatmap.shape[-2:])
-    strides = np.array([image.shape[-1] / heatmap.shape[-1], image.shape[-2] / heatmap.shape[-2]])
-    centre = (np.stack((columns, rows)) + offset).transpose(0, 2, 3, 1)
-    half = size.transpose(0, 2, 3, 1) / 2
-    return heatmap, np.concatenate(((centre - half) * strides, (centre + half) * strides), axis=-1)
-
-
-def _neighbours_maximum(heatmap: np.ndarray, kernel: int) -> np.ndarray:
-    """Largest of the cells around each, ``kernel`` wide and high, without itself; ``(C, h, w)``."""
-    height, width = heatmap.shape[1:]
-    reach = kernel // 2
-    padded = np.pad(heatmap, ((0, 0), (reach, reach), (reach, reach)), constant_values=-np.inf)
-    shifts = [padded[:, r:r + height, c:c + width]
-              for r in range(kernel) for c in range(kernel) if (r, c) != (reach, reach)]
-    return np.max(shifts, axis=0)
-
-
-def _describe(label: int, score: float, box: np.ndarray) -> str:
-    return f'label {label}, score {score:.6f}, box {np.round(box, 2).tolist()}'
-
-
-def check_detections(detections: Detections, heatmap: np.ndarray, boxes: np.ndarray,
-                     kernel: int = 3) -> Agreement:
-    """Compare the exported model's detections of one input with PyTorch's maps.
-
-    Order is of no account, and neither is which of several tied peaks is found: where a map
-    is flat (the padding of an image is), rounding decides. Hence two questions. Is each detection
-    a cell of PyTorch's maps, with the same label, box and score, and a peak to within the
-    tolerance? Is each cell that is clearly a peak and clearly above the last detection found?
-
-    Args:
-        detections: What the exported model returned, score 0 meaning 'nothing'.
-        heatmap: ``(C, h, w)`` float64, before peak picking.
-        boxes: ``(h, w, 4)`` float64, in the pixels of the detections.
-        kernel: A peak is the largest of ``kernel`` x ``kernel`` cells.
+def dataset_images(cfg: Config, count: int) -> list[Image]:
+    """Return the first images of the config's test data set, as files if it has them.
 
     Raises:
-        MismatchError: If a detection differs or a peak is missing.
+        UserError: If the data set is missing or empty.
     """
-    neighbours = _neighbours_maximum(heatmap, kernel)
-    peaks = heatmap >= neighbours - SCORE_TOLERANCE
-    agreement, found = Agreement(inputs=1), set()
-    for box, score, label in zip(*detections, strict=True):
-        if score == 0:
-            continue
-        where = _describe(label, score, box)
-        if label not in range(len(heatmap)):
-            raise MismatchError(f'PyTorch has no such label: {where}')
-        score_differences = np.abs(heatmap[label] - score)
-        rows, columns = np.nonzero(peaks[label] & (score_differences <= SCORE_TOLERANCE))
-        differences = np.abs(boxes[rows, columns] - box).max(axis=1, initial=0)
-        tolerance = BOX_TOLERANCE + RELATIVE_BOX_TOLERANCE * np.abs(box).max()
-        if not len(rows) or not differences.min() <= tolerance:
-            raise MismatchError(f'PyTorch has no such detection: {where}')
-        best = differences.argmin()
-        cell = (int(label), int(rows[best]), int(columns[best]))
-        if cell in found:
-            raise MismatchError(f'a detection comes twice: {where}')
-        found.add(cell)
-        agreement.boxes += 1
-        agreement.box_difference = max(agreement.box_difference, float(differences[best]))
-        agreement.score_difference = max(agreement.score_difference,
-                                         float(score_differences[cell[1:]]))
-    clear = ((heatmap > neighbours + SCORE_TOLERANCE)
-             & (heatmap > detections.scores.min() + SCORE_TOLERANCE))
-    missing = {tuple(cell) for cell in np.argwhere(clear).tolist()} - found
-    if missing:
-        label, row, column = min(missing)
-        where = _describe(label, heatmap[label, row, column], boxes[row, column])
-        raise MismatchError(f'a detection of PyTorch is missing: {where}')
-    return agreement
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmkd')):
+        try:
+            dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        except FileNotFoundError as error:
+            raise UserError(f"the test data set is incomplete, '{error.filename}' is missing: put "
+                            'it there, or give --images instead of --data') from error
+    count = min(count, len(dataset))
+    if not count:
+        raise UserError('the test data set of the config is empty: give --images instead of --data')
+    if hasattr(dataset, 'paths'):
+        return list(map(str, dataset.paths[:count]))
+    if hasattr(dataset, 'images'):
+        return list(dataset.images[:count].flip(1).permute(0, 2, 3, 1).numpy())
+    return [dataset.get_data_info(index)['img_path'] for index in range(count)]
 
 
-def check_random(detector: Detector, model: nn.Module) -> Agreement:
-    """Compare on random inputs, in a batch of one and a batch of three.
+def check_random(run: Run, model: nn.Module, metadata: ModelMetadata) -> Agreement:
+    """Compare on random inputs, in a batch of one and a batch of three, or in the fixed one.
+
+    Where the size is dynamic, a wider and a lower input follow. A model that takes images gets
+    noise of several sizes.
 
     Raises:
         MismatchError: If the results differ.
     """
+    (height, width), step = metadata.input_size, metadata.size_divisor
+    if metadata.input_kind == 'image':
+        generator = np.random.default_rng(0)
+        sizes = ((height, width), (height * 2, width), (height // 2 + 1, width - 1))
+        return check_images(run, model, metadata, [
+            generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes])
+    shapes = [(batch, height, width) for batch in ((metadata.batch,) if metadata.batch else (1, 3))]
+    if metadata.dynamic_size:
+        lower = max(height // 2 // step, 1) * step
+        shapes += [(shapes[0][0], height, width + step), (shapes[-1][0], lower, width)]
     generator = torch.Generator().manual_seed(0)
-    kernel = model.bbox_head.test_cfg.local_maximum_kernel
     agreement = Agreement()
-    for batch in (1, 3):
-        image = torch.randn(batch, 3, *detector.metadata.input_size, generator=generator)
-        outputs = detector.session.run(None, {'image': image.numpy()})
-        maps = predict_maps(model, image)
-        for one in zip(*outputs, *maps, strict=True):
-            agreement.add(check_detections(Detections(*one[:3]), *one[3:], kernel))
+    for batch, *size in shapes:
+        inputs = torch.randn(batch, 3, *size, generator=generator)
+        outputs = run(inputs.numpy().astype(_dtype(metadata)))
+        agreement.add(_compare(outputs, model, inputs, _tolerance(metadata)))
     return agreement
 
 
-def check_images(detector: Detector, model: nn.Module,
-                 paths: Sequence[str | os.PathLike]) -> Agreement:
-    """Compare on image files, from the file to boxes in its pixels.
+def check_images(run: Run, model: nn.Module, metadata: ModelMetadata,
+                 images: Sequence[Image]) -> Agreement:
+    """Compare on images, from the file to boxes in its pixels or to probabilities.
 
-    PyTorch's side goes through the test pipeline of ``model.cfg`` and the model's data
-    preprocessor, the exported model's through :class:`Detector`.
+    PyTorch's side goes through the test data's transforms of ``model.cfg`` and the model's data
+    preprocessor, the other through :meth:`ModelMetadata.prepare` or the nodes in front of the
+    exported model. Where those need not give the same pixels (they may differ by one grey level:
+    inside the graph, and where an image is averaged to a smaller one), the pixels are compared
+    first, and PyTorch's network gets those of the exported model.
+
+    Args:
+        run: The exported model.
+        model: The PyTorch model.
+        metadata: Of the exported model.
+        images: Files or arrays.
 
     Raises:
         UserError: If a file cannot be read; names it.
         MismatchError: If the results differ; names the file.
     """
-    with DefaultScope.overwrite_default_scope(model.cfg.get('default_scope', 'mmkd')):
-        pipeline = Compose(get_test_pipeline_cfg(model.cfg))
-    kernel = model.bbox_head.test_cfg.local_maximum_kernel
+    prepare = _preparation(metadata)
+    pytorch_inputs = _pytorch_inputs(model, metadata, prepare)
     agreement = Agreement()
-    for index, path in enumerate(paths):
-        # OpenCV reports a file that is missing only by a warning.
-        image = cv2.imread(os.fspath(path)) if Path(path).is_file() else None
-        if image is None:
-            raise UserError(f"image '{path}' is missing or does not decode: mend or remove it")
-        sample = pipeline(dict(img_path=os.fspath(path), img_id=index))
+    for index, image in enumerate(images):
+        pixels = _pixels(image)
+        prepared, factors = prepare(pixels)
+        expected, expected_factors = pytorch_inputs(image)
+        if metadata.input_kind == 'image':
+            outputs = run(pixels)
+        else:
+            batch = np.repeat(prepared[None], metadata.batch or 1, axis=0)
+            outputs = [output[:1] for output in run(batch.astype(_dtype(metadata)))]
+            if metadata.task == 'detection':
+                outputs[0] = outputs[0] / np.tile(factors, 2)
+        try:
+            difference = _check_pixels(prepared, expected, metadata)
+            agreement.add(_compare(outputs, model, torch.from_numpy(prepared)[None],
+                                   _tolerance(metadata), expected_factors))
+        except MismatchError as error:
+            name = (f'image {index} of the data' if isinstance(image, np.ndarray)
+                    else f"'{os.fspath(image)}'")
+            raise MismatchError(f'on {name} {error}') from error
+        agreement.pixel_difference = max(agreement.pixel_difference, difference)
+    return agreement
+
+
+def _dtype(metadata: ModelMetadata) -> type:
+    return np.float16 if metadata.precision == 'float16' else np.float32
+
+
+def _tolerance(metadata: ModelMetadata) -> Tolerance:
+    return FLOAT16 if metadata.precision == 'float16' else FLOAT32
+
+
+def _preparation(metadata: ModelMetadata) -> Prepare:
+    """What prepares images for the exported model."""
+    if metadata.input_kind == 'tensor':
+        return metadata.prepare
+    # As for a network in float32: half precision belongs to the network's share of the difference.
+    proto = preprocessing_model(replace(metadata, precision='float32'), opset=18, ir_version=10)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(),
+                                           providers=['CPUExecutionProvider'])
+
+    def prepare(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        prepared, factors = session.run(None, {'image': image})
+        return prepared[0], factors[:2]
+
+    return prepare
+
+
+def _pytorch_inputs(model: nn.Module, metadata: ModelMetadata, prepare: Prepare) -> Callable:
+    """What brings an image, a file or an array, to ``(3, H, W)`` and factors in testing."""
+    if metadata.task == 'detection':
+        return _detector_inputs(model)
+
+    def load(image: Image) -> tuple[np.ndarray, np.ndarray]:
+        pixels = _pixels(image)
+        if metadata.resize_mode == 'crop':
+            rgb = center_crop(pixels[..., ::-1], min(metadata.resize_to), metadata.input_size[0])
+        elif pixels.shape[:2] == metadata.input_size:
+            rgb = pixels[..., ::-1]
+        else:
+            # Images of this data set have one size: testing would not take another.
+            return prepare(pixels)
+        batch = model.data_preprocessor(dict(inputs=to_tensor(rgb)[None]))
+        return batch['inputs'][0].numpy(), np.ones(2, np.float32)
+
+    return load
+
+
+def _detector_inputs(model: nn.Module) -> Callable:
+    steps = get_test_pipeline_cfg(model.cfg)
+    with DefaultScope.overwrite_default_scope(model.cfg.get('default_scope', 'mmkd')):
+        of_file = Compose(steps)
+        of_array = Compose([dict(steps[0], type='mmdet.LoadImageFromNDArray'), *steps[1:]])
+
+    def load(image: Image) -> tuple[np.ndarray, np.ndarray]:
+        sample = (of_array(dict(img=image, img_id=0)) if isinstance(image, np.ndarray)
+                  else of_file(dict(img_path=os.fspath(image), img_id=0)))
         batch = model.data_preprocessor(
             dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]))
-        heatmap, boxes = (maps[0] for maps in predict_maps(model, batch['inputs']))
-        boxes = boxes / np.tile(batch['data_samples'][0].scale_factor, 2)
-        try:
-            agreement.add(check_detections(detector(image), heatmap, boxes, kernel))
-        except MismatchError as error:
-            raise MismatchError(f"on '{path}' {error}") from error
+        return batch['inputs'][0].numpy(), np.array(batch['data_samples'][0].scale_factor)
+
+    return load
+
+
+def _pixels(image: Image) -> np.ndarray:
+    return image if isinstance(image, np.ndarray) else load_image(image)
+
+
+def _check_pixels(prepared: np.ndarray, expected: np.ndarray, metadata: ModelMetadata) -> float:
+    """Return the largest difference of two prepared images in grey levels.
+
+    Raises:
+        MismatchError: If they differ by more than what these two ways of scaling explain.
+    """
+    if prepared.shape != expected.shape:
+        raise MismatchError(f'the prepared image has the shape {prepared.shape}, in PyTorch '
+                            f'{expected.shape}')
+    std = np.array(metadata.std)[:, None, None]
+    difference = float((np.abs(prepared - expected) * std).max())
+    exact = metadata.input_kind == 'tensor' and metadata.resize_mode != 'crop'
+    allowed = ROUNDING if exact else GREY_LEVELS + ROUNDING
+    if not difference <= allowed:
+        raise MismatchError(f'the prepared image differs by {difference:.2g} grey levels')
+    return difference
+
+
+def _compare(outputs: Sequence[np.ndarray], model: nn.Module, inputs: Tensor,
+             tolerance: Tolerance, factors: np.ndarray | None = None) -> Agreement:
+    """Compare the outputs for a batch of prepared images with PyTorch's, in float32.
+
+    Args:
+        outputs: Of the exported model.
+        model: The PyTorch model.
+        inputs: ``(N, 3, H, W)`` float32.
+        tolerance: In pixels of the input.
+        factors: By which the image was scaled, if boxes are in its pixels.
+    """
+    agreement = Agreement()
+    if isinstance(model, Classifier):
+        with torch.no_grad():
+            expected = model(inputs).softmax(1).numpy()
+        for one in zip(*outputs, expected, strict=True):
+            agreement.add(check_scores(*one, tolerance))
+        return agreement
+    kernel = model.bbox_head.test_cfg.local_maximum_kernel
+    heatmaps, boxes = predict_maps(model, inputs)
+    if factors is not None:
+        boxes = boxes / np.tile(factors, 2)
+        tolerance = tolerance._replace(box=tolerance.box / min(1, *factors))
+    for *one, heatmap, cells in zip(*outputs, heatmaps, boxes, strict=True):
+        agreement.add(check_detections(Detections(*one), heatmap, cells, kernel, tolerance))
     return agreement

@@ -57,7 +57,7 @@ def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, AttributeError,
-            IndexError, TypeError, zipfile.BadZipFile) as error:
+            IndexError, TypeError, OSError, zipfile.BadZipFile) as error:
         # A text file fails at its first letter, which is an "unsupported operand" of the format.
         if 'Unsupported' in str(error) and 'Unsupported operand' not in str(error):
             raise UserError(

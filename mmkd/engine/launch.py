@@ -81,11 +81,12 @@ def train(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
 
 def test(cfg: Config, checkpoint: str, show_dir: str | None = None,
          out: str | None = None) -> dict[str, Any]:
-    """Evaluate a checkpoint on the test data of ``cfg``.
+    """Evaluate a checkpoint, or an exported model, on the test data of ``cfg``.
 
     Args:
         cfg: from :func:`config_from_arguments`.
-        checkpoint: weights of exactly this architecture.
+        checkpoint: weights of exactly this architecture, or an ``.onnx`` file that
+            ``tools/export.py`` or ``tools/quantize.py`` made of them.
         show_dir: a folder for the images with the detections drawn in.
         out: a JSON file for the metrics.
 
@@ -93,7 +94,8 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None,
         the metrics by name.
 
     Raises:
-        UserError: the checkpoint is missing, truncated, of another architecture, or would run code.
+        UserError: the checkpoint is missing, truncated, of another architecture, or would run
+            code; the ``.onnx`` file is missing, truncated, not of mmkd or not of this config.
     """
     if 'test_dataloader' not in cfg or 'test_evaluator' not in cfg:
         raise UserError(f"config '{cfg.filename}' has nothing to test on: define test_dataloader, "
@@ -103,8 +105,11 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None,
         cfg.default_hooks.visualization = dict(
             type='DetVisualizationHook', draw=True, test_out_dir=str(Path(show_dir).resolve()))
     with _processes(cfg):
-        runner = _Runner.from_cfg(cfg)
-        load_weights(runner.model, checkpoint)
+        if Path(checkpoint).suffix == '.onnx':
+            runner = _onnx_runner(cfg, checkpoint)
+        else:
+            runner = _Runner.from_cfg(cfg)
+            load_weights(runner.model, checkpoint)
         metrics = runner.test()
         if is_main_process():
             for name, value in metrics.items():
@@ -112,6 +117,17 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None,
             if out is not None:
                 write_atomically(out, json.dumps(metrics, indent=2, default=float).encode())
     return metrics
+
+
+def _onnx_runner(cfg: Config, path: str) -> Runner:
+    try:
+        from mmkd.deploy.evaluate import onnx_runner
+    except ModuleNotFoundError as error:
+        if error.name != 'onnxruntime':
+            raise
+        raise UserError(f"'{path}' cannot be evaluated without onnxruntime: pip install "
+                        'onnxruntime') from error
+    return onnx_runner(cfg, path, _Runner)
 
 
 class _Runner(Runner):

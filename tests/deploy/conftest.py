@@ -45,7 +45,10 @@ def lively(config):
 
 @pytest.fixture(scope='session')
 def detector_config():
-    config = centernet()
+    """Two stages of a ResNet and one deconvolution: few layers, so that it exports fast."""
+    config = centernet(deconvs=1)
+    config.backbone.update(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,))
+    config.neck.in_channels = 8
     config.test_cfg = ConfigDict(topk=100, local_maximum_kernel=3, max_per_img=100)
     return config
 
@@ -64,14 +67,14 @@ def images(tmp_path_factory):
 @pytest.fixture(scope='session')
 def exported(detector_config, images, tmp_path_factory):
     """The detector as trained (config and checkpoint files), loaded, and exported."""
-    from mmkd.deploy.export import export_onnx, load_detector
+    from mmkd.deploy.export import export_onnx, load_model
     folder = tmp_path_factory.mktemp('exported')
     cfg = config_of(detector_config)
     cfg.dump(folder / 'config.py')
     trained = lively(detector_config)
     torch.save(dict(state_dict=trained.state_dict(),
                     meta=dict(dataset_meta=dict(classes=CLASSES))), folder / 'epoch_1.pth')
-    model = load_detector(Config.fromfile(folder / 'config.py'), folder / 'epoch_1.pth')
+    model = load_model(Config.fromfile(folder / 'config.py'), folder / 'epoch_1.pth')
     checks = export_onnx(model, folder / 'student.onnx', images)
     return SimpleNamespace(folder=folder, model=model, checks=checks,
                            onnx=folder / 'student.onnx', config=folder / 'config.py',

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,9 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 import mmkd
-from mmkd.deploy import export
-from mmkd.deploy.export import detector_metadata, export_onnx, load_detector
+from mmkd.deploy import Detector, export, onnx_file
+from mmkd.deploy.detector_graph import ExportableCenterNet, detector_metadata
+from mmkd.deploy.export import export_onnx, load_model
 from mmkd.errors import UserError
 
 
@@ -28,7 +28,7 @@ def decode_by_loops(model, image, topk=100):
         heatmap, size, offset = (maps[-1][0].numpy().astype(np.float64)
                                  for maps in model.bbox_head(model.extract_feat(image)))
     classes, height, width = heatmap.shape
-    stride = SIZE / width
+    stride = image.shape[-1] / width
     found = []
     for c, y, x in np.ndindex(classes, height, width):
         window = heatmap[c, max(y - 1, 0):y + 2, max(x - 1, 0):x + 2]
@@ -79,11 +79,13 @@ def test_reports_what_was_checked(exported, images):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['dcn', 'hourglass', 'mobilenetv2', 'efficientnet'])
 def test_every_kind_of_network(name, detector_config, tmp_path):
-    config = deepcopy(detector_config)
+    config = centernet()
+    config.test_cfg = detector_config.test_cfg
     if name == 'dcn':
         config.neck.use_dcn = True
     elif name == 'hourglass':
         config = centernet(stacks=2)
+        config.test_cfg = detector_config.test_cfg
     else:
         config.backbone = (
             ConfigDict(type='MobileNetV2', widen_factor=0.1, out_indices=(6,))
@@ -103,13 +105,88 @@ def test_every_kind_of_network(name, detector_config, tmp_path):
     np.testing.assert_allclose(rows[:, 0], expected[:, 0], atol=1e-5)
 
 
+def matches_loops(outputs, model, images):
+    """Assert that the outputs for a batch are the objects that plain loops find."""
+    for boxes, scores, labels, image in zip(*outputs, images, strict=True):
+        expected = decode_by_loops(model, image[None])
+        count = min(100, len(expected))
+        assert count > 2
+        assert (scores[count:] == 0).all()
+        rows = np.column_stack((scores, labels, boxes))[:count].astype(np.float64)
+        np.testing.assert_allclose(by_box(rows)[:, 1:], by_box(expected)[:, 1:], atol=1e-3)
+        np.testing.assert_allclose(rows[:, 0], expected[:, 0], atol=1e-5)
+
+
+def test_sizes_that_vary(exported, images, tmp_path):
+    on_random, on_images = export_onnx(exported.model, tmp_path / 'student.onnx', images, 20,
+                                       dynamic_size=True)
+    assert (on_random.inputs, on_images.inputs) == (1 + 3 + 1 + 3, len(images))
+    proto = onnx.load(tmp_path / 'student.onnx')
+    assert proto.opset_import[0].version == 20
+    detector = Detector(tmp_path / 'student.onnx')
+    assert (detector.metadata.dynamic_size, detector.metadata.size_divisor) == (True, 8)
+    # The least size has fewer cells than there are objects to return.
+    for shape in ((2, 3, 8, 8), (1, 3, 40, 96)):
+        batch = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        outputs = detector.session.run(None, {'image': batch.numpy()})
+        assert outputs[0].shape == (len(batch), 100, 4)
+        matches_loops(outputs, exported.model, batch)
+
+
+def test_one_batch_in_float16(exported, images, tmp_path):
+    on_random, on_images = export_onnx(exported.model, tmp_path / 'student.onnx', images,
+                                       batch=2, half=True)
+    assert (on_random.inputs, on_images.inputs) == (2, len(images))
+    assert 1e-5 < on_random.score_difference < 1e-3
+    assert 1e-4 < on_random.box_difference < 0.05
+    detector = Detector(tmp_path / 'student.onnx')
+    image, = detector.session.get_inputs()
+    assert (image.type, image.shape) == ('tensor(float16)', [2, 3, SIZE, SIZE])
+    assert {output.type for output in detector.session.get_outputs()} == {'tensor(float)',
+                                                                        'tensor(int64)'}
+    assert (detector.metadata.batch, detector.metadata.precision) == (2, 'float16')
+    weights = [weight for weight in onnx.load(tmp_path / 'student.onnx').graph.initializer
+               if len(weight.dims) == 4]
+    assert {weight.data_type for weight in weights} == {onnx.TensorProto.FLOAT16}
+    assert len(weights) > 10
+
+
+def test_no_batch_norm_is_left(exported):
+    assert any(isinstance(module, nn.BatchNorm2d) for module in exported.model.modules())
+    operators = {node.op_type for node in onnx.load(exported.onnx).graph.node}
+    assert 'Conv' in operators
+    assert 'BatchNormalization' not in operators
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (dict(image_input=True, dynamic_size=True), 'leave --dynamic-size out'),
+    (dict(image_input=True, batch=2), 'leave --batch out'),
+    (dict(batch=-1), '--batch is -1'),
+])
+def test_options_that_exclude_one_another(exported, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        export_onnx(exported.model, tmp_path / 'student.onnx', **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_size_between_the_strides(detector_config):
+    model = build(detector_config)
+    model.cfg, model.dataset_meta = config_of(detector_config), dict(classes=CLASSES)
+    model.data_preprocessor.pad_size_divisor = 68
+    assert export.model_metadata(model).size_divisor == 1
+    with pytest.raises(UserError, match=r'multiples of 8, which 68 is not'):
+        export.model_metadata(model, dynamic_size=True)
+
+
 def test_metadata(exported):
     props = {prop.key: json.loads(prop.value)
              for prop in onnx.load(exported.onnx).metadata_props}
     assert props == dict(
         mmkd_version=mmkd.__version__, classes=list(CLASSES), input_size=[SIZE, SIZE],
         channel_order='RGB', mean=pytest.approx(MEAN), std=pytest.approx(STD),
-        resize_to=[SIZE, SIZE], resize_dtype='uint8', pad_value=0)
+        resize_to=[SIZE, SIZE], resize_dtype='uint8', pad_value=0, task='detection',
+        input_kind='tensor', precision='float32', dynamic_size=False, size_divisor=8, batch=0,
+        resize_mode='letterbox')
 
 
 def test_file_tells_nothing_of_the_machine(exported):
@@ -128,7 +205,7 @@ def wrong_graph(exported, monkeypatch):
     wider = onnx.numpy_helper.to_array(bias) + np.array([0.2, 0], np.float32)
     bias.CopyFrom(onnx.numpy_helper.from_array(wider, bias.name))
     del proto.metadata_props[:]
-    monkeypatch.setattr(export, '_to_onnx', lambda *args: proto)
+    monkeypatch.setattr(export, 'to_onnx', lambda *args: proto)
 
 
 def test_a_file_that_fails_its_check_is_not_left(exported, wrong_graph, tmp_path):
@@ -145,7 +222,7 @@ def test_a_file_that_fails_its_check_is_not_left(exported, wrong_graph, tmp_path
 def test_the_model_is_left_as_it_was(detector_config, tmp_path, monkeypatch):
     model = lively(detector_config).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    monkeypatch.setattr(export, '_to_onnx', lambda *args: onnx.ModelProto())
+    monkeypatch.setattr(export, 'to_onnx', lambda *args: onnx.ModelProto())
     with pytest.raises(UserError):
         export_onnx(model, tmp_path / 'student.onnx')
     assert model.training
@@ -154,26 +231,45 @@ def test_the_model_is_left_as_it_was(detector_config, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, '_to_onnx', lambda *args: onnx.ModelProto())
+    monkeypatch.setattr(export, 'to_onnx', lambda *args: onnx.ModelProto())
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='cannot write'):
         export_onnx(exported.model, tmp_path / 'file' / 'student.onnx')
 
 
-def test_an_opset_that_cannot_express_the_model():
-    class Splits(nn.Module):
-        def forward(self, image):
-            return image.cos().chunk(3, dim=1)
+class Operation(nn.Module):
+    output_names = ('result',)
 
+    def __init__(self, operation):
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, image):
+        return self.operation(image)
+
+
+def test_an_opset_that_cannot_express_the_model():
     # Opset 18 gave Split an attribute that 17 does not know.
     with pytest.raises(UserError, match=r'cannot be expressed in ONNX opset 17.*--opset'):
-        export._to_onnx(Splits().eval(), (8, 8), 17)
+        onnx_file.to_onnx(Operation(lambda image: image.cos().chunk(3, dim=1)[0]),
+                          torch.zeros(2, 3, 8, 8), {}, 17)
+
+
+@pytest.mark.parametrize(('operation', 'named'), [
+    (torch.linalg.eigvals, 'linalg_eig'),
+    (lambda image: image if image.sum() > 0 else -image, 'data-dependent'),
+])
+def test_an_operation_that_cannot_be_exported(operation, named, capfd):
+    with pytest.raises(UserError, match=f'cannot export this model.*{named}') as error:
+        onnx_file.to_onnx(Operation(operation), torch.zeros(2, 3, 8, 8), {}, 18)
+    assert '\n' not in str(error.value)
+    assert capfd.readouterr() == ('', '')
 
 
 def test_a_torch_without_the_exporter(monkeypatch):
     monkeypatch.setattr(torch, '__version__', torch.torch_version.TorchVersion('2.4.1'))
     with pytest.raises(UserError, match=r'torch 2\.6 or newer but this is 2\.4\.1'):
-        export._to_onnx(nn.Identity(), (8, 8), 18)
+        onnx_file.to_onnx(nn.Identity(), torch.zeros(2, 3, 8, 8), {}, 18)
 
 
 class TestMetadataOfConfig:
@@ -220,13 +316,13 @@ class TestMetadataOfConfig:
         wrapped = config_of(detector_config, ('x', 'y', 'z'))
         wrapped.test_dataloader.dataset = dict(
             type='ConcatDataset', datasets=[wrapped.test_dataloader.dataset])
-        model = load_detector(wrapped, tmp_path / 'weights.pth')
+        model = load_model(wrapped, tmp_path / 'weights.pth')
         assert model.dataset_meta['classes'] == ('x', 'y', 'z')
 
 
 def test_another_kind_of_model():
-    with pytest.raises(UserError, match='only detectors with a CenterNetHead'):
-        export.ExportableCenterNet(nn.Linear(1, 1))
+    with pytest.raises(UserError, match='only classifiers and detectors with a CenterNetHead'):
+        ExportableCenterNet(nn.Linear(1, 1))
 
 
 class RunsCode:
@@ -237,7 +333,7 @@ class RunsCode:
 class TestCheckpoints:
     def refuse(self, exported, checkpoint, match):
         with pytest.raises(UserError, match=match):
-            load_detector(Config.fromfile(exported.config), checkpoint)
+            load_model(Config.fromfile(exported.config), checkpoint)
 
     def test_missing(self, exported, tmp_path):
         self.refuse(exported, tmp_path / 'none.pth', 'does not exist')

@@ -1,5 +1,6 @@
 """The runtime without torch gives the boxes of MMDetection's own test pipeline."""
 
+import itertools
 import subprocess
 import sys
 
@@ -8,9 +9,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from handmade_models import DETECTOR, metadata, save
+from helpers import build
 from mmcv.transforms import Compose
+from mmengine.config import Config, ConfigDict
 
-from mmkd.deploy import Detections, Detector
+from mmkd.deploy import Classification, Classifier, Detections, Detector, open_model
 from mmkd.errors import UserError
 
 
@@ -48,33 +52,184 @@ def test_equals_mmdet_from_file_to_boxes(exported, images):
         np.testing.assert_allclose(scores, expected[1], atol=1e-5)
 
 
+def plain(blue, green, red, height=8, width=8):
+    return np.full((height, width, 3), (blue, green, red), np.uint8)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
+
+
 def test_lists_names_and_threshold(exported, images):
     detector = Detector(exported.onnx, threads=1)
     assert detector.classes == ('disc', 'ring', 'star')
-    first, second = (cv2.imread(str(path)) for path in images[:2])
-    found = detector([first, second])
-    assert [type(one) for one in found] == [Detections, Detections]
-    for one, image in zip(found, (first, second), strict=True):
-        np.testing.assert_array_equal(one.boxes, detector(image).boxes)
+    pictures = [cv2.imread(str(path)) for path in images]
+    found = detector(pictures)
+    assert {type(one) for one in found} == {Detections}
+    for one, image in zip(found, pictures, strict=True):
+        alone = detector(image)
+        np.testing.assert_allclose(one.boxes, alone.boxes, atol=1e-4)
+        np.testing.assert_allclose(one.scores, alone.scores, atol=1e-6)
+        np.testing.assert_array_equal(one.labels, alone.labels)
     middle = float(np.sort(found[0].scores)[50])
-    kept = detector(first, score_thr=middle)
+    kept = detector(pictures[0], score_thr=middle)
     assert len(kept.boxes) == len(kept.scores) == len(kept.labels) == 50
     assert kept.scores.min() == pytest.approx(middle)
     assert detector([]) == []
 
 
+@pytest.mark.parametrize('about', [
+    dict(), dict(batch=1), dict(batch=2), dict(batch=5), dict(dynamic_size=True),
+    dict(precision='float16'), dict(precision='float16', batch=2), dict(precision='int8')])
+def test_every_kind_of_detector(tmp_path, about):
+    detector = Detector(save(tmp_path / 'a.onnx', metadata(**about)))
+    # 16 x 16 halves to 8 x 8; 4 x 8 stays, above 4 rows of padding, which halve the mean.
+    images = [plain(0, 100, 200), plain(100, 50, 0, 16, 16), plain(20, 80, 40, 4, 8)]
+    first, second, third = detector(images)
+    tolerance = 2e-3 if about.get('precision') == 'float16' else 1e-6
+    np.testing.assert_allclose(first.scores, sigmoid([2, 1]), atol=tolerance)
+    assert first.labels.tolist() == [2, 1]
+    assert first.boxes.tolist() == [[0, 0, 8, 8]] * 2
+    np.testing.assert_allclose(second.scores, sigmoid([1, 0.5]), atol=tolerance)
+    assert second.labels.tolist() == [0, 1]
+    assert second.boxes.tolist() == [[0, 0, 16, 16]] * 2
+    np.testing.assert_allclose(third.scores, sigmoid([0.4, 0.2]), atol=tolerance)
+    assert third.labels.tolist() == [1, 2]
+    for found in (first, second, third):
+        assert [part.dtype for part in found] == [np.float32, np.float32, np.int64]
+
+
+def test_model_that_prepares_images_itself(tmp_path):
+    detector = Detector(save(tmp_path / 'a.onnx', metadata(input_kind='image', batch=1)))
+    first, second = detector([plain(0, 100, 200, 5, 9), plain(100, 50, 0, 30, 20)])
+    np.testing.assert_allclose(first.scores, sigmoid([2, 1]), atol=1e-6)
+    np.testing.assert_allclose(second.scores, sigmoid([1, 0.5]), atol=1e-6)
+    # In pixels of the image already.
+    assert first.boxes.tolist() == second.boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    with pytest.raises(UserError, match='uint8 array'):
+        detector(plain(0, 0, 0)[..., 0])
+    with pytest.raises(UserError, match='too narrow'):
+        detector(plain(0, 0, 0, 1, 1000))
+
+
+def test_a_size_of_ones_own(tmp_path):
+    about = metadata(dynamic_size=True, size_divisor=4)
+    detector = Detector(save(tmp_path / 'a.onnx', about), input_size=[12, 16])
+    # 6 x 4 in 12 x 16: twice as large, then half of the columns are padding.
+    found = detector(plain(100, 0, 0, 6, 4))
+    np.testing.assert_allclose(found.scores, sigmoid([0.5, 0]), atol=1e-6)
+    assert found.boxes.tolist() == [[0, 0, 8, 6]] * 2
+    with pytest.raises(UserError, match=r'multiples of 4 and not 10x16: give 8x16'):
+        Detector(tmp_path / 'a.onnx', input_size=(10, 16))
+    fixed = save(tmp_path / 'b.onnx', metadata())
+    assert Detector(fixed, input_size=(8, 8)).metadata.input_size == (8, 8)
+    with pytest.raises(UserError, match=r'takes 8x8 pixels .* and not 16x16: .* --dynamic-size'):
+        Detector(fixed, input_size=(16, 16))
+
+
+def softmax(x):
+    return np.exp(x) / np.exp(x).sum()
+
+
+@pytest.mark.parametrize('about', [dict(), dict(batch=2), dict(precision='float16')])
+def test_classifier(tmp_path, about):
+    about = metadata(task='classification', resize_mode='stretch', **about)
+    classifier = Classifier(save(tmp_path / 'a.onnx', about), threads=1)
+    images = [plain(0, 100, 200), plain(100, 50, 0, 16, 20), plain(50, 50, 50)]
+    found = classifier(images)
+    tolerance = 1e-3 if about.precision == 'float16' else 1e-6
+    np.testing.assert_allclose(found[0].scores, softmax([2., 1, 0]), atol=tolerance)
+    assert found[0].labels.tolist() == [2, 1, 0]
+    np.testing.assert_allclose(found[1].scores, softmax([1., 0.5, 0]), atol=tolerance)
+    assert found[1].labels.tolist() == [0, 1, 2]
+    assert found[2].labels.tolist() == [0, 1, 2]  # Ties go to the first.
+    best = classifier(images[0], topk=1)
+    assert type(best) is Classification
+    assert [part.dtype for part in best] == [np.float32, np.int64]
+    assert (best.labels.tolist(), best.scores.shape) == ([2], (1,))
+
+
+def test_classifier_equals_pytorch_from_file_to_probabilities(tmp_path):
+    from mmkd.classification.data import ImageFolderInMemory
+    from mmkd.deploy.export import export_onnx
+    generator = np.random.default_rng(0)
+    for split, label in itertools.product(('train', 'val'), ('cat', 'dog', 'emu')):
+        folder = tmp_path / split / label
+        folder.mkdir(parents=True)
+        for i, size in enumerate([(64, 64), (48, 96), (90, 45), (8, 12)]):
+            cv2.imwrite(str(folder / f'{i}.png'),
+                        generator.integers(0, 256, (*size, 3), dtype=np.uint8))
+    options = dict(data_root=str(tmp_path), split='test', image_size=32)
+    model = build(ConfigDict(
+        type='Classifier', backbone=dict(type='resnet8'), num_classes=3,
+        data_preprocessor=dict(type='BatchPreprocessor', mean=(120., 110., 100.),
+                               std=(60., 50., 40.)))).eval()
+    model.dataset_meta = dict(classes=('cat', 'dog', 'emu'))
+    model.cfg = Config(dict(test_dataloader=dict(
+        dataset=dict(type='ImageFolderInMemory', **options))))
+    export_onnx(model, tmp_path / 'a.onnx')
+    dataset = ImageFolderInMemory(**options)
+    with torch.no_grad():
+        expected = model.test_step(dataset.__getitems__(range(12)))[0].scores.numpy()
+    classifier = Classifier(tmp_path / 'a.onnx')
+    found = classifier([cv2.imread(str(path)) for path in sorted(tmp_path.glob('val/*/*.png'))])
+    assert classifier.classes == ('cat', 'dog', 'emu')
+    assert np.ptp(expected, axis=0).max() > 0.01
+    for (scores, labels), row in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(labels, np.argsort(-row))
+        np.testing.assert_allclose(scores, -np.sort(-row), atol=1e-5)
+
+
+def test_as_many_images_at_once_as_the_model_and_the_memory_allow(tmp_path):
+    def size(**about):
+        return Detector(save(tmp_path / 'a.onnx', metadata(**about))).batch_size
+
+    assert size(batch=3) == 3
+    assert size(input_kind='image', batch=1) == 1
+    assert size() == 64
+    assert size(input_size=(512, 512), resize_to=(512, 512)) == 4
+    assert size(input_size=(2048, 2048), resize_to=(2048, 2048)) == 1
+
+
+def test_open_model(tmp_path):
+    detector = save(tmp_path / 'a.onnx', metadata())
+    classifier = save(tmp_path / 'b.onnx', metadata(task='classification', resize_mode='crop'))
+    assert type(open_model(detector)) is Detector
+    opened = open_model(str(classifier), threads=1)
+    assert type(opened) is Classifier
+    assert opened.classes == ('blue', 'green', 'red')
+    assert opened(plain(0, 0, 100)).labels[0] == 2
+    with pytest.raises(UserError, match=r'for classification and not .* mmkd.deploy.Classifier'):
+        Detector(classifier)
+    with pytest.raises(UserError, match=r'for detection and not .* mmkd.deploy.Detector'):
+        Classifier(detector)
+
+
+def test_results_that_are_no_numbers(tmp_path):
+    graph = DETECTOR.format(type='float', number=1, n='n', h=8, w=8).replace(
+        'Sigmoid (means)', 'Div (means, means)')
+    detector = Detector(save(tmp_path / 'a.onnx', metadata(), graph))
+    assert detector(plain(1, 1, 1)).scores.tolist() == [1, 1]
+    with pytest.raises(UserError, match='not finite'):
+        detector(plain(0, 0, 0))
+
+
 WITHOUT_TORCH = """
 import sys
-sys.modules['torch'] = sys.modules['mmengine'] = sys.modules['mmcv'] = None  # imports raise
+
+class Refuses:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in ('torch', 'mmengine', 'mmcv', 'mmdet'):
+            raise RuntimeError(f'{name} is not to be imported')
+
+sys.meta_path.insert(0, Refuses())
 import cv2, numpy as np
 from mmkd.deploy import Detector
 boxes, scores, labels = Detector(sys.argv[1])(cv2.imread(sys.argv[2]))
 try:
     import torch
-except ImportError:
+except RuntimeError:
     np.savez(sys.argv[3], boxes=boxes, scores=scores, labels=labels)
-loaded = {name.partition('.')[0] for name, module in sys.modules.items() if module is not None}
-assert not loaded & {'torch', 'mmengine', 'mmcv', 'mmdet'}, loaded
 """
 
 
@@ -109,8 +264,21 @@ def test_a_model_of_another_origin(exported, tmp_path, value):
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, props)
     onnx.save(model, tmp_path / 'other.onnx')
-    with pytest.raises(UserError, match=r"no valid 'mean' .* not exported by mmkd"):
+    with pytest.raises(UserError, match=r"no valid 'mean' .* not exported by this version of mmkd"):
         Detector(tmp_path / 'other.onnx')
+
+
+def test_a_model_with_other_outputs_than_it_says(tmp_path):
+    graph = DETECTOR.format(type='float', number=1, n='n', h=8, w=8)
+    for change in (('image', 'picture'), ('boxes', 'corners_of_boxes')):
+        save(tmp_path / 'a.onnx', metadata(), graph.replace(*change))
+        with pytest.raises(UserError, match=r'input image and the outputs boxes, scores, labels'):
+            Detector(tmp_path / 'a.onnx')
+
+
+def test_threads_that_are_refused(tmp_path):
+    with pytest.raises(UserError, match='0 threads'):
+        Detector(save(tmp_path / 'a.onnx', metadata()), threads=0)
 
 
 @pytest.mark.parametrize(('image', 'message'), [

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from mmkd.deploy.agreement import (
+    FLOAT16,
+    MismatchError,
+    check_detections,
+    check_scores,
+    predict_maps,
+)
 from mmkd.deploy.runtime import Detections
-from mmkd.deploy.verify import MismatchError, check_detections, find_images, predict_maps
+from mmkd.deploy.verify import find_images
 from mmkd.errors import UserError
 
 
@@ -81,6 +88,24 @@ def test_the_last_places_may_go_to_either_of_two_equal_scores():
 def test_what_differs_is_named(rows, message):
     with pytest.raises(MismatchError, match=message):
         check_detections(detections(*rows), *maps())
+
+
+def test_neighbours_that_predict_one_box():
+    heatmap, boxes = maps()
+    heatmap[0, 3, 2], boxes[3, 2] = 0.5, boxes[3, 3] + 1e-4
+    both = detections(FIRST, SECOND, SECOND)
+    assert check_detections(both, heatmap, boxes).boxes == 3
+    with pytest.raises(MismatchError, match='comes twice'):
+        check_detections(detections(FIRST, SECOND, SECOND, SECOND), heatmap, boxes)
+
+
+def test_probabilities():
+    expected = np.array([0.7, 0.2, 0.1])
+    assert check_scores(expected + 5e-5, expected).score_difference == pytest.approx(5e-5)
+    for wrong in ([0.7, 0.2005, 0.1], [0.7, np.nan, 0.1]):
+        with pytest.raises(MismatchError, match=r'class 1 .* in PyTorch 0\.200000'):
+            check_scores(np.array(wrong), expected)
+    assert check_scores(expected + 5e-3, expected, FLOAT16).inputs == 1
 
 
 def test_a_wider_window_leaves_fewer_peaks():
