@@ -83,7 +83,7 @@ def _columns(rows: Sequence[Row], base: Row | None) -> list[Column]:
         ('model', lambda row: row.name + (' (random weights)' if row.weights == 'random' else '')),
         ('input', lambda row: 'x'.join(map(str, row.input_size))),
         number('parameters, M', lambda row: row.parameters, 1e6, 2),
-        number('GFLOPs', lambda row: row.flops, 1e9, 1),
+        number('GFLOPs', lambda row: row.flops, 1e9, 3),
         *(number(title, lambda row, backend=backend: row.bytes.get(backend), 1e6, 1)
           for backend, title in FILES.items()),
         *map(latency, BACKENDS),

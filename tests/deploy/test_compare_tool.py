@@ -62,12 +62,12 @@ class TestTable:
         head, teacher, student = (cells(table[i]) for i in (0, 2, 3))
         assert dict(zip(head, teacher, strict=True)) == {
             'model': 'teacher (random weights)', 'input': '512x512', 'parameters, M': '32.00',
-            'GFLOPs': '100.0', 'weights, MB': '128.0', 'ONNX, MB': '',
+            'GFLOPs': '100.000', 'weights, MB': '128.0', 'ONNX, MB': '',
             'PyTorch, ms': '341.0 / 341.0', 'torch.compile, ms': '', 'ONNX Runtime, ms': '',
             'pascal_voc/mAP, PyTorch': ''}
         assert dict(zip(head, student, strict=True)) == {
             'model': 'student', 'input': '512x512', 'parameters, M': '8.10 (-74.7 %)',
-            'GFLOPs': '25.0 (-75.0 %)', 'weights, MB': '32.0 (-75.0 %)', 'ONNX, MB': '31.0',
+            'GFLOPs': '25.000 (-75.0 %)', 'weights, MB': '32.0 (-75.0 %)', 'ONNX, MB': '31.0',
             # The 95th percentile of 20 lies between the two largest, at 0.05 of the way.
             'PyTorch, ms': '200.0 / 205.0 (+70.5 %)', 'torch.compile, ms': 'fails',
             'ONNX Runtime, ms': '50.0 / 50.0', 'pascal_voc/mAP, PyTorch': '0.5124'}
