@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 import torch
 import torch.distributed as dist
+from helpers import leave_process_group
 from torch.nn.parallel import DistributedDataParallel
 
 import mmkd  # noqa: F401
@@ -85,8 +86,7 @@ def _worker(rank, folder, port):
             dist.all_reduce(values[0])  # the logged loss is the mean of the processes'
             values[0] /= 2
     torch.save(results, folder / f'{rank}.pt')
-    dist.barrier()  # gloo aborts a process whose peer leaves early
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 @pytest.mark.dist
