@@ -18,6 +18,7 @@ import importlib.util
 import json
 import sys
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import mmkd  # noqa: F401  (before anything of mmdet)
@@ -118,7 +119,8 @@ def main() -> None:
         setup = Setup(Path(folder), args.backends, rounds=args.rounds, evaluate=args.eval,
                       images=find_images(args.images), options=args.cfg_options, say=say,
                       **given(threads=args.threads))
-        rows = compare(entries, setup)
+        with redirect_stdout(sys.stderr):  # of an evaluation: the table stands alone
+            rows = compare(entries, setup)
     for row in rows:
         row.metrics |= {'torch': metrics[row.name]} if row.name in metrics else {}
     table = markdown(rows, setup, args.baseline)
