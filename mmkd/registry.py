@@ -19,11 +19,13 @@ MODELS = _child('model', mmdet.MODELS, 'mmkd.distillation', 'mmkd.detection',
                 'mmkd.classification', 'mmkd.selfdistill', 'mmkd.online')
 HOOKS = _child('hook', mmdet.HOOKS, 'mmkd.engine.hooks', 'mmkd.distillation', 'mmkd.detection',
                'mmkd.classification', 'mmkd.online')
-DATASETS = _child('dataset', mmdet.DATASETS, 'mmkd.detection', 'mmkd.classification')
+DATASETS = _child('dataset', mmdet.DATASETS, 'mmkd.distillation', 'mmkd.detection',
+                  'mmkd.classification')
 TRANSFORMS = _child('transform', mmdet.TRANSFORMS, 'mmkd.detection')
 METRICS = _child('metric', mmdet.METRICS, 'mmkd.evaluation', 'mmkd.classification',
                  'mmkd.online')
-DATA_SAMPLERS = _child('data sampler', mmdet.DATA_SAMPLERS, 'mmkd.classification')
+DATA_SAMPLERS = _child('data sampler', mmdet.DATA_SAMPLERS, 'mmkd.distillation',
+                       'mmkd.classification')
 OPTIM_WRAPPERS = _child('optim_wrapper', mmdet.OPTIM_WRAPPERS, 'mmkd.engine.amp')
 
 # Nothing of mmkd's own yet: here so that MMDetection's names are found under mmkd's scope.

@@ -1,5 +1,6 @@
 """Tiny networks and data that the tests share."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -25,3 +26,39 @@ def _no_visualizers():
     from mmkd.registry import VISUALIZERS
     for cls in (Visualizer, VISUALIZERS.get('DetLocalVisualizer')):
         cls._instance_dict.clear()
+
+
+@pytest.fixture(scope='session')
+def cifar_archive(tmp_path_factory):
+    """20 training and 4 test images of three classes, laid out as CIFAR-10."""
+    from archives import write_cifar10
+    root = tmp_path_factory.mktemp('cifar')
+    write_cifar10(root, per_batch=4)
+    return root
+
+
+@pytest.fixture
+def cifar_config(monkeypatch, cifar_archive):
+    """Read a config of classifiers as the tools do, for one epoch on the tiny archive.
+
+    ``cifar_config(path, work_dir, options, METHOD=...)``; paths are from the repository's root.
+    """
+    from mmkd.engine.config import load_config, validate_config
+    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.setenv('DATA', 'cifar10')
+    monkeypatch.setenv('DATA_ROOT', str(cifar_archive))
+    choosable = ('METHOD', 'MEMBERS', 'STUDENT', 'TEACHER', 'TEACHER_CHECKPOINT')
+
+    def read(path, work_dir, options=None, **choices):
+        for name in choosable:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in choices.items():
+            monkeypatch.setenv(name, str(value))
+        cfg = load_config(path, {
+            'train_dataloader.batch_size': 8, 'train_cfg.max_epochs': 1, 'log_level': 'WARNING',
+            'default_hooks.checkpoint.interval': 1} | (options or {}))
+        validate_config(cfg)
+        cfg.work_dir, cfg.launcher = str(work_dir), 'none'
+        cfg.experiment_name = f'test_{os.path.basename(work_dir)}_{id(cfg)}'
+        return cfg
+    return read

@@ -22,10 +22,18 @@ def main() -> None:
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from this checkpoint; without a name from the newest whole one '
                         'in the work directory')
-    parser.add_argument('--amp', action='store_true',
-                        help='mixed precision: float16 on a GPU, bfloat16 on a CPU')
+    parser.add_argument('--amp', nargs='?', const='auto', choices=['auto', 'fp16', 'bf16'],
+                        help='mixed precision; by itself fp16 on a GPU and bf16 on a CPU')
+    parser.add_argument('--channels-last', action='store_true', default=None,
+                        help='keep feature maps with the channels innermost')
+    parser.add_argument('--compile', action='store_true', default=None,
+                        help='compile the student with torch.compile')
     args = parser.parse_args()
-    launch.train(launch.config_from_arguments(args), args.resume, args.amp)
+    cfg = launch.config_from_arguments(args)
+    for name in ('amp', 'channels_last', 'compile'):
+        if getattr(args, name) is not None:
+            cfg[name] = getattr(args, name)
+    launch.train(cfg, args.resume)
 
 
 if __name__ == '__main__':

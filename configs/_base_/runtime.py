@@ -9,6 +9,7 @@ default_hooks = dict(
     checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     epoch_seed=dict(type='EpochSeedHook'),
+    short_history=dict(type='ShortHistoryHook'),
     stop_on_invalid_loss=dict(type='StopOnInvalidLossHook'))
 
 env_cfg = dict(

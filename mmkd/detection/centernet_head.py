@@ -226,8 +226,9 @@ class CenterNetHead(MMDetCenterNetHead):
             ``bboxes`` (K, 4), ``scores`` (K,) and ``labels`` (K,) of each image, highest score
             first, with K = ``test_cfg.topk``.
         """
+        # MMDetection takes a view of the heatmap, which a map in channels_last does not have.
         return super().predict_by_feat(
-            center_heatmap_preds[-1:], wh_preds[-1:], offset_preds[-1:],
+            [center_heatmap_preds[-1].contiguous()], wh_preds[-1:], offset_preds[-1:],
             [{'border': (0, 0, 0, 0), **meta} for meta in batch_img_metas], rescale, with_nms)
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkd.detection.joining import checked_rule, joined
+from mmkd.detection.map_codec import MapCodec
 from mmkd.detection.teacher_maps import Maps, class_index, final_maps, resampled
 from mmkd.distillation.distill_hook import DistillHook, Step, shares
 from mmkd.distillation.teachers import Teacher
@@ -53,6 +54,10 @@ class _MapDistillHook(DistillHook):
                                 f'{channels} ({classes}), and the teacher\'s checkpoint does not '
                                 'name its classes: add them as meta.dataset_meta.classes')
             self._class_index[teacher.name] = index
+
+    def stored_as(self, dtype: str) -> MapCodec:
+        """Return how a cache stores the teachers' maps; see the base class."""
+        return MapCodec(dtype)
 
     def compute(self, step: Step) -> Tensor:
         """Return the unweighted term; see the base class."""

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmkd.distillation.branch import Branch
+from mmkd.distillation.cache.codecs import Codec, DenseCodec
 from mmkd.distillation.taps import expand_taps
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError, did_you_mean
@@ -120,7 +121,7 @@ class DistillHook(Hook):
         """
         self.taps = expand_taps(student, self.tap)
         for teacher in teachers:
-            theirs = expand_taps(teacher.model, self.teacher_tap)
+            theirs = teacher.expand(self.teacher_tap)
             if len(theirs) != len(self.taps):
                 raise UserError(
                     f"term '{self.name}' joins {len(self.taps)} taps of the student "
@@ -153,6 +154,14 @@ class DistillHook(Hook):
     def student_taps(self) -> list[str]:
         """Return what must be recorded of the student."""
         return self.taps
+
+    def patterns(self) -> list[str]:
+        """Return the names and wildcards that are tapped of the teachers."""
+        return [self.teacher_tap] if isinstance(self.teacher_tap, str) else list(self.teacher_tap)
+
+    def stored_as(self, dtype: str) -> Codec:
+        """Return how a cache stores the teachers' taps; must keep what :meth:`features` takes."""
+        return DenseCodec(dtype)
 
     def sources(self, step: Step) -> list[tuple[Teacher, float]]:
         """Return who teaches, each with its share of the term."""

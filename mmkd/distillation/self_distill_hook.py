@@ -20,6 +20,10 @@ class _Itself(NamedTuple):
     model: nn.Module | None = None
     name: str = 'student'
 
+    def expand(self, taps: str | Sequence[str]) -> list[str]:
+        """As a teacher's."""
+        return expand_taps(self.model, taps)
+
 
 @HOOKS.register_module()
 class SelfDistillHook(DistillHook):

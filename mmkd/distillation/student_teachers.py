@@ -1,12 +1,12 @@
 """Teachers that are made of the student."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from mmengine.model import BaseAveragedModel
 from torch import Tensor, nn
 
-from mmkd.distillation.taps import TapRecorder, forward_for_taps
+from mmkd.distillation.taps import TapRecorder
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError
 
@@ -45,6 +45,8 @@ class MeanTeacher(Teacher):
         UserError: ``decay`` is out of range.
     """
 
+    rewritten = False
+
     def __init__(self, name: str, student: nn.Module, decay: float, weight: float = 1.0) -> None:
         if not isinstance(decay, float) or not 0 <= decay < 1:
             raise UserError(f"teacher '{name}' has ema={decay!r}: give a number in [0, 1), such as "
@@ -74,12 +76,14 @@ class PartnerTeacher(Teacher):
         weight: share of this teacher among its peers, > 0.
     """
 
+    rewritten = False
+    ends_early = False  # or batch norms behind the last tap would not see these images
+
     def __init__(self, name: str, student: nn.Module, weight: float = 1.0) -> None:
         self.name = name
         self.model = student
         self.weight = weight
         self.classes = None
-        self._renormalise = None
         self._recorder = TapRecorder(student, ())
 
     def tap(self, taps: Iterable[str], inputs: Tensor) -> dict[str, Any]:
@@ -91,11 +95,13 @@ class PartnerTeacher(Teacher):
         finally:
             self.model.train(training)
 
-    def _forward(self, inputs: Tensor, data_samples: Sequence | None) -> None:
-        if data_samples is not None:
-            inputs = getattr(data_samples, 'partners', None)
-            if inputs is None:
-                raise UserError(f"teacher '{self.name}' needs a partner for every image: put "
-                                "batch_sampler=dict(type='PairSampler') into train_dataloader and "
-                                'pairs=True into the data_preprocessor')
-        forward_for_taps(self.model, inputs)
+    def _own_inputs(self, inputs: Tensor, data_samples: Any,
+                    shared: dict[Any, Tensor]) -> Tensor:
+        if data_samples is None:
+            return inputs
+        partners = getattr(data_samples, 'partners', None)
+        if partners is None:
+            raise UserError(f"teacher '{self.name}' needs a partner for every image: put "
+                            "batch_sampler=dict(type='PairSampler') into train_dataloader and "
+                            'pairs=True into the data_preprocessor')
+        return partners

@@ -7,6 +7,7 @@ for every submodule that matches, in the order of the model: ``'backbone.stage?'
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -85,13 +86,17 @@ def expand_taps(model: nn.Module, taps: str | Sequence[str]) -> list[str]:
     return expanded
 
 
+class _AllRecorded(BaseException):  # which no `except Exception` of a network swallows
+    """The last tap of a forward pass was recorded."""
+
+
 class TapRecorder:
     """Keeps the latest value of each tap while :attr:`active`, until it is taken.
 
     A value is recorded as the submodule gave it. A later in-place operation
     (``ReLU(inplace=True)``, ``out += identity``) would silently change it: such taps are
     found out by the tensor's version counter at the first run and cloned from then on, so the
-    first run must be a dry run.
+    first run must be a dry run. In a network that was compiled before that, all are cloned.
 
     The hooks are closures and hold no reference that ``copy.deepcopy(model)`` would follow.
 
@@ -108,6 +113,10 @@ class TapRecorder:
         self._values: dict[str, Any] = {}
         self._seen: dict[str, Any] = {}
         self._cloned: set[str] = set()
+        self._count = 0  # of values that were recorded, and after how many of them to stop
+        self._last: int | None = None
+        self._calls = 0  # how many values a whole forward pass gives
+        self._is_dry = False
         self._taps = list(dict.fromkeys(taps))
         self._handles = [self._attach(model, tap) for tap in self._taps]
 
@@ -115,11 +124,20 @@ class TapRecorder:
         module = find_module(model, tap)
 
         def record(value: Any) -> None:
-            if self.active:
-                if tap in self._cloned:
-                    value = map_tensors(torch.clone, value)
-                self._values[tap] = value
-                self._seen[tap] = _versions(value)
+            if not self.active:
+                return
+            if tap in self._cloned:
+                value = map_tensors(torch.clone, value)
+            self._values[tap] = value
+            if torch.compiler.is_compiling():
+                # A graph has no versions, and computes for its outputs alone.
+                if self._is_dry:
+                    self._cloned.add(tap)
+                return
+            self._seen[tap] = _versions(value)
+            self._count += 1
+            if self._count == self._last:
+                raise _AllRecorded
 
         if tap.endswith(':input'):
             return module.register_forward_pre_hook(lambda _, inputs: record(inputs[0]))
@@ -128,6 +146,7 @@ class TapRecorder:
     def start(self) -> None:
         """Forget what was recorded and record from now on."""
         self._values, self._seen = {}, {}
+        self._count, self._last = 0, None
         self.active = True
 
     def take(self) -> dict[str, Any]:
@@ -144,6 +163,21 @@ class TapRecorder:
         self.active = False
         return values
 
+    def record(self, run: Callable[[], Any], whole: bool = False) -> dict[str, Any]:
+        """Record ``run()`` and return the values by tap.
+
+        Args:
+            run: a forward pass, as that of the dry run.
+            whole: whether it runs to its end, or only until as many values were recorded as in the
+                dry run: no further than the last tap.
+        """
+        self.start()
+        if not whole:
+            self._last = self._calls
+        with suppress(_AllRecorded):
+            run()
+        return self.take()
+
     def dry_run(self, run: Callable[[], Any]) -> dict[str, Any]:
         """Record ``run()`` without gradients and learn which taps must be cloned.
 
@@ -151,9 +185,12 @@ class TapRecorder:
             UserError: ``run`` never reaches a tap.
         """
         self.start()
+        self._is_dry = True
         with torch.no_grad():
             run()
+        self._is_dry = False
         self._cloned |= set(self._changed())
+        self._calls = self._count
         self._seen = {}
         values = self.take()
         unreached = [tap for tap in self._taps if tap not in values]

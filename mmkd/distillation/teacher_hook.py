@@ -18,7 +18,7 @@ duration of a run::
 Under DDP the student is called inside the wrapper, so the same hooks fire there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from mmkd.distillation.cache.options import cache_options
+from mmkd.distillation.cache.prepare import CachePlan
 from mmkd.distillation.distill_hook import DistillHook, Step, unwrapped
 from mmkd.distillation.student_teachers import MeanTeacher, PartnerTeacher
 from mmkd.distillation.taps import TapRecorder, forward_for_taps
@@ -51,7 +53,8 @@ class TeacherHook(Hook):
 
     Args:
         teachers: for each name ``dict(config=..., checkpoint=..., weight=1.0)``, where
-            ``model=dict(...)`` may stand in place of ``config``; or, of the student itself,
+            ``model=dict(...)`` may stand in place of ``config`` and ``compile=True`` and
+            ``precision='bf16'`` may follow, see :func:`build_teacher`; or, of the student itself,
             ``dict(ema=0.999)``, see :class:`MeanTeacher`, or ``dict(partners=True)``, see
             :class:`PartnerTeacher`. None for the config's top-level ``teachers``. Not needed if
             every term is a :class:`SelfDistillHook`.
@@ -72,7 +75,7 @@ class TeacherHook(Hook):
         """Set distillation up, unless the run does not train or every weight is 0."""
         if not isinstance(runner._train_loop, BaseLoop):
             return
-        self.terms = _active_terms(runner)
+        self.terms = _active_terms(runner.hooks, runner.cfg)
         if not self.terms:
             runner.logger.warning('No distillation term has a weight above 0: the student trains '
                                   'alone')
@@ -80,9 +83,7 @@ class TeacherHook(Hook):
         student = _bare(runner.model)
         device = next(student.parameters()).device
         if any(term.needs_teachers for term in self.terms):
-            entries = runner.cfg.get('teachers') if self._entries is None else self._entries
-            self.teachers = [_built(name, entry, student, device)
-                             for name, entry in _checked_entries(entries).items()]
+            self.teachers = self._teachers(runner.cfg, runner.train_dataloader, student, device)
         for term in self.terms:
             term.resolve_taps(student, self.teachers)
         recorder = TapRecorder(student, [tap for term in self.terms for tap in term.student_taps()])
@@ -90,6 +91,35 @@ class TeacherHook(Hook):
             self._dry_run(runner, student, recorder)
         self._train_branches(runner, device)
         self._attach(student, recorder)
+
+    def _teachers(self, cfg: Config, loader: DataLoader, student: nn.Module,
+                  device: torch.device) -> list[Teacher]:
+        entries = _checked_entries(cfg.get('teachers') if self._entries is None
+                                   else self._entries)
+
+        def build(name: str, entry: Mapping[str, Any]) -> Teacher:
+            return _built(name, entry, student, device)
+
+        options = cache_options(cfg)
+        if options is None:
+            return [build(name, entry) for name, entry in entries.items()]
+        plan = CachePlan(options, cfg, self.terms, loader, student, build)
+        with undisturbed_random_state():
+            return plan.teachers(entries, device)
+
+    def build_cache(self, runner: Runner) -> None:
+        """Build what is missing of the config's ``teacher_cache``, in place of a run.
+
+        Raises:
+            UserError: there is no ``teacher_cache`` or no term, and what building raises.
+        """
+        if runner.cfg.get('teacher_cache') is None:
+            raise UserError(f"config '{runner.cfg.filename}' has no teacher_cache: add the line "
+                            "teacher_cache = dict(folder='work_dirs/cache', views=8)")
+        self.terms = _active_terms(runner.hooks, runner.cfg)
+        student = _bare(runner.model)
+        self._teachers(runner.cfg, runner.build_dataloader(runner.cfg.train_dataloader, seed=0),
+                       student, next(student.parameters()).device)
 
     def _dry_run(self, runner: Runner, student: nn.Module, recorder: TapRecorder) -> None:
         loader = runner.train_dataloader
@@ -145,7 +175,8 @@ class TeacherHook(Hook):
 
     def _losses(self, student: Mapping[str, Any], inputs: Tensor, samples: Any,
                 own: Mapping[str, Any]) -> dict[str, Tensor]:
-        taps = {teacher.name: teacher(inputs, samples) for teacher in self.teachers}
+        shared: dict[Any, Tensor] = {}
+        taps = {teacher.name: teacher(inputs, samples, shared) for teacher in self.teachers}
         step = Step(student, self.teachers, taps, samples)
         added = {f'loss_{term.name}': term.weight * term.compute(step) for term in self.terms}
         clashes = sorted(set(added) & set(own))
@@ -237,7 +268,7 @@ def _built(name: str, entry: Mapping[str, Any], student: nn.Module,
         return PartnerTeacher(name, student, weight)
     config = Config(dict(model=entry['model'])) if 'model' in entry else entry['config']
     return build_teacher(name, config, entry['checkpoint'], student.data_preprocessor, device,
-                         weight)
+                         weight, entry.get('compile', False), entry.get('precision'))
 
 
 def _checked_entries(entries: Any) -> Mapping[str, Mapping[str, Any]]:
@@ -245,21 +276,23 @@ def _checked_entries(entries: Any) -> Mapping[str, Mapping[str, Any]]:
         raise UserError('TeacherHook has no teachers: put '
                         'teachers = dict(NAME=dict(config=..., checkpoint=...)) into the config')
     for name, entry in entries.items():
-        if set(entry) - {'weight'} not in ({'config', 'checkpoint'}, {'model', 'checkpoint'},
-                                           {'ema'}, {'partners'}):
+        keys = set(entry) - {'weight'}
+        if 'checkpoint' in keys:
+            keys -= {'compile', 'precision'}
+        if keys not in ({'config', 'checkpoint'}, {'model', 'checkpoint'}, {'ema'}, {'partners'}):
             raise UserError(f"teacher '{name}' has the keys {sorted(entry)}: give `config` (or "
-                            '`model`) and `checkpoint`, or `ema`, or `partners`, and, if wanted, '
-                            '`weight`')
+                            '`model`) and `checkpoint` (with `compile` or `precision`, if wanted), '
+                            'or `ema`, or `partners`, and, if wanted, `weight`')
     return entries
 
 
-def _active_terms(runner: Runner) -> list[DistillHook]:
-    terms = [hook for hook in runner.hooks if isinstance(hook, DistillHook)]
+def _active_terms(hooks: Sequence[Hook], cfg: Config) -> list[DistillHook]:
+    terms = [hook for hook in hooks if isinstance(hook, DistillHook)]
     if not terms:
         raise UserError('TeacherHook has nothing to teach: add a distillation hook such as '
                         "dict(type='HeatmapDistillHook') to custom_hooks")
     for term in terms:
-        term.resolve_weight(runner.cfg.get('distill_weights'))
+        term.resolve_weight(cfg.get('distill_weights'))
     active = [term for term in terms if term.weight > 0]
     names = [term.name for term in active]
     repeated = sorted({name for name in names if names.count(name) > 1})

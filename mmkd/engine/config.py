@@ -12,11 +12,12 @@ from mmengine.registry import FUNCTIONS, DefaultScope, Registry
 from mmengine.runner import Runner
 
 from mmkd import registry
+from mmkd.engine.student_options import OPTIONS
 from mmkd.errors import UserError, did_you_mean
 
 __all__ = ['load_config', 'validate_config']
 
-ENTRIES = frozenset(inspect.signature(Runner.__init__).parameters)
+ENTRIES = frozenset(inspect.signature(Runner.__init__).parameters).union(OPTIONS)
 DATA = (registry.DATASETS, registry.TRANSFORMS, registry.DATA_SAMPLERS, FUNCTIONS)
 NETWORK = (registry.MODELS, registry.TASK_UTILS, registry.WEIGHT_INITIALIZERS)
 SECTIONS: dict[str, tuple[Registry, ...]] = {

@@ -1,7 +1,8 @@
 """The hooks of every run; the registry imports them from here."""
 
 from mmkd.engine.checkpoint_hook import SafeCheckpointHook
+from mmkd.engine.history_hook import ShortHistoryHook
 from mmkd.engine.nan_hook import StopOnInvalidLossHook
 from mmkd.engine.seed_hook import EpochSeedHook
 
-__all__ = ['EpochSeedHook', 'SafeCheckpointHook', 'StopOnInvalidLossHook']
+__all__ = ['EpochSeedHook', 'SafeCheckpointHook', 'ShortHistoryHook', 'StopOnInvalidLossHook']

@@ -12,17 +12,22 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import distributed
+from torch import distributed, nn
 
 from mmkd.detection.initial_weights import fetch_initial_weights
+from mmkd.distillation import TeacherHook
+from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
 from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
 from mmkd.engine.config import load_config, validate_config
 from mmkd.engine.environment import environment_report
+from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
 from mmkd.errors import UserError
 
-__all__ = ['add_common_arguments', 'config_from_arguments', 'test', 'train']
+__all__ = ['StudentRunner', 'add_common_arguments', 'cache_teachers', 'config_from_arguments',
+           'test', 'train']
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,14 +56,14 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def train(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
+def train(cfg: Config, resume: str | None = None) -> None:
     """Train the model of ``cfg``.
 
     Args:
-        cfg: from :func:`config_from_arguments`.
+        cfg: from :func:`config_from_arguments`; may have the entries of
+            :mod:`mmkd.engine.student_options`.
         resume: path of a checkpoint to go on from, or ``'auto'`` for the newest whole one of the
             work directory, or None to begin anew (unless ``cfg.resume`` says otherwise).
-        amp: mixed precision: float16 with dynamic loss scaling on a GPU, bfloat16 on a CPU.
 
     Raises:
         UserError: a checkpoint does not serve, or the run itself found something to mend.
@@ -66,17 +71,37 @@ def train(cfg: Config, resume: str | None = None, amp: bool = False) -> None:
     if resume is not None:
         cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
     _choose_checkpoint(cfg)
-    if amp:
-        _use_mixed_precision(cfg)
+    use_mixed_precision(cfg)
+    fix_views(cfg)
     cfg.setdefault('default_hooks', {}).setdefault(
         'stop_on_invalid_loss', dict(type='StopOnInvalidLossHook'))
     with _processes(cfg):
         fetch_initial_weights(cfg)
-        runner = _Runner.from_cfg(cfg)
+        runner = StudentRunner.from_cfg(cfg)
         if cfg.resume:
             # mmengine itself would resume with whatever keys happen to fit.
             load_weights(runner.model, cfg.load_from)
         runner.train()
+
+
+def cache_teachers(cfg: Config) -> None:
+    """Let the teachers of ``cfg`` see what its ``teacher_cache`` lacks; train nothing.
+
+    Args:
+        cfg: from :func:`config_from_arguments`.
+
+    Raises:
+        UserError: the config has no ``teacher_cache``, a cache is not of this config, or it cannot
+            be written.
+    """
+    fix_views(cfg)
+    with _processes(cfg):
+        runner = StudentRunner.from_cfg(cfg)
+        hook = next((hook for hook in runner.hooks if isinstance(hook, TeacherHook)), None)
+        if hook is None:
+            raise UserError(f"config '{cfg.filename}' has no teachers to cache: name the config of "
+                            'a distillation')
+        hook.build_cache(runner)
 
 
 def test(cfg: Config, checkpoint: str, show_dir: str | None = None,
@@ -108,7 +133,7 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None,
         if Path(checkpoint).suffix == '.onnx':
             runner = _onnx_runner(cfg, checkpoint)
         else:
-            runner = _Runner.from_cfg(cfg)
+            runner = StudentRunner.from_cfg(cfg)
             load_weights(runner.model, checkpoint)
         metrics = runner.test()
         if is_main_process():
@@ -127,14 +152,33 @@ def _onnx_runner(cfg: Config, path: str) -> Runner:
             raise
         raise UserError(f"'{path}' cannot be evaluated without onnxruntime: pip install "
                         'onnxruntime') from error
-    return onnx_runner(cfg, path, _Runner)
+    return onnx_runner(cfg, path, StudentRunner)
 
 
-class _Runner(Runner):
+class StudentRunner(Runner):
+    """mmengine's, with the options of the student's step and a report of what it runs on.
+
+    ``cfg`` may have the entries ``channels_last`` and ``compile`` of
+    :mod:`mmkd.engine.student_options`; ``amp`` must be settled before, by
+    :func:`~mmkd.engine.student_options.use_mixed_precision`.
+    """
+
     def _log_env(self, env_cfg: dict) -> None:
         # mmengine calls this as soon as there is a log to write to.
         self.logger.info('environment\n' + environment_report())
         super()._log_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Put the model on its device and, of several processes, into its wrapper."""
+        if self.cfg.get('channels_last'):
+            use_channels_last(model)
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def _maybe_compile(self, target: str) -> None:
+        # mmengine calls this when hooks and weights are in place, right before the first step.
+        if self.cfg.get('compile'):
+            model = self.model.module if is_model_wrapper(self.model) else self.model
+            compile_student(model, self.cfg.compile)
 
 
 def _choose_checkpoint(cfg: Config) -> None:
@@ -159,13 +203,6 @@ def _choose_checkpoint(cfg: Config) -> None:
         raise UserError(f"cannot resume from '{cfg.load_from}', it holds no "
                         f'{" and no ".join(sorted(missing))}: to start from its weights use '
                         f'--cfg-options load_from={cfg.load_from} without --resume')
-
-
-def _use_mixed_precision(cfg: Config) -> None:
-    if torch.cuda.is_available():
-        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
-    else:
-        cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
 
 
 @contextmanager

@@ -43,36 +43,88 @@ def _draws_of(image, out, padding):
             if torch.equal(_slow(image, top, left, mirrored, padding), out)]
 
 
-def test_every_image_is_a_crop_of_its_own():
-    images = _images(batch=6)
-    torch.manual_seed(0)
-    out = crop_and_flip(images, 2, flip=True)
+@pytest.mark.parametrize('padding', [0, 1, 2])
+@pytest.mark.parametrize('flip', [True, False])
+def test_every_view_is_a_crop_of_its_own(padding, flip):
+    """In the order top, left, mirrored."""
+    count = (2 * padding + 1) ** 2 * (1 + flip)
+    assert BatchPreprocessor(MEAN, STD, padding, flip).num_views == count
+    images = _images(batch=count)
+    out = crop_and_flip(images, padding, flip, torch.arange(count))
     assert out.dtype == torch.uint8 and out.shape == images.shape
-    draws = [_draws_of(image, result, 2) for image, result in zip(images, out, strict=True)]
+    draws = [(top, left, mirrored) for top in range(2 * padding + 1)
+             for left in range(2 * padding + 1) for mirrored in (False, True)[:1 + flip]]
+    for image, result, draw in zip(images, out, draws, strict=True):
+        assert torch.equal(result, _slow(image, *draw, padding)), draw
+
+
+def _training(preprocessor, images, **fields):
+    """Which (top, left, mirrored) each image of a training batch is, one at a time by hand."""
+    sample = ClassificationSample(labels=torch.zeros(len(images), dtype=torch.int64), **fields)
+    out = preprocessor(dict(inputs=images, data_samples=sample), training=True)
+    draws = [_draws_of(image, _bytes(result), preprocessor.crop_padding)
+             for image, result in zip(images, out['inputs'], strict=True)]
     assert all(len(found) == 1 for found in draws)  # a draw explains it, and only one
-    assert len({found[0] for found in draws}) > 3
+    return [found[0] for found in draws], out['data_samples']
 
 
 def test_draws_are_uniform():
     image = _images(batch=1, height=3, width=3)
     count, padding = 9000, 1
     torch.manual_seed(0)
-    out = crop_and_flip(image.repeat(count, 1, 1, 1), padding, flip=True)
+    out = BatchPreprocessor(MEAN, STD, padding)(dict(inputs=image.repeat(count, 1, 1, 1)), True)
     keys = {_slow(image[0], top, left, mirrored, padding).numpy().tobytes(): (top, left, mirrored)
             for top in range(3) for left in range(3) for mirrored in (False, True)}
     assert len(keys) == 18
-    seen = Counter(keys[result.numpy().tobytes()] for result in out)
+    seen = Counter(keys[result.numpy().tobytes()] for result in _bytes(out['inputs']))
     # Chi-squared with 17 degrees of freedom: above 40.8 in one of a thousand seeds.
     assert sum((seen[key] - count / 18) ** 2 / (count / 18) for key in keys.values()) < 40.8
 
 
+def test_a_batch_says_which_views_it_holds():
+    preprocessor = BatchPreprocessor(MEAN, STD, crop_padding=2)
+    torch.manual_seed(0)
+    draws, sample = _training(preprocessor, _images(6), indices=torch.arange(6) + 100)
+    assert len(set(draws)) > 3
+    assert sample.views.dtype == 'int64' and sample.views[:, 0].tolist() == list(range(100, 106))
+    assert sample.views[:, 1].tolist() == [(top * 5 + left) * 2 + mirrored
+                                           for top, left, mirrored in draws]
+    assert 'views' not in preprocessor(_batch())['data_samples'], 'a test image has no views'
+
+
+def test_view_seeds_settle_the_draw():
+    preprocessor = BatchPreprocessor(MEAN, STD, crop_padding=2)
+    seeds = torch.tensor([0, 49, 50, 12345678901234, 2 ** 63 - 1, 7]).numpy()
+    for _ in range(2):
+        before = torch.get_rng_state()
+        draws, _ = _training(preprocessor, _images(6), view_seeds=seeds)
+        assert torch.equal(torch.get_rng_state(), before), 'and nothing is drawn'
+        assert [(top * 5 + left) * 2 + mirrored for top, left, mirrored in draws] == [
+            seed % 50 for seed in seeds.tolist()]
+
+
+@pytest.mark.parametrize('options', [dict(mixup=0.2), dict(cutmix=1.0), dict(views=2),
+                                     dict(pairs=True)])
+def test_mixed_images_have_no_view(options):
+    preprocessor = BatchPreprocessor(MEAN, STD, crop_padding=1, **options)
+    batch = _batch(6)
+    batch['data_samples'].labels = torch.tensor([4, 1, 4, 4, 1, 4])
+    assert 'views' not in preprocessor(batch, training=True)['data_samples']
+    batch['data_samples'].view_seeds = torch.arange(6).numpy()
+    with pytest.raises(UserError, match='cannot mix, repeat or pair fixed views'):
+        preprocessor(batch, training=True)
+    preprocessor(batch)
+
+
 def test_without_padding_or_flip():
-    images = _images()
-    assert torch.equal(crop_and_flip(images, 0, flip=False), images)
-    for image, result in zip(images, crop_and_flip(images, 0, flip=True), strict=True):
-        assert torch.equal(result, image) or torch.equal(result, image.flip(2))
-    for image, result in zip(images, crop_and_flip(images, 1, flip=False), strict=True):
-        assert [mirrored for *_, mirrored in _draws_of(image, result, 1)] == [False]
+    images = _images(batch=12)
+    torch.manual_seed(0)
+    plain, _ = _training(BatchPreprocessor(MEAN, STD, 0, flip=False), images)
+    assert plain == [(0, 0, False)] * 12
+    only_mirrored, _ = _training(BatchPreprocessor(MEAN, STD, 0), images)
+    assert set(only_mirrored) == {(0, 0, False), (0, 0, True)}
+    only_moved, _ = _training(BatchPreprocessor(MEAN, STD, 1, flip=False), images)
+    assert not any(mirrored for *_, mirrored in only_moved) and len(set(only_moved)) > 1
 
 
 def _batch(batch=5, **kwargs):
@@ -108,9 +160,12 @@ def test_a_training_batch_depends_on_the_generator_alone():
     torch.manual_seed(1)
     assert torch.equal(first, preprocessor(batch, training=True)['inputs'])
     assert not torch.equal(first, second)
-    torch.manual_seed(1)
     # The border is black before normalisation, as in the literature.
-    torch.testing.assert_close(first, _normalised(crop_and_flip(batch['inputs'], 4, True)))
+    torch.manual_seed(1)
+    (draw, *_), sample = _training(preprocessor, batch['inputs'], indices=torch.arange(5))
+    crops = crop_and_flip(batch['inputs'], 4, True, torch.from_numpy(sample.views[:, 1]))
+    torch.testing.assert_close(first, _normalised(crops))
+    assert torch.equal(crops[0], _slow(batch['inputs'][0], *draw, 4))
 
 
 def test_mixup():

@@ -1,51 +1,21 @@
 """Every method of configs/classification/methods trains by the one config, on a tiny archive."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from archives import write_cifar10
 
 import mmkd  # noqa: F401
 from mmkd.distillation import load_checkpoint_safely
 from mmkd.engine import launch
-from mmkd.engine.config import load_config, validate_config
+from mmkd.engine.config import load_config
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 CONFIG = 'configs/classification/distill.py'
 METHODS = sorted(path.stem for path in (ROOT / 'configs/classification/methods').glob('*.py'))
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp('cifar')
-    write_cifar10(root, per_batch=4)
-    return root
-
-
-@pytest.fixture(autouse=True)
-def _from_the_root(monkeypatch, data):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv('DATA', 'cifar10')
-    monkeypatch.setenv('DATA_ROOT', str(data))
-
-
-def _config(monkeypatch, work_dir, **choices):
-    for name in ('METHOD', 'STUDENT', 'TEACHER', 'TEACHER_CHECKPOINT'):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in choices.items():
-        monkeypatch.setenv(name, str(value))
-    cfg = load_config(CONFIG, {
-        'train_dataloader.batch_size': 8, 'train_cfg.max_epochs': 1, 'log_level': 'WARNING',
-        'default_hooks.checkpoint.interval': 1})
-    validate_config(cfg)
-    cfg.work_dir, cfg.launcher = str(work_dir), 'none'
-    cfg.experiment_name = f'test_{os.path.basename(work_dir)}_{id(cfg)}'
-    return cfg
 
 
 def _teacher(folder, name='resnet14', seed=3):
@@ -57,8 +27,8 @@ def _teacher(folder, name='resnet14', seed=3):
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_every_method_trains_and_leaves_a_plain_student(method, tmp_path, monkeypatch):
-    cfg = _config(monkeypatch, tmp_path, METHOD=method, STUDENT='resnet8', TEACHER='resnet14',
+def test_every_method_trains_and_leaves_a_plain_student(method, tmp_path, cifar_config):
+    cfg = cifar_config(CONFIG, tmp_path, METHOD=method, STUDENT='resnet8', TEACHER='resnet14',
                   TEACHER_CHECKPOINT=_teacher(tmp_path))
     launch.train(cfg)
     saved = load_checkpoint_safely(tmp_path / 'epoch_1.pth')
@@ -70,19 +40,19 @@ def test_every_method_trains_and_leaves_a_plain_student(method, tmp_path, monkey
 
 
 @pytest.mark.parametrize('student', ['wrn_16_1', 'vgg8', 'mobilenetv2_half', 'shufflenetv1'])
-def test_methods_with_connectors_join_other_families(student, tmp_path, monkeypatch):
+def test_methods_with_connectors_join_other_families(student, tmp_path, cifar_config):
     """ReviewKD taps what there is: three or four stages, equal in student and teacher."""
     teacher = 'vgg8' if student in ('vgg8', 'mobilenetv2_half') else 'resnet8'
     for method in ('review_kd', 'ofd'):
-        cfg = _config(monkeypatch, tmp_path / method, METHOD=method, STUDENT=student,
+        cfg = cifar_config(CONFIG, tmp_path / method, METHOD=method, STUDENT=student,
                       TEACHER=teacher, TEACHER_CHECKPOINT=_teacher(tmp_path, teacher))
         launch.train(cfg)
         assert (tmp_path / method / 'epoch_1.pth').is_file()
 
 
-def test_several_teachers(tmp_path, monkeypatch):
+def test_several_teachers(tmp_path, cifar_config):
     paths = {name: _teacher(tmp_path, name) for name in ('resnet8', 'resnet14')}
-    cfg = _config(monkeypatch, tmp_path / 'run', METHOD='kd', STUDENT='resnet8',
+    cfg = cifar_config(CONFIG, tmp_path / 'run', METHOD='kd', STUDENT='resnet8',
                   TEACHER='resnet8,resnet14')
     for name, path in paths.items():
         cfg.teachers[name].checkpoint = str(path)
@@ -90,10 +60,10 @@ def test_several_teachers(tmp_path, monkeypatch):
     assert set(cfg.teachers) == {'resnet8', 'resnet14'}
 
 
-def test_a_killed_crd_run_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
+def test_a_killed_crd_run_ends_as_an_undisturbed_one(tmp_path, cifar_config):
     """Memory banks, embeddings and optimizer are all in the checkpoint."""
     def run(name, epochs, resume=None):
-        cfg = _config(monkeypatch, tmp_path / name, METHOD='crd', STUDENT='resnet8',
+        cfg = cifar_config(CONFIG, tmp_path / name, METHOD='crd', STUDENT='resnet8',
                       TEACHER='resnet14', TEACHER_CHECKPOINT=_teacher(tmp_path))
         cfg.train_cfg.max_epochs = epochs
         launch.train(cfg, resume)
@@ -114,8 +84,8 @@ def test_a_killed_crd_run_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
     (dict(batch_size=24), r'20 training images do not fill a batch of 24: lower .*batch_size'),
     (dict(num_classes=2), r'has 3 classes and the classifier 2 outputs: set num_classes to 3'),
 ])
-def test_data_that_cannot_train_the_classifier(entry, message, tmp_path, monkeypatch):
-    cfg = _config(monkeypatch, tmp_path, STUDENT='resnet8')
+def test_data_that_cannot_train_the_classifier(entry, message, tmp_path, cifar_config):
+    cfg = cifar_config(CONFIG, tmp_path, STUDENT='resnet8')
     for section in (cfg.train_dataloader, cfg.model):
         section.update({name: value for name, value in entry.items() if name in section})
     with pytest.raises(UserError, match=message):
@@ -145,7 +115,7 @@ def test_data_that_cannot_train_the_classifier(entry, message, tmp_path, monkeyp
 def test_a_cell_has_the_published_hyper_parameters(cell, published, monkeypatch):
     for name, value in zip(('DATA', 'METHOD', 'TEACHER', 'STUDENT'), cell.split(), strict=True):
         monkeypatch.setenv(name, value)
-    cfg = load_config(CONFIG)
+    cfg = load_config(ROOT / CONFIG)
     [term] = [hook for hook in cfg.custom_hooks if hook.type == 'DistillHook']
     found = dict(term.loss, ce=cfg.model.get('ce_weight', 1.0), weight=term.weight,
                  warmup=term.get('warmup_epochs', 0))
@@ -160,8 +130,8 @@ def test_a_cell_has_the_published_hyper_parameters(cell, published, monkeypatch)
     (dict(METHOD='at', TEACHER='vgg8'), r'joins 3 taps of the student .* to 4 of teacher'),
     (dict(METHOD='kd', TEACHER='resnet56'), r"resnet56.* of another architecture"),
 ])
-def test_a_cell_that_cannot_run(choices, message, tmp_path, monkeypatch):
+def test_a_cell_that_cannot_run(choices, message, tmp_path, cifar_config):
     path = _teacher(tmp_path, 'vgg8' if choices.get('TEACHER') == 'vgg8' else 'resnet14')
     with pytest.raises(UserError, match=message):
-        launch.train(_config(monkeypatch, tmp_path / 'run', **(dict(
+        launch.train(cifar_config(CONFIG, tmp_path / 'run', **(dict(
             STUDENT='resnet8', TEACHER='resnet14', TEACHER_CHECKPOINT=path) | choices)))

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -126,16 +125,8 @@ test_dataloader = dict(dataset=dict(type='CIFAR100', data_root='none', split='te
 
 
 @pytest.fixture
-def run(monkeypatch):
-    spec = importlib.util.spec_from_file_location('compare_tool', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
-        tool.main()
-
-    return run
+def run(load_tool):
+    return load_tool(TOOL)
 
 
 @pytest.fixture

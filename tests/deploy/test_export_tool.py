@@ -1,7 +1,5 @@
 """tools/export.py from argument to exit status."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import cv2
@@ -18,16 +16,8 @@ TOOL = Path(__file__).parents[2] / 'tools/export.py'
 
 
 @pytest.fixture
-def run(monkeypatch):
-    spec = importlib.util.spec_from_file_location('export_tool', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
-        tool.main()
-
-    return run
+def run(load_tool):
+    return load_tool(TOOL)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """tools/predict.py from argument to exit status, also where PyTorch cannot be imported."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -29,16 +28,8 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 
 
 @pytest.fixture
-def run(monkeypatch):
-    spec = importlib.util.spec_from_file_location('predict_tool', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
-        tool.main()
-
-    return run
+def run(load_tool):
+    return load_tool(TOOL)
 
 
 @pytest.fixture

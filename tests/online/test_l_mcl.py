@@ -161,7 +161,8 @@ def train(data, monkeypatch, tmp_path):
         validate_config(cfg)
         cfg.work_dir, cfg.launcher = str(tmp_path / folder), 'none'
         cfg.experiment_name = f'test_{folder}_{id(cfg)}'
-        launch.train(cfg, resume, amp=amp)
+        cfg.amp = amp
+        launch.train(cfg, resume)
         return load_checkpoint_safely(tmp_path / folder / f'epoch_{epochs}.pth')
     return run
 

@@ -1,18 +1,16 @@
 """Every method of configs/online/methods trains by the one config, on a tiny archive."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 import torch
-from archives import write_cifar10
 from mmengine.hooks import Hook
 
 import mmkd  # noqa: F401
 from mmkd.distillation import load_checkpoint_safely
 from mmkd.engine import launch
-from mmkd.engine.config import load_config, validate_config
+from mmkd.engine.config import load_config
 from mmkd.errors import UserError
 from mmkd.registry import HOOKS, MODELS
 
@@ -32,36 +30,13 @@ class StopInTheSecondEpoch(Hook):
             raise InterruptedError
 
 
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp('cifar')
-    write_cifar10(root, per_batch=4)
-    return root
-
-
-@pytest.fixture(autouse=True)
-def _from_the_root(monkeypatch, data):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv('DATA', 'cifar10')
-    monkeypatch.setenv('DATA_ROOT', str(data))
-    for name in ('METHOD', 'MEMBERS', 'STUDENT', 'TEACHER', 'TEACHER_CHECKPOINT'):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture
-def config(monkeypatch, tmp_path):
-    """Read a config as the tools do: ``config(path, work_dir, options, METHOD=...)``."""
+def config(cifar_config, tmp_path):
+    """``config(path, folder, options, METHOD=...)``."""
     def read(path, folder='run', options=None, **choices):
-        for name, value in choices.items():
-            monkeypatch.setenv(name, value)
-        cfg = load_config(path, {
-            'train_dataloader.batch_size': 8, 'train_cfg.max_epochs': 1, 'log_level': 'WARNING',
-            'default_hooks.checkpoint.interval': 1} | (options or {}))
-        validate_config(cfg)
+        cfg = cifar_config(path, tmp_path / folder, options, **choices)
         if choices.get('METHOD') == 'l_mcl':
             cfg.custom_hooks[3].interval = 2  # and not 50: there are two steps in an epoch
-        cfg.work_dir, cfg.launcher = str(tmp_path / folder), 'none'
-        cfg.experiment_name = f'test_{os.path.basename(folder)}_{id(cfg)}'
         return cfg
     return read
 
@@ -86,7 +61,8 @@ def test_every_method_leaves_plain_members(method, config, tmp_path):
     [saved] = _states(tmp_path, 1, 'run')
     assert all(value.isfinite().all() for value in saved['state_dict'].values())
     reported = json.loads((tmp_path / 'run/accuracy.json').read_text())['1']
-    cohort = launch.test(config(ONLINE), tmp_path / 'run/epoch_1.pth')
+    cohort = launch.test(config(ONLINE, METHOD=method, MEMBERS=MEMBERS),
+                         tmp_path / 'run/epoch_1.pth')
     tops = [reported[f'accuracy/{name}/top1'] for name in NAMES]
     assert reported['accuracy/top1'] == pytest.approx(sum(tops) / 3)
     assert reported == pytest.approx(cohort)
@@ -127,7 +103,9 @@ def test_without_a_method_members_train_as_classifiers_do(config, tmp_path):
 
 
 def test_mixed_precision(config, tmp_path):
-    launch.train(config(ONLINE, METHOD='dml', MEMBERS=MEMBERS), amp=True)
+    cfg = config(ONLINE, METHOD='dml', MEMBERS=MEMBERS)
+    cfg.amp = 'bf16'
+    launch.train(cfg)
     [saved] = _states(tmp_path, 1, 'run')
     assert all(value.isfinite().all() for value in saved['state_dict'].values())
     assert all(value.dtype in (torch.float32, torch.int64)

@@ -1,7 +1,5 @@
 """Every method of configs/selfdistill/methods trains by the one config, on a tiny archive."""
 
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,42 +12,13 @@ from mmkd.classification.data import BatchPreprocessor, ClassificationSample
 from mmkd.distillation import load_checkpoint_safely
 from mmkd.distillation.losses import BYOTLoss, DDGSDLoss, KDLoss, SCDLoss
 from mmkd.engine import launch
-from mmkd.engine.config import load_config, validate_config
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 from mmkd.selfdistill import AuxiliaryClassifiers
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / 'tests' / 'classification'))
 CONFIG = 'configs/selfdistill/train.py'
 METHODS = sorted(path.stem for path in (ROOT / 'configs/selfdistill/methods').glob('*.py'))
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    from archives import write_cifar10
-    root = tmp_path_factory.mktemp('cifar')
-    write_cifar10(root, per_batch=4)
-    return root
-
-
-@pytest.fixture(autouse=True)
-def _from_the_root(monkeypatch, data):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv('DATA', 'cifar10')
-    monkeypatch.setenv('DATA_ROOT', str(data))
-
-
-def _config(monkeypatch, work_dir, method, student='resnet8', **options):
-    monkeypatch.setenv('METHOD', method)
-    monkeypatch.setenv('STUDENT', student)
-    cfg = load_config(CONFIG, {
-        'train_dataloader.batch_size': 8, 'train_cfg.max_epochs': 1, 'log_level': 'WARNING',
-        'default_hooks.checkpoint.interval': 1, **options})
-    validate_config(cfg)
-    cfg.work_dir, cfg.launcher = str(work_dir), 'none'
-    cfg.experiment_name = f'test_{os.path.basename(work_dir)}_{id(cfg)}'
-    return cfg
 
 
 @pytest.fixture
@@ -66,8 +35,8 @@ def losses(monkeypatch):
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_every_method_trains_and_leaves_a_plain_student(method, tmp_path, monkeypatch, losses):
-    cfg = _config(monkeypatch, tmp_path, method)
+def test_every_method_trains_and_leaves_a_plain_student(method, tmp_path, cifar_config, losses):
+    cfg = cifar_config(CONFIG, tmp_path, METHOD=method, STUDENT='resnet8')
     launch.train(cfg)
     saved = load_checkpoint_safely(tmp_path / 'epoch_1.pth')
     plain = MODELS.build(cfg.model)
@@ -84,15 +53,16 @@ def test_every_method_trains_and_leaves_a_plain_student(method, tmp_path, monkey
 
 @pytest.mark.parametrize('method', ['scd', 'sad', 'byot'])
 @pytest.mark.parametrize('student', ['wrn_16_1', 'vgg8', 'mobilenetv2_half', 'shufflenetv1'])
-def test_methods_on_layers_train_other_families(method, student, tmp_path, monkeypatch):
-    launch.train(_config(monkeypatch, tmp_path, method, student))
+def test_methods_on_layers_train_other_families(method, student, tmp_path, cifar_config):
+    launch.train(cifar_config(CONFIG, tmp_path, METHOD=method, STUDENT=student))
     assert (tmp_path / 'epoch_1.pth').is_file()
 
 
 @pytest.mark.parametrize('method', ['scd', 'byot', 'ddgsd', 'cs_kd'])
-def test_the_first_step_by_hand(method, tmp_path, monkeypatch, losses):
+def test_the_first_step_by_hand(method, tmp_path, cifar_config, monkeypatch, losses):
     """The terms of the config are the losses of what the network says of the batch."""
-    cfg = _config(monkeypatch, tmp_path, method, **{'optim_wrapper.optimizer.lr': 0.0})
+    cfg = cifar_config(CONFIG, tmp_path, {'optim_wrapper.optimizer.lr': 0.0}, METHOD=method,
+                       STUDENT='resnet8')
     batches, forward = [], BatchPreprocessor.forward
 
     def record(self, data, training=False):
@@ -147,10 +117,10 @@ def _byot_by_hand(model, batch, checkpoint):
 BY_HAND = dict(scd=_scd_by_hand, ddgsd=_ddgsd_by_hand, cs_kd=_cs_kd_by_hand, byot=_byot_by_hand)
 
 
-def test_a_killed_byot_run_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
+def test_a_killed_byot_run_ends_as_an_undisturbed_one(tmp_path, cifar_config):
     """The auxiliary classifiers are in the checkpoint, beside the student."""
     def run(name, epochs, resume=None):
-        cfg = _config(monkeypatch, tmp_path / name, 'byot')
+        cfg = cifar_config(CONFIG, tmp_path / name, METHOD='byot', STUDENT='resnet8')
         cfg.train_cfg.max_epochs = epochs
         launch.train(cfg, resume)
 
@@ -176,13 +146,13 @@ def _flops(model):
 
 
 @pytest.mark.parametrize('method', ['byot', 'cs_kd'])
-def test_inference_costs_what_the_plain_network_costs(method, tmp_path, monkeypatch):
+def test_inference_costs_what_the_plain_network_costs(method, tmp_path, cifar_config, monkeypatch):
     """Also within the run, where hooks still hang on the network: validation is as fast."""
     trained = []
     parse = Classifier.parse_losses
     monkeypatch.setattr(Classifier, 'parse_losses',
                         lambda self, values: trained.append(self) or parse(self, values))
-    cfg = _config(monkeypatch, tmp_path, method)
+    cfg = cifar_config(CONFIG, tmp_path, METHOD=method, STUDENT='resnet8')
     launch.train(cfg)
     plain = MODELS.build(cfg.model)
     plain.load_state_dict(load_checkpoint_safely(tmp_path / 'epoch_1.pth')['state_dict'])
@@ -198,8 +168,8 @@ def test_inference_costs_what_the_plain_network_costs(method, tmp_path, monkeypa
     ('scd', dict(tap='head.fc'), r"taps 'head\.fc' alone"),
     ('sad', dict(tap=['backbone.stage3', 'head.fc']), r'tap maps'),
 ])
-def test_a_tap_that_does_not_serve_is_one_line(method, hook, message, tmp_path, monkeypatch):
-    cfg = _config(monkeypatch, tmp_path, method)
+def test_a_tap_that_does_not_serve_is_one_line(method, hook, message, tmp_path, cifar_config):
+    cfg = cifar_config(CONFIG, tmp_path, METHOD=method, STUDENT='resnet8')
     cfg.custom_hooks[-1].update(hook)
     with pytest.raises(UserError, match=message) as error:
         launch.train(cfg)
@@ -213,8 +183,8 @@ def test_a_tap_that_does_not_serve_is_one_line(method, hook, message, tmp_path, 
     ('cs_kd', {'data_preprocessor.pairs': False}, 'pairs=True'),
     ('cs_kd', {'train_dataloader.batch_sampler': None}, 'PairSampler'),
 ])
-def test_batches_that_do_not_serve_are_one_line(method, options, message, tmp_path, monkeypatch):
-    cfg = _config(monkeypatch, tmp_path, method)
+def test_batches_that_do_not_serve_are_one_line(method, options, message, tmp_path, cifar_config):
+    cfg = cifar_config(CONFIG, tmp_path, METHOD=method, STUDENT='resnet8')
     for name, value in options.items():
         section, key = name.split('.')
         place = cfg.model if section == 'data_preprocessor' else cfg

@@ -42,7 +42,7 @@ def centernet(tmp_path, monkeypatch):
 
 def test_centernet_trains_and_tests(centernet, tool, tmp_path):
     work = tmp_path / 'work'
-    status, out, err = tool('train.py', centernet, '--work-dir', work, '--amp')
+    status, out, err = tool('train.py', centernet, '--work-dir', work, '--amp', '--channels-last')
     assert status == 0, err
     assert out.index('mmcv operators') < out.index('Epoch(train)')  # the report is at the head
     assert 'CPUAmpOptimWrapper' in out

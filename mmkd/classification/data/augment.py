@@ -20,7 +20,11 @@ __all__ = ['BatchPreprocessor', 'crop_and_flip', 'cutmix', 'mixup']
 class BatchPreprocessor(ImgDataPreprocessor):
     """Bring a batch to the device; in training crop, flip and mix it there; normalise it.
 
-    Random numbers come from PyTorch's generators alone.
+    Random numbers come from PyTorch's generators alone. A training image has :attr:`num_views`
+    views, numbered ``((top * (2 p + 1)) + left) * 2 + mirrored`` with ``p`` the padding; which ones
+    a batch shows is drawn on the CPU, and said in its sample as ``views`` unless images are mixed,
+    repeated or paired. A sample that comes with ``view_seeds`` settles the draw: view
+    ``view_seeds % num_views``.
 
     Args:
         mean: of R, G and B, in 0 .. 255.
@@ -63,6 +67,26 @@ class BatchPreprocessor(ImgDataPreprocessor):
         self.views = views
         self.pairs = pairs
 
+    @property
+    def num_views(self) -> int:
+        """How many crops of a training image there are, the mirrored ones included."""
+        return (2 * self.crop_padding + 1) ** 2 * (2 if self.flip else 1)
+
+    def _draw_views(self, data: dict[str, Any]) -> Tensor:
+        """Draw a view for each image, or take those that are asked for; say so in the sample."""
+        sample, size = data.get('data_samples'), len(data['inputs'])
+        mixed = bool(self.mixup or self.cutmix or self.views > 1 or self.pairs)
+        if sample is not None and 'view_seeds' in sample:
+            if mixed:
+                raise UserError('BatchPreprocessor cannot mix, repeat or pair fixed views: take '
+                                'mixup, cutmix, views and pairs out of it, or teacher_cache out of '
+                                'the config')
+            return torch.from_numpy(sample.view_seeds % self.num_views)
+        drawn = torch.randint(self.num_views, (self.views * size,))
+        if sample is not None and 'indices' in sample and not mixed:
+            sample.views = torch.stack([sample.indices, drawn], 1).numpy()
+        return drawn
+
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """Prepare a batch for the network.
 
@@ -82,6 +106,7 @@ class BatchPreprocessor(ImgDataPreprocessor):
         """
         if training and self.pairs:
             _check_pairs(data)
+        views = self._draw_views(data) if training else None
         data = self.cast_data(data)
         images, sample = data['inputs'], data.get('data_samples')
         if not isinstance(images, Tensor) or images.ndim != 4:
@@ -89,8 +114,9 @@ class BatchPreprocessor(ImgDataPreprocessor):
                             "collate_fn=dict(type='whole_batch') into the data loader")
         if training and self.views > 1:
             images = images.repeat(self.views, 1, 1, 1)
-        if training and (self.crop_padding or self.flip):
-            images = crop_and_flip(images, self.crop_padding, self.flip)
+        if views is not None and self.num_views > 1:
+            views = views.to(images.device, non_blocking=True)
+            images = crop_and_flip(images, self.crop_padding, self.flip, views)
         inputs = torch.sub(images, self.mean).div_(self.std)
         if training and self.mixup:
             inputs = mixup(inputs, sample, self.mixup)
@@ -103,15 +129,15 @@ class BatchPreprocessor(ImgDataPreprocessor):
         return dict(data, inputs=inputs, data_samples=sample)
 
 
-def crop_and_flip(images: Tensor, padding: int, flip: bool) -> Tensor:
-    """Pad with zeros, cut a random part of the original size out, mirror half of the images.
-
-    Every image has its own draw. One gather does it all.
+def crop_and_flip(images: Tensor, padding: int, flip: bool, views: Tensor) -> Tensor:
+    """Pad with zeros, cut a part of the original size out, mirror it or not: one gather.
 
     Args:
         images: ``(B, C, H, W)``, of any dtype.
-        padding: pixels on each side.
-        flip: whether to mirror, with probability 1/2.
+        padding: ``p``, pixels on each side.
+        flip: whether views come mirrored, too.
+        views: ``(B,)`` int64, which view of each image: ``top * (2 p + 1) + left``, or, with
+            ``flip``, twice that, and 1 more for the mirrored one.
 
     Returns:
         the shape and dtype of ``images``.
@@ -119,13 +145,14 @@ def crop_and_flip(images: Tensor, padding: int, flip: bool) -> Tensor:
     batch, channels, height, width = images.shape
     device = images.device
     padded = F.pad(images, (padding,) * 4)
-    shift = torch.randint(2 * padding + 1, (2, batch, 1), device=device)
-    rows = torch.arange(height, device=device) + shift[0]
     columns = torch.arange(width, device=device).expand(batch, width)
     if flip:
-        mirrored = torch.rand(batch, 1, device=device) < 0.5
+        mirrored = (views % 2 == 1).view(batch, 1)
         columns = torch.where(mirrored, width - 1 - columns, columns)
-    columns = columns + shift[1]
+        views = views // 2
+    side = 2 * padding + 1
+    rows = torch.arange(height, device=device) + (views // side).view(batch, 1)
+    columns = columns + (views % side).view(batch, 1)
     places = rows[:, :, None] * (width + 2 * padding) + columns[:, None, :]
     places = places.view(batch, 1, -1).expand(-1, channels, -1)
     return padded.flatten(2).gather(2, places).view_as(images)

@@ -1,5 +1,6 @@
 """Data sets of image files, one folder for each class."""
 
+import hashlib
 import os
 import shutil
 import zipfile
@@ -167,6 +168,14 @@ class ImageNetFolder(Dataset):
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return dict(inputs=torch.stack([self._image(index) for index in indices]),
                     data_samples=ClassificationSample(labels=self.labels[chosen], indices=chosen))
+
+    def identity(self) -> str:
+        """Return a hash of the files' names and sizes and of the labels."""
+        sums = hashlib.sha256(self.labels.numpy())
+        for path in self.paths:
+            file = Path(path)
+            sums.update(f'{file.parent.name}/{file.name} {file.stat().st_size}\n'.encode())
+        return sums.hexdigest()
 
     def _image(self, index: int) -> Tensor:
         image = read_rgb(str(self.paths[index]))

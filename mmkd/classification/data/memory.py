@@ -1,8 +1,10 @@
 """Data sets that are one tensor: a batch is one indexing operation."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.registry import FUNCTIONS
 from torch import Tensor
@@ -35,11 +37,14 @@ class MemoryDataset(Dataset):
     Attributes:
         labels: ``(N,)``, int64, of the images kept.
         metainfo: ``dict(classes=...)``.
+        augments: whether what is asked for twice may differ.
 
     Raises:
         UserError: there is no image, a label lies outside the classes, or ``max_samples`` is
             below 1.
     """
+
+    augments = False
 
     def __init__(self, images: Tensor, labels: Tensor, classes: Sequence[str],
                  max_samples: int | None = None) -> None:
@@ -58,6 +63,12 @@ class MemoryDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def identity(self) -> str:
+        """Return a hash of all images and labels."""
+        sums = hashlib.sha256(self.images.contiguous().numpy())
+        sums.update(self.labels.numpy())
+        return sums.hexdigest()
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return the batch that holds the one image ``index``."""
@@ -80,15 +91,22 @@ def whole_batch(data: dict[str, Any] | Sequence[dict[str, Any]]) -> dict[str, An
     """Collate what is a batch already: pass it on.
 
     A wrapper around a data set (mmengine's ``num_batch_per_epoch`` makes one) may hand over a
-    list of batches of one image each instead; they are joined.
+    list of batches of one image each instead; they are joined field by field.
     """
     if isinstance(data, dict):
         return data
     samples = [batch['data_samples'] for batch in data]
-    return dict(inputs=torch.cat([batch['inputs'] for batch in data]),
-                data_samples=ClassificationSample(
-                    labels=torch.cat([sample.labels for sample in samples]),
-                    indices=torch.cat([sample.indices for sample in samples])))
+    joined = ClassificationSample()
+    for name, value in samples[0].items():
+        values = [getattr(sample, name) for sample in samples]
+        joined.set_field(_joined(values, type(value)), name)
+    return dict(inputs=torch.cat([batch['inputs'] for batch in data]), data_samples=joined)
+
+
+def _joined(values: list[Any], kind: type) -> Any:
+    if issubclass(kind, Tensor):
+        return torch.cat(values)
+    return np.concatenate(values) if issubclass(kind, np.ndarray) else kind.joined(values)
 
 
 def balanced_first(labels: Tensor, count: int | None) -> Tensor:

@@ -2,9 +2,16 @@
 
 from mmkd.detection.data.check import check_voc, extract_voc, split_voc
 from mmkd.detection.data.drawing import DRAWN_CLASSES
+from mmkd.detection.data.fast_augment import (
+    FastPackDetInputs,
+    FastPhotoMetricDistortion,
+    FastRandomCenterCropPad,
+    FastRandomFlip,
+)
 from mmkd.detection.data.loading import LoadImage
 from mmkd.detection.data.synthetic import draw_dataset
 from mmkd.detection.data.voc import VOCLayoutDataset
 
-__all__ = ['DRAWN_CLASSES', 'LoadImage', 'VOCLayoutDataset', 'check_voc', 'draw_dataset',
-           'extract_voc', 'split_voc']
+__all__ = ['DRAWN_CLASSES', 'FastPackDetInputs', 'FastPhotoMetricDistortion',
+           'FastRandomCenterCropPad', 'FastRandomFlip', 'LoadImage', 'VOCLayoutDataset',
+           'check_voc', 'draw_dataset', 'extract_voc', 'split_voc']

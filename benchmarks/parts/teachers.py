@@ -1,0 +1,113 @@
+"""A teacher's forward pass: the plain network against what :class:`Teacher` makes of it.
+
+CenterNets with ResNet-50 and Hourglass-104 on 4 images of 256x256 pixels, tapped at the head and
+what enters it, and ResNet32x4 on 64 images of 32x32 pixels, tapped at its stages and logits. All
+with random weights, batch norms set to the statistics of noise. The baseline, "eager", runs the
+whole plain network without gradients and records the taps. Notes say how far the taps are from the
+baseline's (largest difference over the largest value, of all taps) and how long compiling took.
+Deep random networks amplify what differs, so bf16 looks worse here than in a trained network.
+"""
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import Options, Result, compare
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from mmkd.deploy.random_weights import settle_random_weights
+from mmkd.distillation.inference import folded
+from mmkd.distillation.taps import expand_taps, forward_for_taps
+from mmkd.distillation.teachers import Teacher, build_model
+from mmkd.registry import MODELS
+
+CONFIGS = Path(__file__).parents[2] / 'configs/centernet'
+DETECTOR_TAPS = ['bbox_head', 'bbox_head:input']
+CLASSIFIER_TAPS = ['backbone.stage?', 'head.fc']
+
+
+def measure(options: Options) -> Iterable[Result]:
+    """Time every network."""
+    if options.quick:
+        yield from _compared('resnet8', _classifier('resnet8'), CLASSIFIER_TAPS, (2, 3, 32, 32),
+                             options)
+        return
+    yield from _compared('resnet32x4', _classifier('resnet32x4'), CLASSIFIER_TAPS, (64, 3, 32, 32),
+                         options)
+    for name in ('r50', 'hourglass104'):
+        yield from _compared(name, build_model(CONFIGS / f'centernet_{name}_voc.py'),
+                             DETECTOR_TAPS, (4, 3, 256, 256), options)
+
+
+def _classifier(backbone: str) -> nn.Module:
+    with DefaultScope.overwrite_default_scope('mmkd'):
+        return MODELS.build(dict(type='Classifier', backbone=dict(type=backbone), num_classes=100))
+
+
+def _compared(name: str, model: nn.Module, taps: list[str], shape: tuple[int, ...],
+              options: Options) -> list[Result]:
+    torch.manual_seed(0)
+    settle_random_weights(model, shape[-2:])
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    model = model.to(device)
+    inputs = torch.randn(shape, device=device)
+    taps = expand_taps(model, taps)
+    calls = {
+        'eager': _recorded(copy.deepcopy(model), taps, inputs),
+        'eager, inference_mode': _recorded(copy.deepcopy(model), taps, inputs,
+                                           torch.inference_mode),
+        'folded': _recorded(folded(model, taps, inputs[:1]), taps, inputs),
+        'folded + channels_last': _teacher(model, taps, inputs),
+        'folded + channels_last + bf16': _teacher(model, taps, inputs, precision='bf16'),
+        'folded + channels_last + compile': _teacher(model, taps, inputs, compiled=True),
+    }
+    expected = calls['eager']()
+    notes = {call: f'difference {_difference(expected, calls[call]()):.0e}' for call in calls
+             if call != 'folded + channels_last + compile'}
+    started = time.perf_counter()
+    difference = _difference(expected, calls['folded + channels_last + compile']())
+    notes['folded + channels_last + compile'] = (
+        f'difference {difference:.0e}, compiled in {time.perf_counter() - started:.0f} s')
+    return [dataclasses.replace(row, name=f'{name}, {row.name}', note=notes[row.name])
+            for row in compare('teachers', calls, 'eager', options)]
+
+
+def _recorded(model: nn.Module, taps: list[str], inputs: Tensor,
+              mode: Callable = torch.no_grad) -> Callable[[], dict[str, Any]]:
+    """The forward pass of a network as it is, to its end, with plain hooks."""
+    values: dict[str, Any] = {}
+
+    def attach(tap: str) -> None:
+        def keep(_: nn.Module, args: tuple, output: Any) -> None:
+            values[tap] = args[0] if tap.endswith(':input') else output
+
+        model.get_submodule(tap.removesuffix(':input')).register_forward_hook(keep)
+
+    for tap in taps:
+        attach(tap)
+
+    def run() -> dict[str, Any]:
+        with mode():
+            forward_for_taps(model, inputs)
+        return dict(values)
+
+    return run
+
+
+def _teacher(model: nn.Module, taps: list[str], inputs: Tensor,
+             **options: Any) -> Callable[[], dict[str, Any]]:
+    teacher = Teacher('teacher', copy.deepcopy(model), **options)
+    teacher.tap(taps, inputs[:1])
+    return lambda: teacher(inputs)
+
+
+def _difference(expected: dict[str, Any], found: dict[str, Any]) -> float:
+    return max(float((ours - theirs).abs().max() / theirs.abs().max()) for tap in expected
+               for theirs, ours in zip(tree_leaves(expected[tap]), tree_leaves(found[tap]),
+                                       strict=True))

@@ -1,0 +1,98 @@
+"""A teacher whose outputs are read from the disk."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmkd.distillation.cache.codecs import Codec
+from mmkd.distillation.cache.outputs import columns
+from mmkd.distillation.cache.shards import Entry
+from mmkd.distillation.cache.store import TeacherStore
+from mmkd.distillation.teachers import Teacher
+from mmkd.errors import UserError
+
+__all__ = ['CachedTeacher']
+
+
+class CachedTeacher(Teacher):
+    """Gives a teacher's taps from its :class:`TeacherStore`, and from itself what is not there.
+
+    Args:
+        store: complete.
+        codecs: for each stored tap how it is stored.
+        weight: share of this teacher among its peers, > 0.
+        device: where the taps are wanted.
+        live: the network, for taps that are not stored; None if there are none.
+    """
+
+    def __init__(self, store: TeacherStore, codecs: Mapping[str, Codec], weight: float,
+                 device: torch.device, live: Teacher | None = None) -> None:
+        assert store.contents is not None
+        self.name = store.folder.name
+        self.weight = weight
+        self.store = store
+        self.codecs = codecs
+        self.device = device
+        self._live = live
+        self._stored: list[str] = []
+        self.classes = store.contents.classes and tuple(store.contents.classes)
+
+    def expand(self, taps: str | Sequence[str]) -> list[str]:
+        """Return every tap that names and wildcards stand for; see :func:`..taps.expand_taps`."""
+        assert self.store.contents is not None
+        patterns = self.store.contents.patterns
+        taps = [taps] if isinstance(taps, str) else list(taps)
+        if self._live is not None and any(tap not in patterns for tap in taps):
+            return self._live.expand(taps)
+        return [name for tap in taps for name in patterns[tap]]
+
+    def tap(self, taps: Iterable[str], inputs: Tensor) -> dict[str, Any]:
+        """Choose what to give; return it for the first view there is."""
+        wanted = list(dict.fromkeys(taps))
+        self._stored = [tap for tap in wanted if tap in self.codecs]
+        found = self._decoded([self._entry(0, 0)])
+        others = [tap for tap in wanted if tap not in self.codecs]
+        return found if self._live is None else found | self._live.tap(others, inputs)
+
+    def __call__(self, inputs: Tensor, data_samples: Any = None,
+                 shared: dict[Any, Tensor] | None = None) -> dict[str, Any]:
+        """Return the taps for a batch.
+
+        Args:
+            inputs: ``(B, 3, H, W)``, for taps that are not stored.
+            data_samples: come from :class:`FixedViews`, or say which views a data preprocessor
+                made.
+            shared: of the teachers that run, see :class:`Teacher`.
+
+        Raises:
+            UserError: they do not, or the store is damaged.
+        """
+        found = self._decoded(self._entries(data_samples))
+        return found if self._live is None else found | self._live(inputs, data_samples, shared)
+
+    def _entries(self, samples: Any) -> list[Entry]:
+        several = list(samples) if isinstance(samples, (list, tuple)) else [samples]
+        if all('stored' in sample for sample in several):
+            return [entry for sample in several for entry in sample.stored.entries[self.name]]
+        if 'views' not in several[0]:
+            raise UserError(f"teacher '{self.name}' is cached, and this batch does not say which "
+                            'views it holds: take mixup, cutmix, views and pairs out of the '
+                            'data_preprocessor, or teacher_cache out of the config')
+        return [self._entry(image, view) for image, view in several[0].views.tolist()]
+
+    def _entry(self, image: int, view: int) -> Entry:
+        entry = self.store.read(image, view)
+        return entry._replace(data=torch.as_tensor(entry.data))
+
+    def _decoded(self, entries: Sequence[Entry]) -> dict[str, Any]:
+        assert self.store.contents is not None
+        counts = self.store.contents.arrays
+        arrays = columns(entries, self.device)
+        found, start = {}, len(arrays) - sum(counts.values())  # a fingerprint may come first
+        for tap, count in counts.items():
+            if tap in self._stored:
+                found[tap] = self.codecs[tap].decode(arrays[start:start + count])
+            start += count
+        return found

@@ -1,0 +1,131 @@
+"""What stored outputs depend on, and how two such descriptions differ."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from mmkd.distillation.cache.options import CacheOptions
+from mmkd.distillation.checkpoints import load_checkpoint_safely
+from mmkd.errors import UserError
+
+__all__ = ['data_identity', 'difference', 'teacher_identity']
+
+FORMAT = 1
+NO_INFLUENCE = ('init_cfg', 'train_cfg', 'test_cfg')
+PLACES = ('data_root', 'data_prefix', 'ann_file', 'metainfo')  # their content is hashed
+
+
+def data_identity(dataset: Any, cfg: Config, options: CacheOptions) -> dict[str, Any]:
+    """Describe the views: images with their labels or boxes, pipeline, preprocessing, seed.
+
+    Folders do not count: the data may move.
+
+    Args:
+        dataset: the training data, without :class:`FixedViews` around it.
+        cfg: of the run.
+        options: its ``teacher_cache``.
+
+    Raises:
+        UserError: the data set has neither ``identity()`` nor mmengine's ``get_data_info``.
+    """
+    described = cfg.train_dataloader.dataset
+    if described['type'] == 'FixedViews':
+        described = described['dataset']
+    return _plain({
+        'format': FORMAT,
+        'images': len(dataset),
+        'content': _digest(dataset),
+        'dataset': _without(PLACES, described),
+        'data preprocessor of the student': cfg.model.get('data_preprocessor'),
+        'seed': options.seed,
+        'kind of views': 'all' if options.views == 'all' else 'drawn',
+    })
+
+
+def teacher_identity(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a teacher by its network, precision and weights.
+
+    Args:
+        entry: of the config's ``teachers``.
+
+    Raises:
+        UserError: its config or checkpoint cannot be read.
+    """
+    model = entry['model'] if 'model' in entry else _model_of(entry['config'])
+    return _plain({'teacher': _without(NO_INFLUENCE, model), 'precision': entry.get('precision'),
+                   'weights': _weights(entry['checkpoint'])})
+
+
+def _model_of(config: str) -> Any:
+    if not Path(config).is_file():
+        raise UserError(f"config '{config}' does not exist: correct the path")
+    model = Config.fromfile(config).get('model')
+    if model is None:
+        raise UserError(f"config '{config}' has no `model`: name a training config")
+    return model
+
+
+def difference(theirs: Any, ours: Any, place: str = '') -> str | None:
+    """Say where two descriptions first differ, or return None."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        keys = [*ours, *(key for key in theirs if key not in ours)]
+        pairs = [(f'{place}.{key}' if place else key, theirs.get(key), ours.get(key))
+                 for key in keys]
+    elif isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
+        pairs = [(f'{place}[{i}]', *pair) for i, pair in enumerate(zip(theirs, ours, strict=True))]
+    elif theirs == ours:
+        return None
+    else:
+        return f"its '{place}' is {_short(theirs)} and that of the run {_short(ours)}"
+    return next((found for name, a, b in pairs if (found := difference(a, b, name))), None)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else f'{text[:57]}...'
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON makes of a config's entry."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _without(keys: Sequence[str], entry: Any) -> Any:
+    if isinstance(entry, Mapping):
+        return {key: _without(keys, value) for key, value in entry.items() if key not in keys}
+    if isinstance(entry, Sequence) and not isinstance(entry, str):
+        return [_without(keys, value) for value in entry]
+    return entry
+
+
+def _digest(dataset: Any) -> str:
+    if hasattr(dataset, 'identity'):
+        return dataset.identity()
+    if not hasattr(dataset, 'get_data_info'):
+        raise UserError(f'the teachers of {type(dataset).__name__} cannot be cached, since its '
+                        'images cannot be told apart: give it a method identity() that returns '
+                        'a hash of them')
+    sums = hashlib.sha256()
+    for i in range(len(dataset)):
+        info = {key: Path(value).name if isinstance(value, str) else value
+                for key, value in dataset.get_data_info(i).items() if key != 'sample_idx'}
+        sums.update(json.dumps(info, sort_keys=True, default=str).encode())
+    return sums.hexdigest()
+
+
+def _weights(path: str | Path) -> str:
+    checkpoint = load_checkpoint_safely(path)
+    state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
+    sums = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name]
+        sums.update(name.removeprefix('module.').encode())
+        if isinstance(value, torch.Tensor):
+            sums.update(f'{value.dtype} {tuple(value.shape)}'.encode())
+            sums.update(value.detach().contiguous().flatten().view(torch.uint8).numpy())
+    return sums.hexdigest()

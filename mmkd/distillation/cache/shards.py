@@ -1,0 +1,175 @@
+"""Files of arrays that are whole or not there, and whose every entry carries a checksum.
+
+A shard holds many entries, each a list of arrays::
+
+    entry 0 | entry 1 | ... | layouts (JSON) | one row per entry | footer
+
+A row is (offset, size, CRC-32, number of the layout), all int64. The layout lists dtype and shape
+of an entry's arrays, which lie one after the other, each at a multiple of 16 bytes. The footer
+comes last, so a file that is cut off has none. Nothing in it is ever executed or unpickled.
+"""
+
+import json
+import mmap
+import os
+import platform
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+__all__ = ['TEMPORARY', 'BrokenShardError', 'Entry', 'Shard', 'ShardWriter', 'entry_bytes',
+           'written_file', 'written_shard']
+
+MAGIC = b'mmkd shard 1\n\0\0\0'
+FOOTER = struct.Struct('<QQQI')  # begin of the layouts, bytes of layouts, entries, CRC-32 of both
+ALIGNMENT = 16
+TEMPORARY = '.tmp'
+DTYPES = ('float16', 'float32', 'float64', 'int32', 'int64', 'uint8')
+
+
+class BrokenShardError(Exception):
+    """A shard is cut off, damaged or no shard at all."""
+
+
+class Entry(NamedTuple):
+    """The arrays that belong together."""
+
+    data: np.ndarray
+    """``(n,)``, uint8: all arrays, one after the other."""
+    layout: tuple[tuple[str, tuple[int, ...], int], ...]
+    """dtype, shape and first byte of each array."""
+
+    def arrays(self) -> list[np.ndarray]:
+        """The arrays, as views into the data."""
+        return [np.ndarray(shape, dtype, self.data, start) for dtype, shape, start in self.layout]
+
+
+def entry_bytes(arrays: Sequence[np.ndarray]) -> int:
+    """Return what an entry takes in a shard."""
+    return sum(_padded(array.nbytes) for array in arrays)
+
+
+class ShardWriter:
+    """Writes entries, one after the other, into an open file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._rows: list[tuple[int, int, int, int]] = []
+        self._layouts: dict[str, int] = {}
+        self._end = 0
+
+    def add(self, arrays: Sequence[np.ndarray]) -> None:
+        """Append an entry."""
+        layout = json.dumps([(array.dtype.name, array.shape) for array in arrays])
+        number = self._layouts.setdefault(layout, len(self._layouts))
+        begin, checksum = self._end, 0
+        for array in arrays:
+            content = np.ascontiguousarray(array).tobytes()
+            content += bytes(_padded(len(content)) - len(content))
+            self._file.write(content)
+            checksum = zlib.crc32(content, checksum)
+            self._end += len(content)
+        self._rows.append((begin, self._end - begin, checksum, number))
+
+    def close(self) -> None:
+        """Write what makes the file a whole one."""
+        layouts = json.dumps([json.loads(layout) for layout in self._layouts]).encode()
+        table = np.array(self._rows, dtype='<i8').reshape(-1, 4).tobytes()
+        self._file.write(layouts + table)
+        self._file.write(FOOTER.pack(self._end, len(layouts), len(self._rows),
+                                     zlib.crc32(layouts + table)) + MAGIC)
+
+
+@contextmanager
+def written_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a file that appears at ``path`` once all went well, and never in part.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = path.with_name(f'{path.name}.{platform.node()}.{os.getpid()}{TEMPORARY}')
+    try:
+        with open(temporary, 'wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_shard(path: Path) -> Iterator[ShardWriter]:
+    """Give a writer of a shard that appears as :func:`written_file` does."""
+    with written_file(path) as file:
+        writer = ShardWriter(file)
+        yield writer
+        writer.close()
+
+
+class Shard:
+    """A shard open for reading, by any number of processes at a time.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        BrokenShardError: it is cut off, damaged or no shard.
+        OSError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        tail = FOOTER.size + len(MAGIC)
+        with open(path, 'rb') as file:
+            size = file.seek(0, os.SEEK_END)
+            if size < tail:
+                raise BrokenShardError(f'{path} is cut off')
+            file.seek(size - tail)
+            footer = file.read(tail)
+            if footer[FOOTER.size:] != MAGIC:
+                raise BrokenShardError(f'{path} is cut off or no file of a cache')
+            begin, layout_bytes, count, checksum = FOOTER.unpack(footer[:FOOTER.size])
+            if begin + layout_bytes + 32 * count + tail != size:
+                raise BrokenShardError(f'{path} has {size} bytes, which is not its own size')
+            file.seek(begin)
+            index = file.read(layout_bytes + 32 * count)
+            if zlib.crc32(index) != checksum:
+                raise BrokenShardError(f'the index of {path} is damaged')
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._rows = np.frombuffer(index[layout_bytes:], dtype='<i8').reshape(count, 4)
+        self._layouts = [_with_offsets(layout) for layout in json.loads(index[:layout_bytes])]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, number: int) -> Entry:
+        """Return a copy of an entry.
+
+        Raises:
+            BrokenShardError: its checksum does not fit.
+        """
+        begin, size, checksum, layout = self._rows[number].tolist()
+        content = self._map[begin:begin + size]
+        if zlib.crc32(content) != checksum:
+            raise BrokenShardError(f'entry {number} of {self.path} is damaged')
+        data = np.frombuffer(bytearray(content), dtype=np.uint8)
+        return Entry(data, self._layouts[layout])
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _with_offsets(layout: list) -> tuple[tuple[str, tuple[int, ...], int], ...]:
+    found, start = [], 0
+    for name, shape in layout:
+        assert name in DTYPES
+        found.append((name, tuple(shape), start))
+        start += _padded(np.dtype(name).itemsize * int(np.prod(shape, dtype=np.int64)))
+    return tuple(found)

@@ -1,0 +1,163 @@
+"""A teacher's stored outputs: one folder of shards for each view, and what they were made from."""
+
+import json
+import shutil
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmkd.distillation.cache.identity import difference
+from mmkd.distillation.cache.shards import BrokenShardError, Entry, Shard, written_file
+from mmkd.errors import UserError
+
+__all__ = ['Contents', 'TeacherStore']
+
+SPEC = 'made_from.json'
+OPEN_SHARDS = 256
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an entry of a store holds."""
+
+    taps: Mapping[str, str]
+    """For each tap the name of its codec, in the order of the arrays."""
+    arrays: Mapping[str, int]
+    """For each tap how many arrays it has."""
+    patterns: Mapping[str, Sequence[str]]
+    """For each tap or wildcard of a config the taps it stands for."""
+    classes: Sequence[str] | None
+    """The teacher's classes, if known."""
+
+
+@dataclass
+class TeacherStore:
+    """What a teacher says of every view of every image.
+
+    ``folder/<teacher>/made_from.json`` tells what it was made from, and
+    ``folder/<teacher>/view-0007/00012.shard`` holds view 7 of images ``12 * shard_size`` and on.
+
+    Args:
+        folder: of this teacher.
+        made_from: what the outputs depend on, see :mod:`..identity`.
+        images: how many the data set has.
+        shard_size: images of a shard.
+    """
+
+    folder: Path
+    made_from: dict[str, Any]
+    images: int
+    shard_size: int
+    contents: Contents | None = None
+    """None until the store exists."""
+    _open: OrderedDict[tuple[int, int], Shard] = field(default_factory=OrderedDict, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {'_open': OrderedDict()}
+
+    @property
+    def shards_per_view(self) -> int:
+        """How many shards a view has."""
+        return -(-self.images // self.shard_size)
+
+    def load(self) -> None:
+        """Take over :attr:`contents` from the disk, if there is such a store.
+
+        Raises:
+            UserError: it was made from something else, or its description cannot be read.
+        """
+        path = self.folder / SPEC
+        if not path.is_file():
+            return
+        try:
+            spec = json.loads(path.read_text(encoding='utf-8'))
+            contents = Contents(**spec['contents'])
+            made_from = spec['made_from']
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"'{path}' does not describe a cache ({error}): delete "
+                            f"'{self.folder}' to build it anew") from error
+        found = difference(made_from, self.made_from)
+        if found:
+            raise UserError(f"the cache '{self.folder}' is not of this run: {found}; name another "
+                            'folder in teacher_cache, or delete this one to build it anew')
+        self.contents = contents
+
+    def create(self, contents: Contents) -> None:
+        """Write down what the store will hold.
+
+        Raises:
+            UserError: somebody else just made another one there.
+            OSError: it cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        spec = dict(made_from=self.made_from, contents=contents.__dict__)
+        if not (self.folder / SPEC).is_file():
+            with written_file(self.folder / SPEC) as file:
+                file.write(json.dumps(spec, indent=1).encode())
+        self.load()
+
+    def covers(self, taps: Mapping[str, str]) -> str | None:
+        """Return what of ``taps`` (tap or wildcard: name of its codec) is not stored, or None."""
+        assert self.contents is not None
+        for pattern, codec in taps.items():
+            if pattern not in self.contents.patterns:
+                return f"it holds {', '.join(self.contents.patterns)} and not '{pattern}'"
+            for tap in self.contents.patterns[pattern]:
+                if self.contents.taps[tap] != codec:
+                    return f"it holds '{tap}' as {self.contents.taps[tap]} and not as {codec}"
+        return None
+
+    def path(self, view: int, shard: int) -> Path:
+        """Where a shard lies."""
+        return self.folder / f'view-{view:04}' / f'{shard:05}.shard'
+
+    def missing(self, units: Iterable[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[str]]:
+        """Return those of ``units`` (view, shard) that are not there, and why some broke."""
+        absent, reasons = [], []
+        for view, shard in units:
+            path = self.path(view, shard)
+            try:
+                if len(Shard(path)) == self.size_of(shard):
+                    continue
+                reasons.append(f'{path} has another number of images')
+            except FileNotFoundError:
+                pass
+            except BrokenShardError as error:
+                reasons.append(str(error))
+            absent.append((view, shard))
+        return absent, reasons
+
+    def size_of(self, shard: int) -> int:
+        """How many images a shard holds."""
+        return min(self.shard_size, self.images - shard * self.shard_size)
+
+    def read(self, image: int, view: int) -> Entry:
+        """Return the entry of a view.
+
+        Raises:
+            UserError: its shard is gone or damaged.
+        """
+        shard, row = divmod(image, self.shard_size)
+        try:
+            return self._opened(view, shard).read(row)
+        except (BrokenShardError, OSError) as error:
+            path = self.path(view, shard)
+            raise UserError(f'the cache cannot be read ({error}): delete {path} and start again, '
+                            'what is missing is built anew') from error
+
+    def _opened(self, view: int, shard: int) -> Shard:
+        key = view, shard
+        if key not in self._open:
+            self._open[key] = Shard(self.path(view, shard))
+            if len(self._open) > OPEN_SHARDS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(key)
+        return self._open[key]
+
+    def free_bytes(self) -> int:
+        """Return how much room the disk has."""
+        existing = next(path for path in [self.folder, *self.folder.absolute().parents]
+                        if path.is_dir())
+        return shutil.disk_usage(existing).free

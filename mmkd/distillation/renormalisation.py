@@ -1,0 +1,74 @@
+"""Turn the student's inputs into a teacher's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ['Renormalisation', 'renormalisation']
+
+
+@dataclass(frozen=True)
+class Renormalisation:
+    """``x_t = x_s * scale + shift``, padding set to the teacher's own normalised zero.
+
+    Two of the same numbers are equal: what one computed serves the other.
+
+    Args:
+        scale: a number for each channel.
+        shift: likewise.
+        flip: whether the channels are reversed first.
+    """
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+    flip: bool
+
+    def __call__(self, inputs: Tensor, data_samples: Sequence | None) -> Tensor:
+        """Return the teacher's inputs for the student's, ``(..., 3, H, W)``."""
+        outputs = inputs.flip(-3) if self.flip else inputs
+        scale, shift = (_column(numbers, inputs.dtype, inputs.device)
+                        for numbers in (self.scale, self.shift))
+        outputs = torch.addcmul(shift, outputs, scale)
+        # A list has a sample per image; images of one size come with one sample for all.
+        for i, sample in enumerate(data_samples if isinstance(data_samples, (list, tuple)) else ()):
+            height, width = getattr(sample, 'img_shape', inputs.shape[-2:])[:2]
+            outputs[i, :, height:] = 0
+            outputs[i, :, :, width:] = 0
+        return outputs
+
+
+@lru_cache(maxsize=32)  # A copy to a GPU waits for all that it has to do.
+def _column(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(numbers, dtype=dtype, device=device).view(-1, 1, 1)
+
+
+def renormalisation(student: nn.Module, teacher: nn.Module) -> Renormalisation | None:
+    """How to turn the student's inputs into the teacher's, from their data preprocessors.
+
+    ``x_t = (x_s * std_s + mean_s - mean_t) / std_t``, channels reversed where one network takes
+    RGB and the other BGR, padding set to the teacher's own normalised zero.
+
+    Returns:
+        a function of ``(inputs, data_samples)``, or None if both agree.
+    """
+    flip = _takes_other_order(student) != _takes_other_order(teacher)
+    (mean_s, std_s), (mean_t, std_t) = _constants(student), _constants(teacher)
+    if flip:
+        mean_s, std_s = mean_s.flip(0), std_s.flip(0)
+    elif torch.equal(mean_s, mean_t) and torch.equal(std_s, std_t):
+        return None
+    return Renormalisation(tuple((std_s / std_t).tolist()),
+                           tuple(((mean_s - mean_t) / std_t).tolist()), flip)
+
+
+def _constants(preprocessor: nn.Module) -> tuple[Tensor, Tensor]:
+    if getattr(preprocessor, '_enable_normalize', False):
+        return preprocessor.mean.flatten().cpu().double(), preprocessor.std.flatten().cpu().double()
+    return torch.zeros(3).double(), torch.ones(3).double()
+
+
+def _takes_other_order(preprocessor: nn.Module) -> bool:
+    return bool(getattr(preprocessor, '_channel_conversion', False))

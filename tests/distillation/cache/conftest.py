@@ -1,0 +1,30 @@
+"""What the tests of cached teachers share."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / 'classification')]  # for `tiny_cache`, `archives`
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Sums round otherwise with two."""
+    import torch
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Let mmengine believe that this is process ``rank`` of ``count``."""
+    def pretend(rank, count):
+        monkeypatch.setattr('mmengine.dist.utils.is_distributed', lambda: True)
+        monkeypatch.setattr('mmengine.dist.utils.get_default_group', lambda: None)
+        monkeypatch.setattr('torch.distributed.get_rank', lambda group=None: rank)
+        monkeypatch.setattr('torch.distributed.get_world_size', lambda group=None: count)
+    return pretend

@@ -1,0 +1,181 @@
+"""A cache of another run, a damaged one, a full disk, a kill, two builders at once."""
+
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import time
+from collections import namedtuple
+
+import pytest
+import torch
+from tiny_cache import build, detection, save_teachers, train
+
+import mmkd  # noqa: F401
+from mmkd.distillation.cache import prepare
+from mmkd.errors import UserError
+
+USAGE = namedtuple('USAGE', 'total used free')
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch):
+    monkeypatch.setattr(prepare, 'IMAGES_PER_SHARD', 3)
+
+
+@pytest.fixture(scope='module')
+def teachers(tmp_path_factory):
+    return save_teachers(tmp_path_factory.mktemp('teachers'))
+
+
+@pytest.fixture
+def cache(tmp_path, teachers):
+    """A finished cache of two views."""
+    options = dict(folder=str(tmp_path / 'cache'), views=2)
+    train(detection(tmp_path / 'first', teachers, options, epochs=1))
+    return options
+
+
+def shards(folder):
+    return {str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob('*.shard')}
+
+
+def refused(config, message):
+    with pytest.raises(UserError, match=message) as caught:
+        train(config)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(('dataset', 'message'), [
+    (dict(strength=0.4), r"its .dataset\.strength. is null and that of the run 0\.4"),
+    (dict(label=2), r"its 'content' is"),
+    (dict(other_pixels=True), r"its 'dataset.other_pixels' is"),
+])
+def test_other_data_is_refused(dataset, message, tmp_path, teachers, cache):
+    refused(detection(tmp_path / 'run', teachers, cache, dataset=dataset), message)
+
+
+def test_data_may_move(tmp_path, teachers, cache):
+    train(detection(tmp_path / 'run', teachers, cache, epochs=1,
+                    dataset=dict(data_root='/elsewhere')))
+
+
+def test_another_seed_of_the_views_is_refused(tmp_path, teachers, cache):
+    refused(detection(tmp_path / 'run', teachers, dict(cache, seed=1)),
+            r"its 'seed' is 0 and that of the run 1; name another folder")
+
+
+def test_other_weights_are_refused(tmp_path, teachers, cache):
+    entry = dict(teachers['resnet'], checkpoint=str(tmp_path / 'other.pth'))
+    saved = torch.load(teachers['resnet']['checkpoint'], weights_only=True)
+    next(iter(saved['state_dict'].values())).view(-1)[0] += 1e-3
+    torch.save(saved, entry['checkpoint'])
+    refused(detection(tmp_path / 'run', dict(teachers, resnet=entry), cache),
+            r"resnet' is not of this run: its 'weights' is")
+
+
+def test_another_network_is_refused(tmp_path, teachers, cache):
+    refused(detection(tmp_path / 'run', dict(teachers, resnet=teachers['hourglass']), cache),
+            r"resnet' is not of this run: its 'teacher\.")
+
+
+def test_pixels_that_changed_behind_the_same_description(tmp_path, teachers, cache):
+    """As if a photograph had been replaced under its name: the mark of the view tells."""
+    config = detection(tmp_path / 'run', teachers, cache)
+    run = build(config)
+    run.train_loop.dataloader.dataset.dataset.other_pixels = True
+    with pytest.raises(UserError, match=r'is not what teacher .* saw when its cache was built'):
+        run.train()
+
+
+def test_a_shard_that_is_cut_off_is_built_again(tmp_path, teachers, cache):
+    whole = shards(tmp_path / 'cache')
+    path = tmp_path / 'cache/resnet/view-0001/00001.shard'
+    path.write_bytes(path.read_bytes()[:-20])
+    train(detection(tmp_path / 'run', teachers, cache, epochs=1))
+    assert shards(tmp_path / 'cache') == whole
+
+
+def test_a_damaged_number_is_never_read(tmp_path, teachers, cache):
+    path = tmp_path / 'cache/resnet/view-0000/00000.shard'
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(bytes(content))
+    refused(detection(tmp_path / 'run', teachers, cache),
+            r'entry 0 of .*00000\.shard is damaged.*delete .*00000\.shard and start again')
+
+
+def test_a_full_disk(tmp_path, teachers, monkeypatch):
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: USAGE(10, 10, 1000))
+    refused(detection(tmp_path / 'run', teachers, dict(folder=str(tmp_path / 'cache'), views=2)),
+            r'the cache would take about .* and the disk of .* has 1e\+03 B|has 1 KB')
+    assert not list((tmp_path / 'cache').rglob('*.shard*'))
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (dict(views=0), r'teacher_cache has views=0: give a number of at least 1'),
+    (dict(veiws=2), r"unknown entry 'veiws'. Did you mean 'views'"),
+    (dict(views='all'), r"views='all' needs data in memory"),
+    (dict(terms=['distill_heatmpa']), r"'distill_heatmpa', which is no term .* Did you mean"),
+    (dict(terms='distill_wh'), r'give a list of names'),
+    (dict(dtype='int8'), r"dtype='int8': give 'float16' or 'float32'"),
+    (dict(seed=-1), r'seed=-1'),
+])
+def test_a_line_of_the_config_that_does_not_serve(options, message, tmp_path, teachers):
+    with pytest.raises(UserError, match=message) as caught:
+        train(detection(tmp_path / 'run', teachers,
+                        dict(folder=str(tmp_path / 'cache'), views=2) | options))
+    assert '\n' not in str(caught.value)
+
+
+def _build_in_a_process(folder, work_dir, teachers, limit=None):
+    torch.set_num_threads(1)
+    prepare.IMAGES_PER_SHARD = 3
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        train(detection(work_dir, teachers, dict(folder=str(folder), views=6), epochs=1))
+    except UserError as error:
+        (folder / 'error.txt').write_text(str(error))
+        os._exit(3)
+    os._exit(0)
+
+
+def _started(*args):
+    process = multiprocessing.get_context('fork').Process(target=_build_in_a_process, args=args)
+    process.start()
+    return process
+
+
+@pytest.mark.dist
+def test_two_builders_and_one_that_was_killed(tmp_path, teachers):
+    """The result is byte for byte that of one who was never disturbed."""
+    alone = _started(tmp_path / 'alone', tmp_path / 'a', teachers)
+    alone.join()
+    assert alone.exitcode == 0
+    folder = tmp_path / 'cache'
+    killed = _started(folder, tmp_path / 'b', teachers)
+    while not list(folder.rglob('*.shard')):
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.join()
+    both = [_started(folder, tmp_path / name, teachers) for name in 'cd']
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert shards(folder) == shards(tmp_path / 'alone')
+    assert not list(folder.rglob('*.tmp'))
+
+
+@pytest.mark.dist
+def test_a_disk_that_takes_no_more(tmp_path, teachers):
+    """The system's own limit on a file's size stands for it."""
+    folder = tmp_path / 'cache'
+    process = _started(folder, tmp_path / 'a', teachers, 20_000)
+    process.join()
+    assert process.exitcode == 3
+    text = (folder / 'error.txt').read_text()
+    assert 'cannot be written (File too large)' in text and '\n' not in text
+    assert not list(folder.rglob('*.tmp'))

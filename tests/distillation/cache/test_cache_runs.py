@@ -1,0 +1,257 @@
+"""A run that reads its teachers from the disk equals one whose teachers run."""
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from tiny_cache import TERMS, build, detection, save_teachers, train
+
+from mmkd.distillation.cache.cached_teacher import CachedTeacher
+from mmkd.distillation.student_teachers import MeanTeacher
+from mmkd.distillation.teachers import Teacher
+
+LOSSES = ('loss_distill_heatmap', 'loss_distill_wh', 'loss_distill_offset',
+          'loss_distill_attention')
+
+
+@pytest.fixture(scope='module')
+def teachers(tmp_path_factory):
+    return save_teachers(tmp_path_factory.mktemp('teachers'))
+
+
+@pytest.fixture(scope='module')
+def live(tmp_path_factory, teachers):
+    """Losses of every iteration of two epochs whose teachers run, on two fixed views."""
+    folder = tmp_path_factory.mktemp('live')
+    with DefaultScope.overwrite_default_scope('mmkd'):
+        run, rows = train(detection(folder, teachers, dict(folder=str(folder / 'none'), views=2,
+                                                           terms=[])))
+    assert not (folder / 'none').exists()
+    assert len(rows) == 4 and set(LOSSES) <= set(rows[0])
+    return run.model.state_dict(), rows
+
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory, teachers):
+    """A whole cache of two views, in float16."""
+    folder = tmp_path_factory.mktemp('cache')
+    with DefaultScope.overwrite_default_scope('mmkd'):
+        train(detection(folder / 'work', teachers, dict(folder=str(folder / 'c'), views=2),
+                        epochs=1))
+    return folder / 'c'
+
+
+def close(rows, expected, rel):
+    assert len(rows) == len(expected)
+    for number, (ours, theirs) in enumerate(zip(rows, expected, strict=True)):
+        assert ours == pytest.approx(theirs, rel=rel), number
+
+
+@pytest.fixture
+def no_teachers(monkeypatch):
+    """Let nothing build a network of a teacher."""
+    def refuse(name, *args, **kwargs):
+        raise AssertionError(f'{name} is built')
+    return lambda: monkeypatch.setattr('mmkd.distillation.teacher_hook.build_teacher', refuse)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Names of teachers, one for each image that they are run for."""
+    seen = []
+    plain = Teacher.__call__
+
+    def counting(self, inputs, *args, **kwargs):
+        seen.extend([self.name] * len(inputs))
+        return plain(self, inputs, *args, **kwargs)
+    monkeypatch.setattr(Teacher, '__call__', counting)
+    return seen
+
+
+def test_float32_equals_the_live_run(tmp_path, teachers, live, no_teachers, calls):
+    options = dict(folder=str(tmp_path / 'c'), views=2, dtype='float32')
+    run, rows = train(detection(tmp_path / 'a', teachers, options))
+    close(rows, live[1], 1e-5)
+    for key, value in live[0].items():
+        torch.testing.assert_close(run.model.state_dict()[key], value, rtol=1e-4, atol=1e-5)
+    # A batch more for the estimate of the size.
+    assert sorted(calls) == ['hourglass'] * 17 + ['resnet'] * 17
+
+    no_teachers()
+    again, rows_again = train(detection(tmp_path / 'b', teachers, options))
+    assert rows_again == rows
+    for key, value in run.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[key], value), key
+
+
+def test_float16_is_within_a_thousandth(tmp_path, teachers, live, cache, no_teachers):
+    no_teachers()
+    _, rows = train(detection(tmp_path, teachers, dict(folder=str(cache), views=2)))
+    close(rows, live[1], 1e-3)
+    assert rows != live[1]
+
+
+def test_workers_read_for_the_run(tmp_path, teachers, cache, no_teachers):
+    no_teachers()
+    options = dict(folder=str(cache), views=2)
+    _, here = train(detection(tmp_path / 'a', teachers, options))
+    _, there = train(detection(tmp_path / 'b', teachers, options, workers=2))
+    assert there == here
+
+
+def test_workers_draw_for_the_pass(tmp_path, teachers, cache):
+    folder = tmp_path / 'c'
+    train(detection(tmp_path / 'a', teachers, dict(folder=str(folder), views=2), workers=2,
+                    epochs=1))
+    shards = sorted(path.relative_to(cache) for path in cache.rglob('*.shard'))
+    assert len(shards) == 4  # two teachers, two views
+    for path in shards:
+        assert (folder / path).read_bytes() == (cache / path).read_bytes(), path
+
+
+@pytest.mark.parametrize('terms', [['distill_attention'],
+                                   ['distill_heatmap', 'distill_wh', 'distill_offset']])
+@pytest.mark.parametrize('whole', [True, False])
+def test_part_of_the_terms(terms, whole, tmp_path, teachers, live, cache, calls):
+    """For the others the teachers run, also if the cache there is holds theirs, too."""
+    options = dict(folder=str(cache if whole else tmp_path / 'c'), views=2, terms=terms)
+    _, rows = train(detection(tmp_path / 'a', teachers, options))
+    close(rows, live[1], 1e-3)
+    live_terms = [f'loss_{term}' for term in ('distill_heatmap', 'distill_wh', 'distill_offset',
+                                              'distill_attention') if term not in terms]
+    assert {name: rows[0][name] for name in live_terms} == pytest.approx(
+        {name: live[1][0][name] for name in live_terms}, rel=1e-5)
+    assert calls.count('resnet') == calls.count('hourglass') == 16 + (0 if whole else 17)
+
+
+def test_fewer_terms_than_the_cache_has(tmp_path, teachers, live, cache, no_teachers):
+    no_teachers()
+    config = detection(tmp_path, teachers, dict(folder=str(cache), views=2),
+                       terms=TERMS[:1], epochs=1)
+    _, rows = train(config)
+    assert rows[0]['loss_distill_heatmap'] == pytest.approx(live[1][0]['loss_distill_heatmap'],
+                                                            rel=1e-3)
+    assert 'loss_distill_attention' not in rows[0]
+
+
+def test_one_of_the_teachers(tmp_path, teachers, cache, no_teachers):
+    no_teachers()
+    config = detection(tmp_path, dict(resnet=teachers['resnet']),
+                       dict(folder=str(cache), views=2), epochs=1)
+    assert len(train(config)[1]) == 2
+
+
+def test_another_student_seed_shares_the_cache(tmp_path, teachers, cache, no_teachers):
+    no_teachers()
+    options = dict(folder=str(cache), views=2)
+    rows = [train(detection(tmp_path / str(seed), teachers, options, seed=seed))[1]
+            for seed in (1, 2)]
+    assert rows[0] != rows[1]
+
+
+def test_more_views_later(tmp_path, teachers, cache, calls):
+    """Only those that are missing are built, and the first ones stay as they were."""
+    folder = tmp_path / 'c'
+    options = dict(folder=str(folder))
+    train(detection(tmp_path / 'a', teachers, dict(options, views=1), epochs=1))
+    assert calls.count('resnet') == 9
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob('*.shard')}
+    calls.clear()
+    train(detection(tmp_path / 'b', teachers, dict(options, views=2), epochs=2))
+    assert calls.count('resnet') == 9
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list(folder.rglob('*.shard'))) == 4
+    for path in cache.rglob('*.shard'):
+        assert (folder / path.relative_to(cache)).read_bytes() == path.read_bytes()
+
+
+def test_a_second_teacher_later(tmp_path, teachers, calls):
+    options = dict(folder=str(tmp_path / 'c'), views=1)
+    train(detection(tmp_path / 'a', dict(resnet=teachers['resnet']), options, epochs=1))
+    calls.clear()
+    train(detection(tmp_path / 'b', teachers, options, epochs=1))
+    assert calls == ['hourglass'] * 9
+
+
+def test_resume_goes_on_with_the_next_views(tmp_path, teachers, cache, no_teachers):
+    no_teachers()
+    options = dict(folder=str(cache), views=2)
+    whole, rows = train(detection(tmp_path / 'whole', teachers, options, epochs=4))
+    train(detection(tmp_path / 'part', teachers, options, epochs=1))
+    resumed, later = train(detection(tmp_path / 'part', teachers, options, epochs=4, resume=True))
+    assert later == rows[2:]
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[key], value), key
+
+
+def test_resume_by_iterations(tmp_path, teachers, cache, no_teachers):
+    no_teachers()
+    options = dict(folder=str(cache), views=2)
+
+    def run(name, iters, sampler, resume=False):
+        config = detection(tmp_path / name, teachers, options, resume=resume)
+        config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iters)
+        config.train_dataloader.sampler = dict(type=sampler, shuffle=True)
+        config.default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False,
+                                                    interval=1))
+        return train(config)[1]
+
+    rows = run('whole', 7, 'InfiniteSampler')
+    run('part', 3, 'InfiniteSampler')
+    assert run('part', 7, 'InfiniteSampler', resume=True) == rows[3:]
+
+
+def test_accumulated_gradients_and_mixed_precision(tmp_path, teachers, cache, no_teachers):
+    no_teachers()
+    for wrapper in (dict(type='CPUAmpOptimWrapper'), dict(accumulative_counts=2)):
+        config = detection(tmp_path, teachers, dict(folder=str(cache), views=2), epochs=1)
+        config.optim_wrapper.update(wrapper)
+        rows = train(config)[1]
+        assert all(0 < row[name] < float('inf') for row in rows for name in LOSSES)
+
+
+def test_a_teacher_that_is_the_student_runs(tmp_path, teachers, calls):
+    """Its outputs change: a mean teacher is never stored."""
+    mixed = dict(resnet=teachers['resnet'], mean=dict(ema=0.9))
+    options = dict(folder=str(tmp_path / 'c'), views=2, dtype='float32')
+    run, rows = train(detection(tmp_path / 'a', mixed, options, terms=TERMS[:3]))
+    hook = next(hook for hook in run.hooks if type(hook).__name__ == 'TeacherHook')
+    assert [type(teacher) for teacher in hook.teachers] == [CachedTeacher, MeanTeacher]
+    assert calls.count('resnet') == 17 and calls.count('mean') == 16
+    assert [path.name for path in (tmp_path / 'c').iterdir() if path.is_dir()] == ['resnet']
+    live = detection(tmp_path / 'b', mixed, dict(options, terms=[]), terms=TERMS[:3])
+    close(rows, train(live)[1], 1e-5)
+
+
+def test_the_plain_run_is_left_alone(tmp_path, teachers):
+    config = detection(tmp_path, teachers, None, epochs=1)
+    run = build(config)
+    assert type(run.train_dataloader.dataset).__name__ == 'ShakenDetection'
+    assert type(run.train_dataloader.sampler).__name__ == 'DefaultSampler'
+
+
+def test_it_draws_nothing_from_the_run(tmp_path, teachers, cache):
+    """The first batch's own losses are those of a run without any cache: same weights, same data
+    order; building leaves the generators as they were."""
+    torch.manual_seed(0)
+    built = train(detection(tmp_path / 'a', teachers, dict(folder=str(tmp_path / 'c'), views=2),
+                            epochs=1))[1]
+    read = train(detection(tmp_path / 'b', teachers, dict(folder=str(tmp_path / 'c'), views=2),
+                           epochs=1))[1]
+    assert built == read
+
+
+def test_sizes_are_told_before_building(tmp_path, teachers, capsys):
+    config = detection(tmp_path / 'a', teachers, dict(folder=str(tmp_path / 'c'), views=3),
+                       epochs=1)
+    config.log_level = 'INFO'
+    train(config)
+    out = capsys.readouterr()
+    text = out.out + out.err
+    told = [line for line in text.splitlines() if 'Cache of teacher' in line]
+    assert len(told) == 2 and 'bbox_head:input' in told[0]
+    assert '24 views are missing in the cache' in text
+    total = sum(path.stat().st_size for path in (tmp_path / 'c').rglob('*.shard'))
+    [line] = [line for line in text.splitlines() if 'are missing in the cache' in line]
+    number, unit = line.partition('about ')[2].split(',')[0].split()
+    said = float(number) * {'KB': 1e3, 'MB': 1e6}[unit]
+    assert said == pytest.approx(total, rel=0.2)

@@ -1,0 +1,383 @@
+"""Teachers that are rewritten for speed give what the plain networks give."""
+
+import copy
+import functools
+import shutil
+
+import pytest
+import torch
+from helpers import build, centernet, runner, save_teacher, train_config
+from mmengine.config import ConfigDict
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from mmkd.distillation import teachers as teachers_module
+from mmkd.distillation.inference import runs_channels_last
+from mmkd.distillation.renormalisation import Renormalisation
+from mmkd.distillation.student_teachers import MeanTeacher, PartnerTeacher
+from mmkd.distillation.taps import expand_taps
+from mmkd.distillation.teachers import Teacher, build_teacher
+from mmkd.errors import UserError
+from mmkd.ops.deform_conv import ModulatedDeformConv2dPack
+
+
+def _trained(model):
+    """Batch norms as training leaves them: such as make a wrong folding show."""
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+    return model.eval()
+
+
+def _with_backbone(channels, **backbone):
+    config = centernet()
+    config.backbone = ConfigDict(backbone)
+    config.neck.in_channels = channels
+    return config
+
+
+def _classifier(backbone):
+    return ConfigDict(type='Classifier', num_classes=5, backbone=dict(type=backbone))
+
+
+def _plain(model, taps, inputs):
+    """The values of all taps in a full forward pass, copied as each module returns."""
+    values, hooks = {}, []
+
+    def copied(value):
+        return tree_map(torch.clone, value)
+
+    for tap in taps:
+        module = model.get_submodule(tap.removesuffix(':input'))
+        if tap.endswith(':input'):
+            hooks.append(module.register_forward_pre_hook(
+                lambda _, args, tap=tap: values.update({tap: copied(args[0])})))
+        else:
+            hooks.append(module.register_forward_hook(
+                lambda *call, tap=tap: values.update({tap: copied(call[-1])})))
+    with torch.no_grad():
+        if hasattr(model, 'bbox_head'):
+            model.bbox_head(model.extract_feat(inputs))
+        else:
+            model(inputs)
+    for hook in hooks:
+        hook.remove()
+    return values
+
+
+def _assert_equal(found, expected, rtol=1e-5):
+    assert set(found) == set(expected)
+    for tap, value in expected.items():
+        for ours, theirs in zip(tree_leaves(found[tap]), tree_leaves(value), strict=True):
+            assert not ours.requires_grad and ours.shape == theirs.shape
+            assert (ours - theirs).norm() <= rtol * theirs.norm(), tap
+
+
+RESNET = centernet()
+NETWORKS = dict(
+    resnet=(RESNET, ['backbone.bn1', 'backbone.layer?', 'neck', 'bbox_head', 'bbox_head:input']),
+    inner=(RESNET, ['backbone.layer1.0.conv1', 'backbone.layer2.0.bn2:input',
+                    'backbone.layer3.0.bn1', 'backbone.layer4.0.downsample']),
+    hourglass=(centernet(stacks=2), ['backbone.stem', 'backbone.hourglass_modules.?',
+                                     'backbone.out_convs.0.bn', 'bbox_head', 'bbox_head:input']),
+    mobilenetv2=(_with_backbone(1280, type='MobileNetV2', out_indices=(7, ), widen_factor=0.25),
+                 ['backbone.layer?', 'backbone.conv2.bn', 'bbox_head']),
+    efficientnet=(_with_backbone(1280, type='EfficientNet', arch='b0', out_indices=(6, ),
+                                 norm_cfg=dict(type='BN', eps=1e-3)),
+                  ['backbone.layers.?', 'neck', 'bbox_head']),
+    **{name: (_classifier(name), ['backbone.stage?', 'backbone.stage?.preact', 'head.fc'])
+       for name in ('resnet8', 'wrn_16_1', 'vgg8', 'mobilenetv2_half', 'shufflenetv1',
+                    'shufflenetv2_0_5x')})
+
+
+@pytest.mark.parametrize('network', NETWORKS)
+def test_taps_are_those_of_the_plain_network(network):
+    config, taps = NETWORKS[network]
+    model = _trained(build(config))
+    taps = expand_taps(model, taps)
+    inputs = torch.randn(2, 3, *((64, 64) if hasattr(model, 'bbox_head') else (32, 32)))
+    plain = copy.deepcopy(model)
+    teacher = Teacher('t', model)
+    teacher.tap(taps, torch.randn(1, *inputs.shape[1:]))
+    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+             for net in (plain, teacher.model)]
+    assert norms[1] < 0.6 * norms[0], 'it was folded'
+    expected = _plain(plain, taps, inputs)
+    for _ in range(2):
+        _assert_equal(teacher(inputs), expected)
+    first = next(m for m in teacher.model.modules() if isinstance(m, nn.Conv2d))
+    assert first.weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(_plain(model, taps, inputs)[taps[0]], expected[taps[0]]), 'left as it was'
+
+
+class Chain(nn.Module):
+    """conv, norm, in-place ReLU, twice; `shared` runs twice; `calls` counts what ran."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))
+        self.bn1, self.relu = nn.BatchNorm2d(4), nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.rest = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.shared = nn.Conv2d(4, 4, 1)
+        self.last = nn.Conv2d(4, 2, 1)
+        self.calls = []
+        for name in ('first', 'shared', 'last'):
+            getattr(self, name).register_forward_hook(
+                lambda *call, name=name, calls=self.calls: calls.append(name))
+
+    def forward(self, inputs, mode='tensor'):
+        x = self.relu(self.bn1(self.first(inputs)))
+        x = self.rest(self.conv2(x))
+        return self.last(self.shared(self.shared(x).relu()))
+
+
+@pytest.fixture
+def chain():
+    torch.manual_seed(0)
+    return _trained(Chain())
+
+
+def _tapped(model, taps, **options):
+    torch.manual_seed(1)
+    inputs, plain = torch.randn(3, 3, 8, 8), copy.deepcopy(model)
+    teacher = Teacher('t', model, **options)
+    teacher.tap(taps, torch.randn(1, 3, 8, 8))
+    return teacher, inputs, _plain(plain, taps, inputs)
+
+
+@pytest.mark.parametrize('tap, folded', [
+    ('bn1', {'bn1', 'rest.0'}), ('relu', {'bn1', 'rest.0'}), ('first.0:input', {'bn1', 'rest.0'}),
+    ('conv2:input', {'bn1', 'rest.0'}), ('rest.0', {'bn1', 'rest.0'}),
+    # What the norm is given is the layer's value: shown by the layer, by what contains it, by the
+    # norm, and by what the norm is the first of.
+    ('first.0', {'rest.0'}), ('first', {'rest.0'}), ('bn1:input', {'rest.0'}),
+    ('conv2', {'bn1'}), ('rest:input', {'bn1'}), ('rest.0:input', {'bn1'}),
+])
+def test_a_norm_stays_where_a_tap_shows_what_it_is_given(chain, tap, folded):
+    teacher, inputs, expected = _tapped(chain, [tap])
+    _assert_equal(teacher(inputs), expected)
+    norms = {name for name in ('bn1', 'rest.0')
+             if isinstance(teacher.model.get_submodule(name), nn.Identity)}
+    assert norms == folded
+
+
+def test_a_tap_before_an_in_place_relu_is_not_overwritten(chain):
+    teacher, inputs, expected = _tapped(chain, ['bn1', 'rest.0', 'last'])
+    found = teacher(inputs)
+    assert found['bn1'].min() < 0 and found['rest.0'].min() < 0
+    _assert_equal(found, expected)
+
+
+@pytest.mark.parametrize('taps, calls', [
+    (['first.0'], []), (['first'], ['first']), (['rest'], ['first']),
+    (['shared'], ['first', 'shared', 'shared']), (['shared:input'], ['first', 'shared']),
+    (['last:input', 'first'], ['first', 'shared', 'shared']),
+    (['last', 'first'], ['first', 'shared', 'shared', 'last']),
+])
+def test_nothing_behind_the_last_tap_runs(chain, taps, calls):
+    teacher, inputs, expected = _tapped(chain, taps)
+    chain.calls.clear()
+    for _ in range(2):
+        found = teacher(inputs)
+    assert chain.calls == calls * 2
+    _assert_equal(found, expected)
+
+
+class Swallower(Chain):
+    def forward(self, inputs, mode='tensor'):
+        try:
+            return super().forward(inputs)
+        except Exception:
+            return None
+
+
+def test_a_network_that_catches_exceptions_ends_early_all_the_same():
+    teacher, inputs, expected = _tapped(_trained(Swallower()), ['first'])
+    _assert_equal(teacher(inputs), expected)
+
+
+class Standardised(nn.Conv2d):
+    """Scales its weight to norm 1 whenever it is called: what is folded into it is lost."""
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.weight / self.weight.norm(), self.bias)
+
+
+def test_a_network_that_cannot_be_folded_runs_as_it_is(chain, monkeypatch):
+    lines = []
+    monkeypatch.setattr(teachers_module, 'print_log', lambda line, logger: lines.append(line))
+    chain.conv2 = Standardised(4, 4, 1)
+    teacher, inputs, expected = _tapped(chain, ['rest'])
+    _assert_equal(teacher(inputs), expected)
+    assert [line for line in lines if "'t' runs with its batch norms" in line]
+    assert isinstance(teacher.model.bn1, nn.BatchNorm2d)
+
+
+def test_layers_that_read_memory_as_it_lies_keep_its_layout():
+    class Compiled(nn.Module):
+        def forward(self, x):
+            return x
+
+    assert runs_channels_last(nn.Sequential(ModulatedDeformConv2dPack(3, 4, 3), Compiled()))
+    Compiled.forward.__module__ = 'mmcv.ops.carafe'
+    assert not runs_channels_last(nn.Sequential(nn.Conv2d(3, 4, 3), Compiled()))
+
+
+def test_random_draws_are_not_disturbed(chain):
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    teacher = Teacher('t', chain)
+    inputs = torch.zeros(1, 3, 8, 8)
+    torch.manual_seed(3)
+    teacher.tap(['last'], inputs)
+    teacher(inputs)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """torch.compile, with a back end that needs no C++ compiler where there is none."""
+    if shutil.which('g++') is None and shutil.which('clang++') is None:
+        monkeypatch.setattr(torch, 'compile', functools.partial(torch.compile,
+                                                                backend='aot_eager'))
+    yield
+    torch.compiler.reset()
+
+
+def test_a_compiled_teacher_gives_the_same(chain, compiler, monkeypatch):
+    from mmkd.distillation import inference
+    lines = []
+    monkeypatch.setattr(inference, 'print_log', lambda line, logger: lines.append(line))
+    teacher, inputs, expected = _tapped(chain, ['first', 'bn1', 'rest.0', 'shared', 'shared:input'],
+                                        compiled=True)
+    state = torch.get_rng_state()
+    for _ in range(2):
+        _assert_equal(teacher(inputs), expected)
+    assert torch.equal(torch.get_rng_state(), state)
+    [line] = lines
+    assert line.startswith("Teacher 't' compiled in ") and line.endswith(' s')
+    _assert_equal(teacher(inputs[:2]), {tap: value[:2] for tap, value in expected.items()})
+
+
+def test_a_network_that_does_not_compile_is_refused_in_one_line(chain, monkeypatch):
+    def broken(graph, inputs):
+        raise OSError('no compiler\nmore of it')
+
+    monkeypatch.setattr(torch, 'compile', functools.partial(torch.compile, backend=broken))
+    teacher, inputs, _ = _tapped(chain, ['last'], compiled=True)
+    with pytest.raises(UserError, match=r"teacher 't' does not compile \(.*no compiler.*: take "
+                                        '`compile` out of its entry') as caught:
+        teacher(inputs)
+    assert '\n' not in str(caught.value)
+    torch.compiler.reset()
+
+
+def test_bf16_runs_under_autocast_and_gives_float32(chain):
+    teacher, inputs, expected = _tapped(chain, ['rest', 'last'], precision='bf16')
+    dtypes = []
+    teacher.model.conv2.register_forward_hook(lambda *call: dtypes.append(call[-1].dtype))
+    found = teacher(inputs)
+    assert dtypes == [torch.bfloat16]
+    assert {value.dtype for value in found.values()} == {torch.float32}
+    _assert_equal(found, expected, rtol=0.02)
+    assert not torch.equal(found['last'], expected['last'])
+
+
+def test_without_a_precision_a_teacher_runs_as_the_student_does(chain):
+    teacher, inputs, _ = _tapped(chain, ['last'])
+    with torch.autocast('cpu', torch.bfloat16):
+        assert teacher(inputs)['last'].dtype == torch.bfloat16
+    assert teacher(inputs)['last'].dtype == torch.float32
+
+
+def test_teachers_share_what_they_make_of_the_inputs(chain):
+    first, again, other = (Renormalisation((2.0, 2.0, 2.0), (0.0, 1.0, shift), True)
+                           for shift in (2.0, 2.0, 3.0))
+    teachers = [Teacher('t', copy.deepcopy(chain), renormalise=r)
+                for r in (first, again, other, None, None)]
+    inputs = torch.randn(2, 3, 8, 8)
+    seen = []
+    for teacher in teachers:
+        teacher.tap(['last'], inputs[:1])
+        teacher.model.first.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    shared = {}
+    found = [teacher(inputs, None, shared)['last'] for teacher in teachers]
+    assert seen[0] is seen[1] and seen[3] is seen[4] and len(shared) == 3
+    shift = torch.tensor([0.0, 1.0, 2.0]).view(3, 1, 1)
+    torch.testing.assert_close(seen[0], 2 * inputs[:, [2, 1, 0]] + shift)
+    assert torch.equal(seen[3], inputs)
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+    for teacher, values in zip(teachers, found, strict=True):
+        assert torch.equal(teacher(inputs)['last'], values)
+
+
+def test_teachers_made_of_the_student_are_not_rewritten(chain):
+    partner = PartnerTeacher('p', chain.train())
+    mean = MeanTeacher('m', chain, 0.9)
+    inputs = torch.randn(2, 3, 8, 8)
+    for teacher in (partner, mean):
+        model = teacher.model
+        teacher.tap(['first'], inputs)
+        assert teacher.model is model and isinstance(model.bn1, nn.BatchNorm2d)
+        assert not model.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+    chain.calls.clear()
+    mean(inputs)
+    assert chain.calls == ['first']
+    partner(inputs)  # batch norms behind the tap see the partners
+    assert chain.calls == ['first', 'first', 'shared', 'shared', 'last']
+
+
+def test_a_teacher_expands_wildcards():
+    teacher = Teacher('t', build(_classifier('resnet8')))
+    assert teacher.expand(['head.fc', 'backbone.stage?']) == [
+        'head.fc', 'backbone.stage1', 'backbone.stage2', 'backbone.stage3']
+    with pytest.raises(UserError, match=r"tap 'head\.fd' does not exist.*Did you mean"):
+        teacher.expand('head.fd')
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(precision='bf61'), r"precision='bf61': give 'bf16' or 'fp16'.* Did you mean 'bf16'\?"),
+    (dict(precision=16), r"teacher 'big' has precision=16: give"),
+    (dict(precision=['bf16']), r"teacher 'big' has precision=\['bf16'\]: give"),
+    (dict(compiled='yes'), r"teacher 'big' has compile='yes': give True or False"),
+])
+def test_bad_options_are_refused(tmp_path, options, message):
+    entry = save_teacher(tmp_path, 'big', centernet())
+    with pytest.raises(UserError, match=message):
+        build_teacher('big', **entry, student_preprocessor=build(centernet()).data_preprocessor,
+                      device=torch.device('cpu'), **options)
+
+
+def test_options_in_an_entry(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, 'compile', functools.partial(torch.compile, backend='eager'))
+    entry = save_teacher(tmp_path, 'big', centernet())
+    losses = {}
+    for name, options in dict(plain={}, fast=dict(compile=True, precision='bf16')).items():
+        hooks = [dict(type='TeacherHook', teachers=dict(big=entry | options)),
+                 dict(type='HeatmapDistillHook', weight=1.0)]
+        run = runner(train_config(tmp_path / name, centernet(), hooks, iters=2))
+        run.train()
+        losses[name] = run.message_hub.get_scalar('train/loss_distill_heatmap').data[0]
+    assert losses['plain'][-1] == pytest.approx(losses['fast'][-1], rel=0.02)
+    assert losses['plain'][-1] != losses['fast'][-1]
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize('wrong', [dict(compil=True), dict(precison='bf16')])
+def test_misspelt_keys_of_an_entry(tmp_path, wrong):
+    entry = save_teacher(tmp_path, 'big', centernet())
+    hooks = [dict(type='TeacherHook', teachers=dict(big=entry | wrong)),
+             dict(type='HeatmapDistillHook', weight=1.0)]
+    with pytest.raises(UserError, match=r"teacher 'big' has the keys \[.*`compile` or `precision`"):
+        runner(train_config(tmp_path / 'run', centernet(), hooks)).train()
+
+
+def test_the_students_own_teachers_take_no_such_options(tmp_path):
+    hooks = [dict(type='TeacherHook', teachers=dict(mean=dict(ema=0.9, compile=True))),
+             dict(type='HeatmapDistillHook', weight=1.0)]
+    with pytest.raises(UserError, match="teacher 'mean' has the keys"):
+        runner(train_config(tmp_path, centernet(), hooks)).train()
