@@ -46,6 +46,7 @@ class Job:
         """Return for each teacher's name the arrays of each image of a batch."""
         marks = _fingerprints(batch) if getattr(self.dataset.dataset, 'augments', True) else None
         data = self.prepare(batch)
+        self.teachers[0][1].check_size(*data['inputs'].shape[-2:])
         found = {}
         for teacher, _ in self.teachers:
             taps = teacher(data['inputs'], data.get('data_samples'))

@@ -67,8 +67,9 @@ class CachedTeacher(Teacher):
             shared: of the teachers that run, see :class:`Teacher`.
 
         Raises:
-            UserError: they do not, or the store is damaged.
+            UserError: they do not, the batch is of another size, or the store is damaged.
         """
+        self.store.check_size(*inputs.shape[-2:])
         found = self._decoded(self._entries(data_samples))
         return found if self._live is None else found | self._live(inputs, data_samples, shared)
 

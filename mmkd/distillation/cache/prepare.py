@@ -182,7 +182,8 @@ class CachePlan:
             store.create(Contents(
                 taps={tap: codec.name for tap, codec in codecs[name].items()},
                 arrays={tap: len(own) for tap, own in arrays.items()}, patterns=patterns,
-                classes=teacher.classes and list(teacher.classes)))
+                classes=teacher.classes and list(teacher.classes),
+                input_size=list(inputs.shape[-2:])))
             pairs.append((teacher, store))
         return Job(pairs, codecs, self.dataset, self._count(),
                    lambda batch: self.preprocessor(batch, True), self.loader)

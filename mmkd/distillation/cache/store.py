@@ -30,6 +30,8 @@ class Contents:
     """For each tap or wildcard of a config the taps it stands for."""
     classes: Sequence[str] | None
     """The teacher's classes, if known."""
+    input_size: Sequence[int]
+    """Height and width of the batches that the teacher saw."""
 
 
 @dataclass
@@ -108,6 +110,22 @@ class TeacherStore:
                 if self.contents.taps[tap] != codec:
                     return f"it holds '{tap}' as {self.contents.taps[tap]} and not as {codec}"
         return None
+
+    def check_size(self, height: int, width: int) -> None:
+        """Make sure that a batch is as large as those that the teacher saw.
+
+        A batch is padded to its largest image, so what a network says of an image would else
+        depend on the others.
+
+        Raises:
+            UserError: it is not.
+        """
+        assert self.contents is not None
+        if list(self.contents.input_size) != [height, width]:
+            there = ' x '.join(map(str, self.contents.input_size))
+            raise UserError(f'teacher_cache needs batches of one size, and here are {there} and '
+                            f'{height} x {width} px: let the pipeline bring all images to one '
+                            'size, or take teacher_cache out of the config')
 
     def path(self, view: int, shard: int) -> Path:
         """Where a shard lies."""

@@ -9,9 +9,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / 'classification')]  # for `tiny_cache`, `archives`
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope='module')
 def _one_thread():
-    """Sums round otherwise with two."""
+    """Sums round otherwise with two; of the module, so that its fixtures have it, too."""
     import torch
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

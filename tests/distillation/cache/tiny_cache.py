@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmkd.distillation.cache.options import fix_views
+from mmkd.distillation.cache.shards import Shard
 from mmkd.registry import DATASETS, HOOKS
 
 TERMS = ('HeatmapDistillHook', 'WidthHeightDistillHook', 'OffsetDistillHook',
@@ -117,3 +118,20 @@ def train(config):
     run = build(config)
     run.train()
     return run, next(hook for hook in run.hooks if isinstance(hook, Losses)).rows
+
+
+def assert_same_shards(ours, theirs):
+    """Two folders hold the same shards, but for the last digit of float16.
+
+    A sum of floats depends on where its array happens to lie in memory.
+    """
+    names = sorted(path.relative_to(theirs) for path in theirs.rglob('*.shard'))
+    assert names and names == sorted(path.relative_to(ours) for path in ours.rglob('*.shard'))
+    for name in names:
+        first, second = Shard(ours / name), Shard(theirs / name)
+        assert len(first) == len(second)
+        for number in range(len(second)):
+            for got, wanted in zip(first.read(number).arrays(), second.read(number).arrays(),
+                                   strict=True):
+                assert got.dtype == wanted.dtype
+                np.testing.assert_allclose(got, wanted, rtol=2e-3, atol=1e-4, err_msg=str(name))
