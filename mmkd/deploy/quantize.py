@@ -21,6 +21,7 @@ from mmkd.deploy.files import require_writable, written_atomically
 from mmkd.deploy.metadata import ModelMetadata
 from mmkd.deploy.onnx_file import quiet_exporter
 from mmkd.deploy.runtime import Classification, Detections, open_model
+from mmkd.deploy.transposed import is_convolution, transposed_to_convolutions
 from mmkd.deploy.verify import Image
 from mmkd.errors import UserError, did_you_mean
 from mmkd.images import load_image
@@ -35,19 +36,21 @@ IOU = 0.5
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer of an exported model.
+    """A convolution, transposed or not, or linear layer of an exported model.
 
     Args:
         name: Of the module in PyTorch, where the file still says it, else of the node.
         node: Name of the node in the graph.
         shape: Of the weight.
         kept: Whether it stays in float because boxes and scores come straight from it.
+        transposed: Whether it is a transposed convolution.
     """
 
     name: str
     node: str
     shape: tuple[int, ...]
     kept: bool
+    transposed: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,16 @@ def list_layers(path: str | os.PathLike) -> list[Layer]:
     """
     metadata = _float_metadata(path)
     graph = onnx.load(os.fspath(path)).graph
+    shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+
+    def shape(node: onnx.NodeProto) -> tuple[int, ...]:
+        return shapes.get(node.input[1], ())
+
     leading_to_layer: set[str] = set()
     layers = []
     for node in reversed(graph.node):
-        layer = node.op_type in ('Conv', 'Gemm')
+        layer = node.op_type in ('Conv', 'Gemm') or (
+            node.op_type == 'ConvTranspose' and is_convolution(node, shape(node)))
         kept = not leading_to_layer.intersection(node.output)
         if layer or not kept:
             leading_to_layer.update(node.input)
@@ -94,8 +103,7 @@ def list_layers(path: str | os.PathLike) -> list[Layer]:
     if not layers:
         raise UserError(f"'{path}' has no convolution and no linear layer to quantise: use it as "
                         'it is')
-    shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
-    return [Layer(_layer_name(node), node.name, shapes.get(node.input[1], ()), kept)
+    return [Layer(_layer_name(node), node.name, shape(node), kept, node.op_type == 'ConvTranspose')
             for node, kept in reversed(layers)]
 
 
@@ -123,9 +131,11 @@ def quantize_onnx(float_path: str | os.PathLike, int8_path: str | os.PathLike,
 
     Convolutions, with the ReLU after them, and linear layers compute in int8: weights in int8 with
     a scale for each output channel, features in uint8 with a scale and a zero point for each
-    tensor, from the smallest and largest value that the images give. All else stays in float, and
-    so do the layers that :func:`list_layers` marks. The file's input and outputs are those of
-    ``float_path``; it appears whole and checked, or not at all.
+    tensor, from the smallest and largest value that the images give. Transposed convolutions,
+    which onnxruntime has in float alone, become convolutions first, see
+    :func:`~mmkd.deploy.transposed.as_convolution`. All else stays in float, and so do the layers
+    that :func:`list_layers` marks. The file's input and outputs are those of ``float_path``; it
+    appears whole and checked, or not at all.
 
     Source: B. Jacob et al., Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference, CVPR 2018, arXiv 1712.05877; R. Krishnamoorthi, Quantizing
@@ -154,11 +164,14 @@ def quantize_onnx(float_path: str | os.PathLike, int8_path: str | os.PathLike,
     if float_path.resolve() == int8_path.resolve():
         raise UserError(f"'{int8_path}' is the float model itself: name another file with --out")
     require_writable(int8_path)
+    model = onnx.load(float_path)
+    transposed_to_convolutions(model, {layer.node for layer in layers
+                                       if layer.transposed and layer not in kept})
     with written_atomically(int8_path) as temporary:
         # It advises to fold batch norms, which the exporter has done.
         with quiet_exporter():
             quantize_static(
-                float_path, temporary, _Calibration(images, metadata),
+                model, temporary, _Calibration(images, metadata),
                 quant_format=QuantFormat.QDQ, calibrate_method=CalibrationMethod.MinMax,
                 activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, per_channel=True,
                 # Relu and Clip (ReLU6) count for their place alone: behind a layer in int8 they

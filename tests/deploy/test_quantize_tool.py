@@ -67,7 +67,7 @@ def test_quantises_and_evaluates_both(run, config, detector, capsys):
     run('config.py', detector.onnx, '--out', 'a/int8.onnx', '--calibration', 4)
     told = capsys.readouterr().out
     assert 'calibrated on 4 images' in told
-    assert '14 layers in int8, 3 in float: bbox_head.heatmap_head.2, bbox_head.wh_head.2' in told
+    assert '15 layers in int8, 3 in float: bbox_head.heatmap_head.2, bbox_head.wh_head.2' in told
     assert 'int8 agrees with float in ' in told
     assert [entry.name for entry in Path('a').iterdir()] == ['int8.onnx']
     assert Detector('a/int8.onnx').metadata.precision == 'int8'
@@ -84,7 +84,7 @@ def test_on_images_without_evaluation(run, config, detector, images, capsys):
         '--keep-float', 'backbone.conv1', '--out', 'int8.onnx')
     told = capsys.readouterr().out
     assert f'calibrated on {len(images) + 1} images' in told
-    assert '13 layers in int8, 4 in float: backbone.conv1' in told
+    assert '14 layers in int8, 4 in float: backbone.conv1' in told
     assert 'mAP' not in told
     assert not Path('work').exists()
 
@@ -94,7 +94,7 @@ def test_the_layers_are_listed(run, config, detector, capsys):
     lines = [line.split('  ') for line in capsys.readouterr().out.splitlines()]
     assert ['backbone.conv1', '4x3x7x7'] in lines
     assert ['bbox_head.wh_head.2', '2x8x1x1', 'stays in float'] in lines
-    assert len(lines) == 17
+    assert len(lines) == 18
 
 
 @pytest.mark.parametrize(('args', 'message'), [
@@ -103,7 +103,7 @@ def test_the_layers_are_listed(run, config, detector, capsys):
     (['float.onnx', '--images', 'broken.jpg', '--no-eval'], 'broken.jpg'),
     (['float.onnx', '--images', 'none.jpg'], "'none.jpg' does not exist"),
     (['float.onnx', '--keep-float', 'neck.conv'], "--keep-float 'neck.conv' names no layer"),
-    (['float.onnx', '--keep-float', 'b*', 'neck', '--no-eval'], 'all 17 layers would stay'),
+    (['float.onnx', '--keep-float', 'b*', 'neck', '--no-eval'], 'all 18 layers would stay'),
     (['float.onnx', '--cfg-options', 'train_dataloader.dataset.ann_file=no.txt'], 'no.txt does'),
     (['float.onnx', '--cfg-options', 'model.type=Classifier'], 'is a model for detection but'),
     (['int8.onnx'], "'int8.onnx' is quantised already"),
