@@ -1,5 +1,6 @@
 """Tiny networks and data that the tests share."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -62,3 +63,20 @@ def cifar_config(monkeypatch, cifar_archive):
         cfg.experiment_name = f'test_{os.path.basename(work_dir)}_{id(cfg)}'
         return cfg
     return read
+
+
+@pytest.fixture
+def load_tool(monkeypatch):
+    """Turn a tool's file into a function of its arguments, to be called in this process."""
+    def load(path):
+        spec = importlib.util.spec_from_file_location(f'{path.stem}_tool', path)
+        tool = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tool)
+
+        def run(*args):
+            monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
+            tool.main()
+
+        return run
+
+    return load

@@ -1,7 +1,5 @@
 """One tiny detector, exported once, and a few images of all shapes."""
 
-import importlib.util
-import sys
 from types import SimpleNamespace
 
 import cv2
@@ -81,20 +79,3 @@ def exported(detector_config, images, tmp_path_factory):
     return SimpleNamespace(folder=folder, model=model, checks=checks,
                            onnx=folder / 'student.onnx', config=folder / 'config.py',
                            checkpoint=folder / 'epoch_1.pth')
-
-
-@pytest.fixture
-def load_tool(monkeypatch):
-    """Turn a tool's file into a function of its arguments, to be called in this process."""
-    def load(path):
-        spec = importlib.util.spec_from_file_location(f'{path.stem}_tool', path)
-        tool = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(tool)
-
-        def run(*args):
-            monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
-            tool.main()
-
-        return run
-
-    return load
