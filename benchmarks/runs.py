@@ -1,6 +1,7 @@
 """Runs whose single steps are timed: set up as tools/train.py does it, on data in memory."""
 
 import itertools
+import shutil
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from mmkd.engine.launch import StudentRunner
 from mmkd.engine.student_options import use_mixed_precision
 from mmkd.registry import DATASETS, LOOPS
 
-__all__ = ['RandomPixels', 'classifier', 'classifier_run', 'started', 'without_validation']
+__all__ = ['RandomPixels', 'classifier', 'classifier_run', 'has_compiler', 'started',
+           'without_validation']
 
 CLASSES = 100
 _numbers = itertools.count()
@@ -82,3 +84,8 @@ def classifier_run(folder: str, model: dict, batch_size: int, images: int = 4096
             sampler=dict(type='DefaultSampler', shuffle=True)),
         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(
             type='SGD', lr=1e-3, momentum=0.9, weight_decay=5e-4))) | entries)
+
+
+def has_compiler() -> bool:
+    """Whether ``torch.compile`` can be used: on a CPU it needs a C++ compiler."""
+    return torch.cuda.is_available() or any(map(shutil.which, ('c++', 'g++', 'clang++')))

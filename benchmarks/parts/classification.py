@@ -6,7 +6,8 @@ evaluation mode under ``no_grad``, CRD with a copy of every memory row that take
 samples, 16 384 negatives). It is given normalised batches, and CRD's negatives drawn before.
 
 mmkd's step is that of a runner with all of its hooks, from bytes: crop, flip, normalise, and for
-CRD the drawing; with the student as it is and in channels_last.
+CRD the drawing; with the student as it is and in channels_last, and KD with the teacher in bf16 or,
+where there is a compiler, compiled.
 
 Rows with the baseline ``KD`` set mmkd's CRD beside mmkd's KD. ``student and teacher by hand`` is a
 plain loop with mmkd's own student, its data preprocessor, and mmkd's own fast teacher in between:
@@ -27,7 +28,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from PIL import Image, ImageOps
-from runs import CLASSES, classifier, classifier_run, started
+from runs import CLASSES, classifier, classifier_run, has_compiler, started
 from torch import Tensor, nn
 
 from mmkd.classification.classifier import Classifier
@@ -70,13 +71,13 @@ class Setup:
         return dict(inputs=self.pixels, data_samples=ClassificationSample(
             labels=self.labels.clone(), indices=self.indices.clone()))
 
-    def mmkd_step(self, method: str, **entries: object) -> Callable[[], object]:
+    def mmkd_step(self, method: str, **options: object) -> Callable[[], object]:
         """Return a step of a runner."""
-        loop = self.runner(method, **entries).train_loop
+        loop = self.runner(method, **options).train_loop
         return lambda: loop.run_iter(self.batch())
 
-    def runner(self, method: str, **entries: object) -> Runner:
-        """Return the runner of a method."""
+    def runner(self, method: str, teacher: dict | None = None, **entries: object) -> Runner:
+        """Return the runner of a method; ``teacher``: options of its teacher."""
         config = load_config(METHODS / f'{method}.py')
         hooks = config.get('custom_hooks', [])
         for hook in hooks:
@@ -84,7 +85,8 @@ class Setup:
                 hook.loss.num_negatives = self.negatives
         if hooks:
             entries['teachers'] = dict(teacher=dict(model=classifier(self.teacher),
-                                                    checkpoint=self.checkpoint))
+                                                    checkpoint=self.checkpoint,
+                                                    **(teacher or {})))
         cfg = classifier_run(self.folder, classifier(self.student) | config.get('model', {}),
                              self.batch_size, self.images, custom_hooks=hooks, **entries)
         return started(cfg)
@@ -101,7 +103,7 @@ def measure(options: Options) -> Iterable[Result]:
                 'public loop': loop_step(setup, method),
                 f'{method.upper()}, mmkd': setup.mmkd_step(method),
                 f'{method.upper()}, mmkd, channels_last': steps[method],
-            }, 'public loop', options)
+            } | (faster_teachers(setup) if method == 'kd' else {}), 'public loop', options)
         yield from compare(PART, {
             'KD': steps['kd'], 'CRD, mmkd, channels_last': steps['crd']}, 'KD', options)
         runner = setup.runner('kd')
@@ -110,6 +112,15 @@ def measure(options: Options) -> Iterable[Result]:
             'KD, mmkd, against its own parts': lambda: runner.train_loop.run_iter(setup.batch()),
         }, 'student and teacher by hand', options)
         yield from data_rows(setup)
+
+
+def faster_teachers(setup: Setup) -> dict[str, Callable[[], object]]:
+    """Return steps of KD in channels_last with the options that a teacher has."""
+    teachers = {'bf16 teacher': dict(precision='bf16')}
+    if has_compiler() and not setup.options.quick:
+        teachers['compiled teacher'] = dict(compile=True)
+    return {f'KD, mmkd, channels_last, {name}': setup.mmkd_step(
+        'kd', teacher=options, channels_last=True) for name, options in teachers.items()}
 
 
 def by_hand(setup: Setup, runner: Runner) -> Callable[[], object]:

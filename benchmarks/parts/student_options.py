@@ -7,7 +7,6 @@ is in the note.
 Without a C++ compiler there are no rows for ``compile``.
 """
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -20,7 +19,7 @@ from harness import Options, Result, compare
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
-from runs import classifier, classifier_run, started
+from runs import classifier, classifier_run, has_compiler, started
 
 from mmkd.engine.config import load_config
 
@@ -37,7 +36,7 @@ def measure(options: Options) -> Iterable[Result]:
                 'bf16 + channels_last': BF16 | CHANNELS_LAST}
     if options.quick:  # to see that it runs, without waiting for a C++ compiler
         variants = {'compile + bf16': BF16 | dict(compile=dict(backend='eager'))}
-    elif shutil.which('c++') or shutil.which('g++') or shutil.which('clang++'):
+    elif has_compiler():
         variants |= {'compile': COMPILE, 'compile + channels_last': COMPILE | CHANNELS_LAST,
                      'compile + bf16 + channels_last': COMPILE | BF16 | CHANNELS_LAST}
     for student, make in (('CenterNet R18', detector_step), ('ResNet-8x4', classifier_step)):
