@@ -120,3 +120,15 @@ def leave_process_group():
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def through_a_shard(codec, value, folder):
+    """Encode a batch as a teacher cache does, write and read it, decode it."""
+    from mmkd.distillation.cache.outputs import StoredOutputs, columns
+    from mmkd.distillation.cache.shards import Shard, written_shard
+    with written_shard(folder / 'a.shard') as writer:
+        for arrays in codec.encode(value):
+            writer.add(arrays)
+    shard = Shard(folder / 'a.shard')
+    outputs = StoredOutputs({'t': [shard.read(i) for i in range(len(shard))]})
+    return codec.decode(columns(outputs.entries['t'], torch.device('cpu')))

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from helpers import through_a_shard as back
 
 from mmkd.detection.map_codec import MapCodec
 from mmkd.detection.teacher_maps import final_maps
-from mmkd.distillation.cache.outputs import StoredOutputs, columns
-from mmkd.distillation.cache.shards import Shard, entry_bytes, written_shard
+from mmkd.distillation.cache.shards import entry_bytes
 from mmkd.distillation.losses import HeatmapLoss, OffsetLoss, WidthHeightLoss
 
 SIZES = ((32, 32), (30, 41), (5, 3), (1, 7))
@@ -51,15 +51,6 @@ def student_of(teacher, seed=1):
     moved = 0.6 * heatmap + 0.3 * heatmap.roll(1, -1)
     return ((moved * torch.exp(0.3 * noise(moved))).clamp(1e-4, 1 - 1e-4),
             wh + 0.5 * noise(wh), offset + 0.1 * noise(offset))
-
-
-def back(codec, value, folder):
-    with written_shard(folder / 'a.shard') as writer:
-        for arrays in codec.encode(value):
-            writer.add(arrays)
-    shard = Shard(folder / 'a.shard')
-    outputs = StoredOutputs({'t': [shard.read(i) for i in range(len(shard))]})
-    return codec.decode(columns(outputs.entries['t'], torch.device('cpu')))
 
 
 @pytest.mark.parametrize('size', SIZES)

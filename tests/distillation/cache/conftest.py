@@ -28,3 +28,10 @@ def processes(monkeypatch):
         monkeypatch.setattr('torch.distributed.get_rank', lambda group=None: rank)
         monkeypatch.setattr('torch.distributed.get_world_size', lambda group=None: count)
     return pretend
+
+
+@pytest.fixture(scope='module')
+def teachers(tmp_path_factory):
+    """Entries of two tiny teachers."""
+    from tiny_cache import save_teachers
+    return save_teachers(tmp_path_factory.mktemp('teachers'))

@@ -3,20 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from helpers import through_a_shard as back
 
 from mmkd.distillation.cache.codecs import DenseCodec
 from mmkd.distillation.cache.outputs import StoredOutputs, columns
 from mmkd.distillation.cache.shards import Shard, written_shard
-
-
-def back(codec, value, folder):
-    """Encode a batch, write and read it, decode it."""
-    with written_shard(folder / 'a.shard') as writer:
-        for arrays in codec.encode(value):
-            writer.add(arrays)
-    shard = Shard(folder / 'a.shard')
-    outputs = StoredOutputs({'t': [shard.read(i) for i in range(len(shard))]})
-    return codec.decode(columns(outputs.entries['t'], torch.device('cpu')))
 
 
 def _values():

@@ -10,7 +10,7 @@ from collections import namedtuple
 
 import pytest
 import torch
-from tiny_cache import assert_same_shards, build, detection, save_teachers, train
+from tiny_cache import assert_same_shards, build, detection, train
 
 import mmkd  # noqa: F401
 from mmkd.distillation.cache import prepare
@@ -22,11 +22,6 @@ USAGE = namedtuple('USAGE', 'total used free')
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch):
     monkeypatch.setattr(prepare, 'IMAGES_PER_SHARD', 3)
-
-
-@pytest.fixture(scope='module')
-def teachers(tmp_path_factory):
-    return save_teachers(tmp_path_factory.mktemp('teachers'))
 
 
 @pytest.fixture

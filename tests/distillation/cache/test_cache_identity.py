@@ -11,7 +11,7 @@ from archives import write_cifar10, write_image
 from helpers import centernet
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from tiny_cache import TERMS, ShakenDetection, build, detection, save_teachers, train
+from tiny_cache import TERMS, ShakenDetection, build, detection, train
 
 from mmkd.classification.data import CIFAR10, ImageNetFolder
 from mmkd.detection.data import draw_dataset
@@ -20,11 +20,6 @@ from mmkd.distillation.cache.options import CacheOptions
 from mmkd.engine.config import load_config
 from mmkd.errors import UserError
 from mmkd.registry import DATASETS
-
-
-@pytest.fixture(scope='module')
-def teachers(tmp_path_factory):
-    return save_teachers(tmp_path_factory.mktemp('teachers'))
 
 
 @pytest.fixture(scope='module')

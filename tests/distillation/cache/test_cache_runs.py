@@ -3,7 +3,7 @@
 import pytest
 import torch
 from mmengine.registry import DefaultScope
-from tiny_cache import TERMS, assert_same_shards, build, detection, save_teachers, train
+from tiny_cache import TERMS, assert_same_shards, build, detection, train
 
 from mmkd.distillation.cache.cached_teacher import CachedTeacher
 from mmkd.distillation.student_teachers import MeanTeacher
@@ -11,11 +11,6 @@ from mmkd.distillation.teachers import Teacher
 
 LOSSES = ('loss_distill_heatmap', 'loss_distill_wh', 'loss_distill_offset',
           'loss_distill_attention')
-
-
-@pytest.fixture(scope='module')
-def teachers(tmp_path_factory):
-    return save_teachers(tmp_path_factory.mktemp('teachers'))
 
 
 @pytest.fixture(scope='module')
