@@ -16,4 +16,3 @@ teachers = dict(
     hourglass=dict(
         config='configs/centernet/centernet_hourglass104_voc.py',
         checkpoint='work_dirs/centernet_hourglass104_voc/epoch_100.pth'))
-distill_weights = (1000, 1, 0.1, 100)  # heatmap, width-height, offset, attention

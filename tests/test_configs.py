@@ -37,7 +37,8 @@ def test_teachers_configs_exist_and_know_the_students_classes(path):
     assert len(cfg.distill_weights) == 4
     hooks = [hook.type for hook in cfg.custom_hooks]
     assert hooks == ['TeacherHook', 'HeatmapDistillHook', 'WidthHeightDistillHook',
-                     'OffsetDistillHook', 'AttentionDistillHook']
+                     'OffsetDistillHook',
+                     'AttentionDistillHook' if '_source' in path else 'FeatureDistillHook']
     assert len(cfg.teachers) == (2 if '_mt_' in path else 1)
     for teacher in cfg.teachers.values():
         assert Config.fromfile(teacher.config).classes == cfg.classes
@@ -62,5 +63,5 @@ def test_the_weight_settings_are_one_option(weights):
     parser = ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     options = parser.parse_args(['--cfg-options', f'distill_weights={weights}']).cfg_options
-    cfg = load_config('configs/centernet_mt_r18.py', options)
+    cfg = load_config('configs/multi_teacher/centernet_mt_r18_source_voc.py', options)
     assert tuple(cfg.distill_weights) == tuple(float(w) for w in weights.strip('()').split(','))

@@ -9,4 +9,3 @@ teachers = dict(
     hourglass=dict(
         config='configs/bccd_small/centernet_hourglass.py',
         checkpoint='work_dirs/bccd_small/centernet_hourglass/epoch_24.pth'))
-distill_weights = (500, 0.1, 0.1, 1)  # heatmap, width-height, offset, attention

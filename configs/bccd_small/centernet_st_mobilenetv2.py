@@ -6,4 +6,3 @@ teachers = dict(
     resnet50=dict(
         config='configs/bccd_small/centernet_r50.py',
         checkpoint='work_dirs/bccd_small/centernet_r50/epoch_24.pth'))
-distill_weights = (500, 0.1, 0.1, 1)  # heatmap, width-height, offset, attention

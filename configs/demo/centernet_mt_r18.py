@@ -8,4 +8,3 @@ teachers = dict(
     hourglass=dict(
         config='configs/demo/centernet_hourglass.py',
         checkpoint='demo/centernet_hourglass/epoch_8.pth'))
-distill_weights = (500, 0.1, 0.1, 1)  # heatmap, width-height, offset, attention

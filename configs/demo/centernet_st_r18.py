@@ -5,4 +5,3 @@ _base_ = ['./centernet_r18.py', '../_base_/distillation/joint.py']
 teachers = dict(
     resnet50=dict(
         config='configs/demo/centernet_r50.py', checkpoint='demo/centernet_r50/epoch_8.pth'))
-distill_weights = (500, 0.1, 0.1, 1)  # heatmap, width-height, offset, attention

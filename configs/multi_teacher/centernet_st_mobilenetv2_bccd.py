@@ -13,4 +13,3 @@ teachers = dict(
     resnet50=dict(
         config='configs/centernet/centernet_r50_bccd.py',
         checkpoint='work_dirs/centernet_r50_bccd/epoch_100.pth'))
-distill_weights = (1000, 1, 0.1, 100)  # heatmap, width-height, offset, attention

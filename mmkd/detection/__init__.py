@@ -4,6 +4,7 @@ from mmkd.detection.centernet_head import CenterNetHead
 from mmkd.detection.data import LoadImage, VOCLayoutDataset
 from mmkd.detection.distill_hooks import (
     AttentionDistillHook,
+    FeatureDistillHook,
     HeatmapDistillHook,
     OffsetDistillHook,
     WidthHeightDistillHook,
@@ -11,6 +12,6 @@ from mmkd.detection.distill_hooks import (
 from mmkd.detection.hourglass import HourglassNet
 from mmkd.ops import deform_conv  # registers DCNv2 where mmcv's is not compiled
 
-__all__ = ['AttentionDistillHook', 'CenterNetHead', 'HeatmapDistillHook', 'HourglassNet',
-           'LoadImage', 'OffsetDistillHook', 'VOCLayoutDataset', 'WidthHeightDistillHook',
-           'deform_conv']
+__all__ = ['AttentionDistillHook', 'CenterNetHead', 'FeatureDistillHook', 'HeatmapDistillHook',
+           'HourglassNet', 'LoadImage', 'OffsetDistillHook', 'VOCLayoutDataset',
+           'WidthHeightDistillHook', 'deform_conv']

@@ -1,4 +1,4 @@
-"""Rules by which several teachers' maps become one target."""
+"""Rules by which several teachers teach together."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from mmkd.errors import UserError, did_you_mean
 
 __all__ = ['JOINING_RULES', 'checked_rule', 'joined']
 
-JOINING_RULES = ('each', 'mean', 'max', 'confidence')
+JOINING_RULES = ('labels', 'certainty', 'each', 'mean', 'max', 'confidence')
 
 
 def checked_rule(rule: str, term: str, allowed: Sequence[str] = JOINING_RULES) -> str:
@@ -38,7 +38,7 @@ def joined(maps: Sequence[Maps], shares: Sequence[float], rule: str) -> Maps:
     Args:
         maps: one per teacher, all of the same shapes.
         shares: one per teacher, with sum 1.
-        rule: one of the above (``'each'`` keeps the teachers apart and never comes here).
+        rule: one of the above; the others keep the teachers apart and never come here.
     """
     stacks = [torch.stack(kind) for kind in zip(*maps, strict=True)]
     confidence = stacks[0].amax(dim=2, keepdim=True)

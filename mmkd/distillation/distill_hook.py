@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,6 +35,8 @@ class Step:
     """The batch's ``data_samples``: where losses find labels and the like."""
     model: nn.Module | None = None
     """The student itself."""
+    found: dict[Any, Any] = field(default_factory=dict)
+    """What one term worked out and others need as well."""
 
 
 @HOOKS.register_module()
@@ -76,9 +78,11 @@ class DistillHook(Hook):
     def __init__(self, loss: dict, tap: str | Sequence[str],
                  teacher_tap: str | Sequence[str] | None = None, weight: float | None = 1.0,
                  connector: dict | None = None, name: str | None = None,
-                 warmup_epochs: int = 0, warmup: str = 'linear') -> None:
+                 warmup_epochs: int = 0, warmup: str = 'linear',
+                 gradient_share: float | None = None) -> None:
         self.name = name or self.default_name
         self.weight = weight if weight is None else _checked_weight(weight, self.name)
+        self.gradient_share = _checked_share(gradient_share, self.name)
         self.loss_config = loss
         self.tap = tap
         self.teacher_tap = tap if teacher_tap is None else teacher_tap
@@ -159,12 +163,16 @@ class DistillHook(Hook):
         """Return the names and wildcards that are tapped of the teachers."""
         return [self.teacher_tap] if isinstance(self.teacher_tap, str) else list(self.teacher_tap)
 
-    def stored_as(self, dtype: str) -> Codec:
-        """Return how a cache stores the teachers' taps; must keep what :meth:`features` takes."""
-        return DenseCodec(dtype)
+    def taps_of(self, teacher: Teacher) -> list[str]:
+        """Return what must be recorded of a teacher."""
+        return self.teacher_taps[teacher.name]
 
-    def sources(self, step: Step) -> list[tuple[Teacher, float]]:
-        """Return who teaches, each with its share of the term."""
+    def stored_as(self, dtype: str) -> dict[str, Codec]:
+        """Return how a cache stores each of the teachers' taps or wildcards that the term needs."""
+        return dict.fromkeys(self.patterns(), DenseCodec(dtype))
+
+    def sources(self, step: Step) -> list[tuple[Teacher, float | Tensor]]:
+        """Return who teaches, each with its share of the term: of all images, or ``(B,)``."""
         return shares(step.teachers)
 
     def features(self, step: Step, teacher: Teacher) -> tuple[list[Tensor], list[Tensor]]:
@@ -179,6 +187,8 @@ class DistillHook(Hook):
         for teacher, share in self.sources(step):
             branch = self.branches[teacher.name]
             targets = self._targets(unwrapped(branch), step.samples)
+            if isinstance(share, Tensor):
+                targets['image_weights'], share = share, 1.0
             if 'warmup' not in targets:
                 share *= self.factor
             try:
@@ -216,6 +226,13 @@ def _checked_weight(weight: Any, name: str) -> float:
     if not number or not math.isfinite(weight) or weight < 0:
         raise UserError(f"term '{name}' has weight {weight!r}: give a number of at least 0")
     return weight
+
+
+def _checked_share(share: Any, name: str) -> float | None:
+    if share is not None and (not isinstance(share, float) or not 0 < share < 1):
+        raise UserError(f"term '{name}' has gradient_share={share!r}: give a number between 0 and "
+                        '1, such as 0.3, or leave it out to keep the weight')
+    return share
 
 
 def _last_tensor(value: Any) -> Tensor:

@@ -18,32 +18,43 @@ duration of a run::
 Under DDP the student is called inside the wrapper, so the same hooks fire there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_reduce_params, is_distributed
+from mmengine.dist import all_reduce_params
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from mmkd.distillation.branch_optimizer import add_branches
 from mmkd.distillation.cache.options import cache_options
 from mmkd.distillation.cache.prepare import CachePlan
 from mmkd.distillation.distill_hook import DistillHook, Step, unwrapped
-from mmkd.distillation.student_teachers import MeanTeacher, PartnerTeacher
+from mmkd.distillation.entries import active_terms, build_entry, checked_entries
+from mmkd.distillation.gradients import (
+    INTERVAL,
+    BalancedWeight,
+    check_gradients_flow,
+    gradient_norm,
+    own_loss,
+    tapped_tensors,
+)
+from mmkd.distillation.student_teachers import MeanTeacher
 from mmkd.distillation.taps import TapRecorder, forward_for_taps
-from mmkd.distillation.teachers import Teacher, build_teacher, undisturbed_random_state
-from mmkd.errors import UserError
+from mmkd.distillation.teachers import Teacher, undisturbed_random_state
+from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import HOOKS
 
 __all__ = ['TeacherHook']
 
+SCHEDULES = ('joint', 'progressive')
 CHECKPOINT_KEY = 'distillation'
+WEIGHTS_KEY = 'distillation_weights'
 MEAN_TEACHERS_KEY = 'mean_teachers'
 
 
@@ -58,6 +69,12 @@ class TeacherHook(Hook):
             ``dict(ema=0.999)``, see :class:`MeanTeacher`, or ``dict(partners=True)``, see
             :class:`PartnerTeacher`. None for the config's top-level ``teachers``. Not needed if
             every term is a :class:`SelfDistillHook`.
+        schedule: ``'joint'``, all teachers teach all the time, or ``'progressive'``, one after
+            another, each for the same number of iterations, in the order of the config: name the
+            weakest first. The source is S. Cao, M. Li, J. Hays, D. Ramanan, Y.-X. Wang, L.-Y.
+            Gui, "Learning Lightweight Object Detectors via Multi-Teacher Progressive
+            Distillation" (MTPD), ICML 2023, arXiv 2308.09105, which trains a whole schedule for
+            each teacher.
 
     Raises:
         UserError: in ``before_run``: no teacher is named, an entry has other keys, what
@@ -66,16 +83,27 @@ class TeacherHook(Hook):
 
     priority = 'HIGH'
 
-    def __init__(self, teachers: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    def __init__(self, teachers: Mapping[str, Mapping[str, Any]] | None = None,
+                 schedule: str = 'joint') -> None:
+        if schedule not in SCHEDULES:
+            raise UserError(f'TeacherHook has schedule={schedule!r}: give one of '
+                            f'{", ".join(SCHEDULES)}.{did_you_mean(str(schedule), SCHEDULES)}')
         self._entries = teachers
+        self.schedule = schedule
         self.teachers: list[Teacher] = []
+        self.active: list[Teacher] = []
+        """The teachers of this iteration."""
         self.terms: list[DistillHook] = []
+        self.balanced: dict[str, BalancedWeight] = {}
+        """The weights that set themselves, by term."""
+        self._iteration = 0
+        self._logs: MessageHub | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Set distillation up, unless the run does not train or every weight is 0."""
         if not isinstance(runner._train_loop, BaseLoop):
             return
-        self.terms = _active_terms(runner.hooks, runner.cfg)
+        self.terms = active_terms(runner.hooks, runner.cfg)
         if not self.terms:
             runner.logger.warning('No distillation term has a weight above 0: the student trains '
                                   'alone')
@@ -84,21 +112,26 @@ class TeacherHook(Hook):
         device = next(student.parameters()).device
         if any(term.needs_teachers for term in self.terms):
             self.teachers = self._teachers(runner.cfg, runner.train_dataloader, student, device)
+        self.active = self.teachers
+        self.balanced = {term.name: BalancedWeight(term.gradient_share) for term in self.terms
+                         if term.gradient_share is not None}
+        self._logs = runner.message_hub
         for term in self.terms:
             term.resolve_taps(student, self.teachers)
         recorder = TapRecorder(student, [tap for term in self.terms for tap in term.student_taps()])
         with undisturbed_random_state():
             self._dry_run(runner, student, recorder)
-        self._train_branches(runner, device)
+        add_branches(runner, [(term, name) for term in self.terms for name in term.branches],
+                     device)
         self._attach(student, recorder)
 
     def _teachers(self, cfg: Config, loader: DataLoader, student: nn.Module,
                   device: torch.device) -> list[Teacher]:
-        entries = _checked_entries(cfg.get('teachers') if self._entries is None
+        entries = checked_entries(cfg.get('teachers') if self._entries is None
                                    else self._entries)
 
         def build(name: str, entry: Mapping[str, Any]) -> Teacher:
-            return _built(name, entry, student, device)
+            return build_entry(name, entry, student, device)
 
         options = cache_options(cfg)
         if options is None:
@@ -116,7 +149,7 @@ class TeacherHook(Hook):
         if runner.cfg.get('teacher_cache') is None:
             raise UserError(f"config '{runner.cfg.filename}' has no teacher_cache: add the line "
                             "teacher_cache = dict(folder='work_dirs/cache', views=8)")
-        self.terms = _active_terms(runner.hooks, runner.cfg)
+        self.terms = active_terms(runner.hooks, runner.cfg)
         student = _bare(runner.model)
         self._teachers(runner.cfg, runner.build_dataloader(runner.cfg.train_dataloader, seed=0),
                        student, next(student.parameters()).device)
@@ -130,34 +163,14 @@ class TeacherHook(Hook):
         own = recorder.dry_run(lambda: forward_for_taps(student, inputs))
         student.train(training)
         taps = {teacher.name: teacher.tap([tap for term in self.terms if term.needs_teachers
-                                           for tap in term.teacher_taps[teacher.name]], inputs)
+                                           for tap in term.taps_of(teacher)], inputs)
                 for teacher in self.teachers}
         step = Step(own, self.teachers, taps, batch.get('data_samples'), student)
         for term in self.terms:
             term.prepare(step, loader.dataset)
 
-    def _train_branches(self, runner: Runner, device: torch.device) -> None:
-        """Hand the parameters of connectors and losses to the student's optimizer."""
-        branches = [(term, name, branch) for term in self.terms
-                    for name, branch in term.branches.items()]
-        for _, _, branch in branches:
-            branch.to(device).train()
-        trained = [item for item in branches if _trainable(item[2])]
-        if not trained:
-            return
-        if not isinstance(runner.optim_wrapper, OptimWrapper):
-            raise UserError('connectors need a single optimizer, and this config has several: '
-                            'use one optim_wrapper')
-        # The schedulers hold one base value per group, so no group is added; of those there are,
-        # the fastest is the one that no paramwise_cfg slows down.
-        group = max(runner.optim_wrapper.optimizer.param_groups, key=lambda g: g['lr'])
-        for term, name, branch in trained:
-            group['params'].extend(_trainable(branch))
-            if is_distributed():
-                # Losses keep their own buffers equal, which is cheaper than sending them around.
-                term.branches[name] = DistributedDataParallel(branch, broadcast_buffers=False)
-
     def _attach(self, student: nn.Module, recorder: TapRecorder) -> None:
+        self._student = student
         # Closures, since copy.deepcopy (an EMA of the model) does not follow them.
         def start(module: nn.Module, args: tuple, kwargs: dict) -> None:
             if module is student and _mode(args, kwargs) == 'loss':
@@ -176,14 +189,34 @@ class TeacherHook(Hook):
     def _losses(self, student: Mapping[str, Any], inputs: Tensor, samples: Any,
                 own: Mapping[str, Any]) -> dict[str, Tensor]:
         shared: dict[Any, Tensor] = {}
-        taps = {teacher.name: teacher(inputs, samples, shared) for teacher in self.teachers}
-        step = Step(student, self.teachers, taps, samples)
-        added = {f'loss_{term.name}': term.weight * term.compute(step) for term in self.terms}
+        taps = {teacher.name: teacher(inputs, samples, shared) for teacher in self.active}
+        step = Step(student, self.active, taps, samples, self._student)
+        if self._iteration == 0:
+            check_gradients_flow(self.terms, step)
+        added = {f'loss_{term.name}': self._weighted(term, step, own) for term in self.terms}
         clashes = sorted(set(added) & set(own))
         if clashes:
             raise UserError(f"the student already has a loss '{clashes[0]}': give that "
                             'distillation hook another `name`')
         return added
+
+    def _weighted(self, term: DistillHook, step: Step, own: Mapping[str, Any]) -> Tensor:
+        loss, balanced = term.compute(step), self.balanced.get(term.name)
+        if balanced is None:
+            return term.weight * loss
+        if self._iteration % INTERVAL == 0 and torch.is_grad_enabled():
+            tensors = tapped_tensors(term, step)
+            balanced.update(gradient_norm(own_loss(own), tensors), gradient_norm(loss, tensors))
+        weight = term.weight if balanced.value is None else balanced.value
+        self._logs.update_scalar(f'train/weight_{term.name}', weight)
+        return weight * loss
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Choose the teachers of this iteration."""
+        self._iteration = runner.iter
+        if self.schedule == 'progressive' and self.teachers:
+            stage = len(self.teachers) * runner.iter // runner.max_iters
+            self.active = self.teachers[min(stage, len(self.teachers) - 1):][:1]
 
     def before_train(self, runner: Runner) -> None:
         """Let mean teachers begin where the student does."""
@@ -206,6 +239,8 @@ class TeacherHook(Hook):
         for teacher in self._mean_teachers():
             checkpoint.setdefault(MEAN_TEACHERS_KEY, {})[teacher.name] = (
                 teacher.average.state_dict())
+        if self.balanced:
+            checkpoint[WEIGHTS_KEY] = {name: one.value for name, one in self.balanced.items()}
         for (term, teacher), branch in self._branches().items():
             terms = checkpoint.setdefault(CHECKPOINT_KEY, {})
             terms.setdefault(term, {})[teacher] = branch.state_dict()
@@ -228,6 +263,8 @@ class TeacherHook(Hook):
                             'was trained with')
         for key, branch in own.items():
             branch.load_state_dict(theirs[key])
+        for name, balanced in self.balanced.items():
+            balanced.value = checkpoint.get(WEIGHTS_KEY, {}).get(name)
         for teacher in self._mean_teachers():
             state = checkpoint.get(MEAN_TEACHERS_KEY, {}).get(teacher.name)
             if state is None:
@@ -253,53 +290,6 @@ def _first_sample(loader: DataLoader) -> Any:
 
 def _bare(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
-
-
-def _trainable(branch: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in branch.parameters() if parameter.requires_grad]
-
-
-def _built(name: str, entry: Mapping[str, Any], student: nn.Module,
-           device: torch.device) -> Teacher:
-    weight = entry.get('weight', 1.0)
-    if 'ema' in entry:
-        return MeanTeacher(name, student, entry['ema'], weight)
-    if 'partners' in entry:
-        return PartnerTeacher(name, student, weight)
-    config = Config(dict(model=entry['model'])) if 'model' in entry else entry['config']
-    return build_teacher(name, config, entry['checkpoint'], student.data_preprocessor, device,
-                         weight, entry.get('compile', False), entry.get('precision'))
-
-
-def _checked_entries(entries: Any) -> Mapping[str, Mapping[str, Any]]:
-    if not entries:
-        raise UserError('TeacherHook has no teachers: put '
-                        'teachers = dict(NAME=dict(config=..., checkpoint=...)) into the config')
-    for name, entry in entries.items():
-        keys = set(entry) - {'weight'}
-        if 'checkpoint' in keys:
-            keys -= {'compile', 'precision'}
-        if keys not in ({'config', 'checkpoint'}, {'model', 'checkpoint'}, {'ema'}, {'partners'}):
-            raise UserError(f"teacher '{name}' has the keys {sorted(entry)}: give `config` (or "
-                            '`model`) and `checkpoint` (with `compile` or `precision`, if wanted), '
-                            'or `ema`, or `partners`, and, if wanted, `weight`')
-    return entries
-
-
-def _active_terms(hooks: Sequence[Hook], cfg: Config) -> list[DistillHook]:
-    terms = [hook for hook in hooks if isinstance(hook, DistillHook)]
-    if not terms:
-        raise UserError('TeacherHook has nothing to teach: add a distillation hook such as '
-                        "dict(type='HeatmapDistillHook') to custom_hooks")
-    for term in terms:
-        term.resolve_weight(cfg.get('distill_weights'))
-    active = [term for term in terms if term.weight > 0]
-    names = [term.name for term in active]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise UserError(f"two distillation hooks are called '{repeated[0]}': give one of them "
-                        'another `name`')
-    return active
 
 
 def _mode(args: tuple, kwargs: dict) -> str:

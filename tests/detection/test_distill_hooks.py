@@ -13,8 +13,13 @@ from mmkd.distillation.teachers import build_teacher
 from mmkd.errors import UserError
 
 TERMS = ('HeatmapDistillHook', 'WidthHeightDistillHook', 'OffsetDistillHook',
-         'AttentionDistillHook')
-W = (1000.0, 1.0, 0.1, 100.0)
+         'FeatureDistillHook')
+W = (1.0, 2.0, 0.1, 20.0)
+SOURCE = [dict(type='HeatmapDistillHook', loss=dict(type='HeatmapLoss')),
+          dict(type='WidthHeightDistillHook', loss=dict(type='PeakWidthHeightLoss')),
+          dict(type='OffsetDistillHook', loss=dict(type='PeakOffsetLoss')),
+          dict(type='AttentionDistillHook')]
+RECOMMENDED = [dict(type=term) for term in TERMS]
 
 
 @pytest.fixture(scope='module')
@@ -56,24 +61,31 @@ def _maps_of(entry, batch, model):
         return [m[-1] for m in teacher.model.bbox_head(feature)], feature[-1]
 
 
-def test_every_term_adds_its_weighted_loss(tmp_path, teachers):
-    got, model, batch, run = _first_losses(tmp_path, _hooks(teachers), distill_weights=W)
+@pytest.mark.parametrize(('terms', 'kinds'), [
+    (RECOMMENDED, ('SoftFocalLoss', 'WidthHeightLoss', 'OffsetLoss', 'PKDLoss')),
+    (SOURCE, ('HeatmapLoss', 'PeakWidthHeightLoss', 'PeakOffsetLoss', 'AttentionLoss'))])
+def test_every_term_adds_its_weighted_loss(tmp_path, teachers, terms, kinds):
+    hooks = [dict(type='TeacherHook', teachers=teachers), *(dict(t, joint='each') for t in terms)]
+    got, model, batch, run = _first_losses(tmp_path, hooks, distill_weights=W)
     feature = model.extract_feat(batch['inputs'])
     heat, wh, offset = (m[-1] for m in model.bbox_head(feature))
-    attention = next(h for h in run.hooks if getattr(h, 'name', '') == 'distill_attention')
-    sums = dict.fromkeys(('heatmap', 'wh', 'offset', 'attention'), 0.0)
+    last = next(h for h in run.hooks if getattr(h, 'position', None) == 3)
+    heat_loss, wh_loss, offset_loss, feature_loss = (getattr(losses, kind)() for kind in kinds)
+    names = ('heatmap', 'wh', 'offset', last.name.removeprefix('distill_'))
+    sums = dict.fromkeys(names, 0.0)
     for name, entry in teachers.items():
         (t_heat, t_wh, t_offset), t_feature = _maps_of(entry, batch, model)
-        branch = attention.branches[name]
+        branch = last.branches[name]
         connector = branch.connectors[0] if branch.connectors else torch.nn.Identity()
-        sums['heatmap'] += 0.5 * losses.HeatmapLoss()(heat, t_heat)
-        sums['wh'] += 0.5 * losses.WidthHeightLoss()(wh, t_wh, t_heat)
-        sums['offset'] += 0.5 * losses.OffsetLoss()(offset, t_offset, t_heat)
-        sums['attention'] += 0.5 * losses.AttentionLoss()(connector(feature[-1]), t_feature)
-    joined = {name for name, branch in attention.branches.items() if branch.connectors}
+        sums['heatmap'] += 0.5 * heat_loss(heat, t_heat)
+        sums['wh'] += 0.5 * wh_loss(wh, t_wh, t_heat)
+        sums['offset'] += 0.5 * offset_loss(offset, t_offset, t_heat)
+        sums[names[3]] += 0.5 * feature_loss(connector(feature[-1]), t_feature)
+    joined = {name for name, branch in last.branches.items() if branch.connectors}
     assert joined == {'resnet'}, '8 channels meet 16; the Hourglass has 8'
     for weight, (name, expected) in zip(W, sums.items(), strict=True):
-        torch.testing.assert_close(got[f'loss_distill_{name}'], weight * expected)
+        torch.testing.assert_close(got[f'loss_distill_{name}'], weight * expected,
+                                   rtol=1e-4, atol=1e-6)
     own = {k for k in got if 'distill' not in k}
     assert own == {'loss_center_heatmap', 'loss_wh', 'loss_offset'}
 
@@ -81,14 +93,15 @@ def test_every_term_adds_its_weighted_loss(tmp_path, teachers):
 def test_teachers_weights_are_shares(tmp_path, teachers):
     weighted = {name: dict(entry, weight=w) for (name, entry), w in
                 zip(teachers.items(), (3.0, 1.0), strict=True)}
-    got, model, batch, _ = _first_losses(tmp_path, _hooks(weighted, TERMS[:1], weight=1.0))
+    got, model, batch, _ = _first_losses(
+        tmp_path, _hooks(weighted, TERMS[:1], weight=1.0, joint='each'))
     heat = model.bbox_head(model.extract_feat(batch['inputs']))[0][-1]
-    parts = [losses.HeatmapLoss()(heat, _maps_of(entry, batch, model)[0][0])
+    parts = [losses.SoftFocalLoss()(heat, _maps_of(entry, batch, model)[0][0])
              for entry in teachers.values()]
     torch.testing.assert_close(got['loss_distill_heatmap'], 0.75 * parts[0] + 0.25 * parts[1])
 
 
-@pytest.mark.parametrize('joint', ['each', 'mean', 'max', 'confidence'])
+@pytest.mark.parametrize('joint', ['labels', 'certainty', 'each', 'mean', 'max', 'confidence'])
 @pytest.mark.parametrize('count', [1, 2])
 def test_every_rule_trains(tmp_path, teachers, joint, count):
     some = dict(list(teachers.items())[:count])
@@ -118,8 +131,8 @@ def test_checkpoint_holds_the_student_and_beside_it_the_connectors(tmp_path, tea
     run = _run(tmp_path, _hooks(teachers), distill_weights=W)
     saved = load_checkpoint_safely(run.work_dir + '/iter_2.pth')  # mmengine's extras are harmless
     assert set(saved['state_dict']) == set(build(centernet()).state_dict())
-    assert set(saved['distillation']) == {'distill_attention'}
-    assert set(saved['distillation']['distill_attention']) == {'resnet'}
+    assert set(saved['distillation']) == {'distill_feature'}
+    assert set(saved['distillation']['distill_feature']) == {'resnet'}
 
 
 def test_resume_restores_student_connectors_and_optimizer(tmp_path, teachers):
@@ -130,7 +143,7 @@ def test_resume_restores_student_connectors_and_optimizer(tmp_path, teachers):
              for run in (whole, resumed)]
     for key, value in saved[0]['state_dict'].items():
         assert torch.equal(value, saved[1]['state_dict'][key]), key
-    connectors = [s['distillation']['distill_attention']['resnet'] for s in saved]
+    connectors = [s['distillation']['distill_feature']['resnet'] for s in saved]
     for key, value in connectors[0].items():
         assert torch.equal(value, connectors[1][key]), key
 
@@ -138,7 +151,7 @@ def test_resume_restores_student_connectors_and_optimizer(tmp_path, teachers):
 def test_connectors_learn(tmp_path, teachers):
     run = _run(tmp_path, _hooks(teachers), iters=2, distill_weights=W)
     saved = [torch.load(f'{run.work_dir}/iter_{i}.pth', weights_only=False)['distillation']
-             ['distill_attention']['resnet']['connectors.0.conv.weight'] for i in (1, 2)]
+             ['distill_feature']['resnet']['connectors.0.conv.weight'] for i in (1, 2)]
     assert not torch.equal(*saved)
 
 
@@ -167,7 +180,7 @@ def test_a_teacher_of_another_stride_and_other_class_order(tmp_path):
     # Two deconvolutions leave stride 8; the classes come in another order, with one more.
     order = ('star', 'cross', 'disc', 'ring')
     entry = save_teacher(tmp_path, 'coarse', centernet(num_classes=4, deconvs=2), classes=order)
-    hooks = _hooks(dict(coarse=entry), TERMS[:1], weight=1.0)
+    hooks = _hooks(dict(coarse=entry), TERMS[:1], weight=1.0, loss=dict(type='HeatmapLoss'))
     got, model, batch, _ = _first_losses(tmp_path, hooks)
     heat = model.bbox_head(model.extract_feat(batch['inputs']))[0][-1]
     (t_heat, *_), _ = _maps_of(entry, batch, model)
@@ -243,5 +256,5 @@ def test_mixed_precision_and_gradient_accumulation(tmp_path, teachers, wrapper):
     log = run.message_hub.log_scalars
     added = {key: log[f'train/{key}'].current() for key in (
         'loss_distill_heatmap', 'loss_distill_wh', 'loss_distill_offset',
-        'loss_distill_attention')}
+        'loss_distill_feature')}
     assert all(0 < value < float('inf') for value in added.values()), added

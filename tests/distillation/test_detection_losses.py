@@ -1,11 +1,21 @@
 """The four CenterNet losses against hand-computed values and float64 loops."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
-from mmkd.distillation.losses import AttentionLoss, HeatmapLoss, OffsetLoss, WidthHeightLoss
+from mmkd.distillation.losses import (
+    AttentionLoss,
+    HeatmapLoss,
+    OffsetLoss,
+    PeakOffsetLoss,
+    PeakWidthHeightLoss,
+    PKDLoss,
+    SoftFocalLoss,
+    WidthHeightLoss,
+)
 
 
 def _rand(*shape, seed=0):
@@ -22,38 +32,123 @@ def test_heatmap_by_hand():
     torch.testing.assert_close(student.grad, torch.tensor([[[[0.25, 0.0], [-0.25, 0.0]]]]))
 
 
-@pytest.mark.parametrize('loss_type', [WidthHeightLoss, OffsetLoss])
-def test_weighted_l1_by_hand(loss_type):
-    # Two images of 1 x 2 cells, two classes; m is the larger class.
-    heatmap = torch.tensor([[[[1.0, 0.0]], [[0.5, 0.5]]], [[[0.0, 0.0]], [[0.25, 0.0]]]])
-    student = torch.tensor([[[[3.0, 1.0]], [[4.0, 1.0]]], [[[1.0, 9.0]], [[2.0, 9.0]]]],
-                           requires_grad=True)
-    teacher = torch.tensor([[[[1.0, 2.0]], [[4.0, 0.0]]], [[[2.0, 5.0]], [[2.0, 5.0]]]])
-    loss = loss_type(gamma=1.0)(student, teacher, heatmap)
-    loss.backward()
-    first = (1.0 * (2 + 0) + 0.5 * (1 + 1)) / (2 * 1.5)
-    second = 0.25 * (1 + 0) / (2 * 0.25)
-    assert loss.item() == pytest.approx((first + second) / 2)
-    # sign(s - t) * m / (2 sum m) / batch; the cell without weight has no gradient.
-    expected = torch.tensor([[[[1 / 6, -0.5 / 6]], [[0.0, 0.5 / 6]]], [[[-0.25, 0.0]],
-                                                                     [[0.0, 0.0]]]])
-    torch.testing.assert_close(student.grad, expected)
+def _objects():
+    """Two images of 1 x 3 cells, two classes: a sure object, an unsure one, haze; and nothing."""
+    heatmap = torch.tensor([[[[1.0, 0.0, 0.05]], [[0.5, 0.5, 0.0]]],
+                            [[[0.0, 0.0, 0.0]], [[0.0, 0.09, 0.0]]]], dtype=torch.float64)
+    student = torch.tensor([[[[3.0, 1.0, 7.0]], [[4.0, 1.0, 7.0]]],
+                            [[[1.0, 9.0, 1.0]], [[2.0, 9.0, 1.0]]]], dtype=torch.float64)
+    teacher = torch.tensor([[[[1.0, 2.0, 1.0]], [[5.0, 0.5, 1.0]]],
+                            [[[2.0, 5.0, 1.0]], [[2.0, 5.0, 1.0]]]], dtype=torch.float64)
+    return student, teacher, heatmap
 
 
-@pytest.mark.parametrize('loss_type', [WidthHeightLoss, OffsetLoss])
-def test_the_weight_is_the_square_of_the_heatmap(loss_type):
-    heatmap = torch.tensor([[[[1.0, 0.5]], [[0.2, 0.1]]]])
-    student, teacher = torch.zeros(1, 2, 1, 2), torch.tensor([[[[1.0, 3.0]], [[2.0, 5.0]]]])
-    expected = (1.0 * (1 + 2) + 0.25 * (3 + 5)) / (2 * (1.0 + 0.25))
-    assert loss_type()(student, teacher, heatmap).item() == pytest.approx(expected)
+def test_sizes_by_hand():
+    student, teacher, heatmap = _objects()
+    # m = 1, 0.25 and 0 (below 0.1); s = (1 + 5) / 2 and max(1, 1.25); sum m = 1.25.
+    expected = (1.0 * (2 + 1) / 3 + 0.25 * (1 + 0.5) / 1.25) / (2 * 1.25)
+    assert WidthHeightLoss()(student, teacher, heatmap).item() == pytest.approx(expected)
 
 
-def test_weighted_l1_without_any_weight_is_zero():
+def test_offsets_by_hand():
+    student, teacher, heatmap = _objects()
+    expected = (1.0 * (2 + 1) + 0.25 * (1 + 0.5)) / (2 * 1.25)
+    assert OffsetLoss()(student, teacher, heatmap).item() == pytest.approx(expected)
+
+
+def test_few_unsure_cells_do_not_count_as_an_object():
+    student, teacher, heatmap = _objects()
+    assert OffsetLoss()(student, teacher, 0.2 * heatmap).item() == pytest.approx(
+        (0.04 * 3 + 0.01 * 1.5) / 2), 'the norm is at least one object'
+
+
+def test_sizes_at_the_maxima_by_hand():
+    student, teacher, heatmap = _objects()
+    # Maxima of 3x3 cells: 1.0 and 0.05 of the first class, 0.5 twice of the second; 0.09 in the
+    # second image.
+    total = 1.0 * 3 / 3 + 0.5 * 1.5 / 1.25 + 0.05 * 12 / 1 + 0.09 * 8 / 5
+    assert PeakWidthHeightLoss()(student, teacher, heatmap).item() == pytest.approx(
+        total / (1.0 + 0.5 + 0.05 + 0.09 + 1e-4))
+    total = 1.0 * 3 + 0.5 * 1.5 + 0.05 * 12 + 0.09 * 8
+    assert PeakOffsetLoss()(student, teacher, heatmap).item() == pytest.approx(
+        total / (1.0 + 0.5 + 0.05 + 0.09 + 1e-4))
+
+
+def test_an_image_without_objects_adds_nothing():
     student = torch.ones(1, 2, 3, 3, requires_grad=True)
     loss = WidthHeightLoss()(student, torch.zeros(1, 2, 3, 3), torch.zeros(1, 4, 3, 3))
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(student.grad, torch.zeros_like(student))
+
+
+def _cross_entropy(p, q):
+    return -(q * math.log(p) + (1 - q) * math.log(1 - p))
+
+
+def test_soft_focal_equals_its_formula_in_loops():
+    student, teacher = 0.05 + 0.9 * _rand(2, 2, 3, 4), 0.05 + 0.9 * _rand(2, 2, 3, 4, seed=1)
+    total, objects = 0.0, 0.0
+    for b, c, y, x in itertools.product(range(2), range(2), range(3), range(4)):
+        p, q = student[b, c, y, x].item(), teacher[b, c, y, x].item()
+        total += (p - q) ** 2 * (_cross_entropy(p, q) - _cross_entropy(q, q))
+        around = teacher[b, c, max(0, y - 1):y + 2, max(0, x - 1):x + 2]
+        objects += q if q == around.max() and q >= 0.1 else 0.0
+    assert objects > 1
+    assert SoftFocalLoss()(student, teacher).item() == pytest.approx(total / objects)
+
+
+def test_soft_focal_is_a_loss_per_object():
+    """Neither more classes and background nor a second image like the first change it."""
+    student, teacher = torch.full((1, 1, 4, 4), 0.02), torch.full((1, 1, 4, 4), 0.01)
+    teacher[..., 1, 1] = 1.0
+    wider = [torch.nn.functional.pad(m, (0, 9, 0, 9, 0, 5)) for m in (student, teacher)]
+    value = SoftFocalLoss()(student, teacher)
+    torch.testing.assert_close(SoftFocalLoss()(*wider), value)
+    torch.testing.assert_close(SoftFocalLoss()(student.repeat(2, 1, 1, 1),
+                                               teacher.repeat(2, 1, 1, 1)), value)
+
+
+def test_soft_focal_survives_a_sigmoid_that_rounds():
+    student = torch.tensor([0.0, 1.0, 1.0, 0.0]).view(1, 1, 2, 2).requires_grad_()
+    loss = SoftFocalLoss()(student, torch.tensor([1.0, 0.0, 1.0, 0.0]).view(1, 1, 2, 2))
+    loss.backward()
+    assert loss.isfinite() and student.grad.isfinite().all()
+
+
+def test_pkd_is_one_minus_the_correlation():
+    student, teacher = _rand(3, 2, 4, 5), _rand(3, 2, 4, 5, seed=1)
+    correlations = [torch.corrcoef(torch.stack((student[:, c].flatten(),
+                                                teacher[:, c].flatten())))[0, 1] for c in range(2)]
+    count = 3 * 4 * 5  # the standard deviation has one less
+    expected = (count - 1) / count * (1 - sum(correlations).item() / 2)
+    assert PKDLoss()(student, teacher).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_pkd_does_not_see_scale_and_shift():
+    feature = _rand(2, 3, 4, 4)
+    assert PKDLoss()(feature, 7 * feature - 2).item() == pytest.approx(0, abs=1e-9)
+
+
+def test_pkd_of_a_constant_channel_has_a_finite_gradient():
+    student = torch.zeros(2, 1, 3, 3, requires_grad=True)
+    PKDLoss()(student, torch.rand(2, 1, 3, 3)).backward()
+    assert student.grad.isfinite().all()
+
+
+def test_pkd_of_other_channels_names_the_connector():
+    with pytest.raises(ValueError, match='ConvConnector'):
+        PKDLoss()(torch.rand(1, 2, 3, 3), torch.rand(1, 4, 3, 3))
+
+
+@pytest.mark.parametrize('loss', [HeatmapLoss(), AttentionLoss(), SoftFocalLoss(), PKDLoss()])
+def test_image_weights_are_factors_of_images(loss):
+    student, teacher = _rand(2, 2, 4, 4), _rand(2, 2, 4, 4, seed=1)
+    teacher[:, :, 0, 0] = 1.0
+    parts = [loss(student, teacher, image_weights=torch.tensor(w))
+             for w in ([1.0, 0.0], [0.0, 1.0], [0.3, 2.0])]
+    torch.testing.assert_close(parts[0] + parts[1], loss(student, teacher))
+    torch.testing.assert_close(parts[2], 0.3 * parts[0] + 2 * parts[1], rtol=1e-6, atol=0)
 
 
 def test_attention_equals_its_formula_in_loops():
@@ -84,6 +179,13 @@ CASES = {
                                        _rand(2, 3, 4, 4, seed=2))),
     'offset': (OffsetLoss(), lambda: (_rand(2, 2, 4, 4), _rand(2, 2, 4, 4, seed=1),
                                       _rand(2, 3, 4, 4, seed=2))),
+    'peak wh': (PeakWidthHeightLoss(), lambda: (_rand(2, 2, 4, 4), _rand(2, 2, 4, 4, seed=1),
+                                                _rand(2, 3, 4, 4, seed=2))),
+    'peak offset': (PeakOffsetLoss(), lambda: (_rand(2, 2, 4, 4), _rand(2, 2, 4, 4, seed=1),
+                                               _rand(2, 3, 4, 4, seed=2))),
+    'soft focal': (SoftFocalLoss(), lambda: (0.05 + 0.9 * _rand(2, 3, 4, 4),
+                                             0.05 + 0.9 * _rand(2, 3, 4, 4, seed=1))),
+    'pkd': (PKDLoss(), lambda: (_rand(2, 3, 4, 4), _rand(2, 3, 4, 4, seed=1))),
     'attention': (AttentionLoss(), lambda: (_rand(2, 3, 4, 4), _rand(2, 3, 4, 4, seed=1))),
 }
 

@@ -13,6 +13,8 @@ import mmkd  # noqa: F401
 from mmkd.distillation.losses.crd import CRDLoss
 from mmkd.distillation.losses.fsecd import FSECDLoss
 from mmkd.distillation.losses.ofd import OFDLoss
+from mmkd.distillation.losses.soft_focal import SoftFocalLoss
+from mmkd.distillation.losses.weighted_l1 import OffsetLoss, WidthHeightLoss
 
 POLICIES = ('instance', 'class')
 CUTS = {64: (32, 40), 4: (2, 3)}
@@ -62,11 +64,22 @@ def _ofd(own):
     return loss.margins()
 
 
+def _maps(own):
+    """Return the losses on a head's maps; an image without objects changes no mean."""
+    heat, sizes = _randn(4, 2, 5, 5)[own].sigmoid(), _randn(4, 2, 5, 5, seed=1)[own].exp()
+    teacher = torch.cat((_randn(3, 2, 5, 5, seed=2).sigmoid(), torch.zeros(1, 2, 5, 5)))[own]
+    other = _randn(4, 2, 5, 5, seed=3)[own].exp()
+    return [torch.stack([SoftFocalLoss()(heat, teacher),
+                         WidthHeightLoss()(sizes, other, teacher),
+                         OffsetLoss()(sizes, other, teacher)])]
+
+
 def _all(parts, wrap):
     """Return what every loss gives for ``parts(batch size)``, by name."""
     results = {('fsecd', policy, cut): _fsecd(policy, own, wrap)
                for policy, (cut, own) in product(POLICIES, parts(64))}
     results |= {('crd', cut): _crd(own, wrap) for cut, own in parts(4)}
+    results |= {('maps', cut): _maps(own) for cut, own in parts(4)}
     return results | {('ofd', cut): _ofd(own) for cut, own in parts(4)}
 
 

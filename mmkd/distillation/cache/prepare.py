@@ -101,7 +101,7 @@ class CachePlan:
                 found.append(self.build_teacher(name, entry))
                 continue
             needs_live = any(tap not in self._codecs() for term in self.live
-                             for tap in term.patterns())
+                             for tap in term.stored_as(self.options.dtype))
             found.append(CachedTeacher(
                 stores[name], self._expanded(stores[name].contents.patterns),
                 entry.get('weight', 1.0), device,
@@ -153,8 +153,7 @@ class CachePlan:
         """For each tap or wildcard of a cached term how it is stored."""
         found: dict[str, Codec] = {}
         for term in self.cached:
-            codec = term.stored_as(self.options.dtype)
-            for tap in term.patterns():
+            for tap, codec in term.stored_as(self.options.dtype).items():
                 if found.setdefault(tap, codec).name != codec.name:
                     raise UserError(f"teacher_cache: '{tap}' is stored in another way for term "
                                     f"'{term.name}' than for the others: list the terms to cache, "

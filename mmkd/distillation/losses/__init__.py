@@ -21,17 +21,25 @@ from mmkd.distillation.losses.ofd import OFDLoss
 from mmkd.distillation.losses.okddip import OKDDipLoss
 from mmkd.distillation.losses.one import ONELoss
 from mmkd.distillation.losses.pcl import PCLLoss
+from mmkd.distillation.losses.pkd import PKDLoss
 from mmkd.distillation.losses.pkt import PKTLoss
 from mmkd.distillation.losses.review_kd import ReviewKDLoss
 from mmkd.distillation.losses.rkd import RKDLoss
 from mmkd.distillation.losses.sad import SADLoss
 from mmkd.distillation.losses.scd import SCDLoss
 from mmkd.distillation.losses.similarity_preserving import SimilarityPreservingLoss
+from mmkd.distillation.losses.soft_focal import SoftFocalLoss
 from mmkd.distillation.losses.vid import VIDLoss
-from mmkd.distillation.losses.weighted_l1 import OffsetLoss, WidthHeightLoss
+from mmkd.distillation.losses.weighted_l1 import (
+    OffsetLoss,
+    PeakOffsetLoss,
+    PeakWidthHeightLoss,
+    WidthHeightLoss,
+)
 
 __all__ = ['AttentionLoss', 'AttentionTransferLoss', 'BYOTLoss', 'CRDLoss', 'CSKDLoss',
            'DDGSDLoss', 'DISTLoss', 'DKDLoss', 'DMLLoss', 'FSECDLoss', 'FitNetLoss', 'HeatmapLoss',
            'KDCLLoss', 'KDLoss', 'LMCLLoss', 'MCLLoss', 'NSTLoss', 'OFDLoss', 'OKDDipLoss',
-           'ONELoss', 'OffsetLoss', 'PCLLoss', 'PKTLoss', 'RKDLoss', 'ReviewKDLoss', 'SADLoss',
-           'SCDLoss', 'SimilarityPreservingLoss', 'VIDLoss', 'WidthHeightLoss']
+           'ONELoss', 'OffsetLoss', 'PCLLoss', 'PKDLoss', 'PKTLoss', 'PeakOffsetLoss',
+           'PeakWidthHeightLoss', 'RKDLoss', 'ReviewKDLoss', 'SADLoss', 'SCDLoss',
+           'SimilarityPreservingLoss', 'SoftFocalLoss', 'VIDLoss', 'WidthHeightLoss']

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from mmkd.distillation.losses._image_weights import weighted
 from mmkd.distillation.losses._precision import at_least_float32
 
 __all__ = ['AttentionLoss']
@@ -36,12 +37,14 @@ class AttentionLoss(nn.Module):
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor,
+                image_weights: Tensor | None = None) -> Tensor:
         """Compute the loss, in float32 at least.
 
         Args:
             student: ``(B, C, H, W)``, already in the teacher's feature space.
             teacher: the same shape; gets no gradient.
+            image_weights: ``(B,)``, a factor for each image; None for 1.
 
         Returns:
             a scalar.
@@ -50,6 +53,7 @@ class AttentionLoss(nn.Module):
         batch, channels, height, width = teacher.shape
         magnitude = teacher.abs()
         spatial = torch.softmax(magnitude.mean(1).flatten(1) / self.temperature, dim=1)
+        spatial = weighted(spatial, image_weights)
         channel = torch.softmax(magnitude.mean((2, 3)) / self.temperature, dim=1)
         total = _WeightedSquares.apply(at_least_float32(student), teacher,
                                        spatial.view(batch, 1, height, width),

@@ -40,7 +40,7 @@ def _config(tmp_path, teachers, cache, terms=TERMS[:1], options=(), **kwargs):
 @pytest.fixture
 def accepted(tmp_path, cache, monkeypatch):
     def check(config):
-        monkeypatch.setattr('mmkd.distillation.teacher_hook.build_teacher', None)
+        monkeypatch.setattr('mmkd.distillation.entries.build_teacher', None)
         assert train(config)[1]
     return check
 

@@ -10,7 +10,7 @@ from mmkd.distillation.student_teachers import MeanTeacher
 from mmkd.distillation.teachers import Teacher
 
 LOSSES = ('loss_distill_heatmap', 'loss_distill_wh', 'loss_distill_offset',
-          'loss_distill_attention')
+          'loss_distill_feature')
 
 
 @pytest.fixture(scope='module')
@@ -46,7 +46,7 @@ def no_teachers(monkeypatch):
     """Let nothing build a network of a teacher."""
     def refuse(name, *args, **kwargs):
         raise AssertionError(f'{name} is built')
-    return lambda: monkeypatch.setattr('mmkd.distillation.teacher_hook.build_teacher', refuse)
+    return lambda: monkeypatch.setattr('mmkd.distillation.entries.build_teacher', refuse)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_workers_draw_for_the_pass(tmp_path, teachers, cache):
     assert_same_shards(folder, cache)
 
 
-@pytest.mark.parametrize('terms', [['distill_attention'],
+@pytest.mark.parametrize('terms', [['distill_feature'],
                                    ['distill_heatmap', 'distill_wh', 'distill_offset']])
 @pytest.mark.parametrize('whole', [True, False])
 def test_part_of_the_terms(terms, whole, tmp_path, teachers, live, cache, calls):
@@ -110,7 +110,7 @@ def test_part_of_the_terms(terms, whole, tmp_path, teachers, live, cache, calls)
     _, rows = train(detection(tmp_path / 'a', teachers, options))
     close(rows, live[1], 1e-3)
     live_terms = [f'loss_{term}' for term in ('distill_heatmap', 'distill_wh', 'distill_offset',
-                                              'distill_attention') if term not in terms]
+                                              'distill_feature') if term not in terms]
     assert {name: rows[0][name] for name in live_terms} == pytest.approx(
         {name: live[1][0][name] for name in live_terms}, rel=1e-5)
     assert calls.count('resnet') == calls.count('hourglass') == 16 + (0 if whole else 17)
@@ -123,7 +123,7 @@ def test_fewer_terms_than_the_cache_has(tmp_path, teachers, live, cache, no_teac
     _, rows = train(config)
     assert rows[0]['loss_distill_heatmap'] == pytest.approx(live[1][0]['loss_distill_heatmap'],
                                                             rel=1e-3)
-    assert 'loss_distill_attention' not in rows[0]
+    assert 'loss_distill_feature' not in rows[0]
 
 
 def test_one_of_the_teachers(tmp_path, teachers, cache, no_teachers):

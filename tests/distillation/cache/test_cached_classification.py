@@ -43,7 +43,7 @@ def run(cifar_config, teacher, tmp_path):
 def no_teachers(monkeypatch):
     def refuse(name, *args, **kwargs):
         raise AssertionError(f'{name} is built')
-    return lambda: monkeypatch.setattr('mmkd.distillation.teacher_hook.build_teacher', refuse)
+    return lambda: monkeypatch.setattr('mmkd.distillation.entries.build_teacher', refuse)
 
 
 def close(rows, expected, rel):

@@ -16,8 +16,8 @@ from mmkd.distillation.cache.shards import Shard
 from mmkd.registry import DATASETS, HOOKS
 
 TERMS = ('HeatmapDistillHook', 'WidthHeightDistillHook', 'OffsetDistillHook',
-         'AttentionDistillHook')
-W = (100.0, 0.5, 0.5, 10.0)
+         'FeatureDistillHook')
+W = (10.0, 1.0, 0.1, 20.0)
 
 
 @DATASETS.register_module(force=True)
@@ -83,6 +83,8 @@ def save_teachers(folder):
         for name, value in checkpoint['state_dict'].items():
             if name.startswith('bbox_head') and name.endswith('weight'):
                 value.mul_(0.3 / value.std())
+            if name.endswith('heatmap_head.2.bias'):
+                value.sub_(4.0)  # background is no object
         torch.save(checkpoint, entry['checkpoint'])
     return entries
 
@@ -93,8 +95,9 @@ def detection(work_dir, teachers, cache, epochs=2, terms=TERMS, batch=4, dataset
     if cache is not None:
         extra['teacher_cache'] = cache
     config = train_config(
-        work_dir, centernet(), [dict(type='TeacherHook'), *(dict(type=t) for t in terms),
-                                dict(type='Losses')],
+        work_dir, centernet(),
+        [dict(type='TeacherHook'), *(dict(type=t, joint='each') for t in terms),
+         dict(type='Losses')],
         batch=batch, teachers=teachers, distill_weights=W, **extra)
     config.train_dataloader.update(
         dataset=dict(type='ShakenDetection', **(dataset or {})), num_workers=workers,

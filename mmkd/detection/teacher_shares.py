@@ -1,0 +1,120 @@
+"""How much each of several teachers has to say about each image."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.detection.teacher_maps import Maps
+from mmkd.errors import UserError
+
+__all__ = ['SHARE_RULES', 'certainty', 'drawn_targets', 'errors_on_labels', 'image_shares',
+           'shares_of_images']
+
+SHARE_RULES = ('labels', 'certainty')
+SHARPNESS = 4
+"""Twice the error makes a sixteenth of the say; 10 % more, two thirds."""
+
+
+def shares_of_images(rule: str, maps: Sequence[Maps], weights: Sequence[float], model: nn.Module,
+                     samples: Sequence) -> Tensor:
+    """Return the share of each of ``K`` teachers in each of ``B`` images, ``(K, B)``.
+
+    Args:
+        rule: ``'labels'``, by :func:`errors_on_labels`, or ``'certainty'``.
+        maps: the teachers', in the student's classes and stride.
+        weights: the teachers'.
+        model: the student, whose head draws the targets.
+        samples: the batch's.
+
+    Raises:
+        UserError: the rule is ``'labels'`` and there are none.
+    """
+    with torch.no_grad():
+        if rule == 'certainty':
+            return image_shares(weights, torch.stack([certainty(one) for one in maps]))
+        targets, centres = drawn_targets(model, samples, maps[0].heatmap.shape)
+        errors = torch.stack([errors_on_labels(one, targets, centres) for one in maps])
+        return image_shares(weights, 1 / errors.clamp(min=1e-6))
+
+
+def image_shares(weights: Sequence[float], rating: Tensor) -> Tensor:
+    """Turn ratings into shares: ``a_kb = a_k r_kb^4 / sum_k a_k r_kb^4``.
+
+    Args:
+        weights: ``a_k`` of ``K`` teachers.
+        rating: ``(K, B)``, positive: how good teacher ``k`` is on image ``b``.
+
+    Returns:
+        ``(K, B)``, each column of sum 1.
+    """
+    logits = torch.tensor(weights, device=rating.device).log()[:, None] + SHARPNESS * rating.log()
+    return logits.softmax(0)
+
+
+def errors_on_labels(teacher: Maps, targets: Maps, centres: Tensor) -> Tensor:
+    r"""Return what a teacher gets wrong on each image: CenterNet's own losses, image by image.
+
+    ``E_b = [focal_b + sum_{yx} 1_{byx} |S^t - S|_1 / (2 s)] / max(1, n_b)``
+
+    with the focal loss of arXiv 1904.07850 (alpha 2, beta 4) against the heatmap drawn from the
+    labels, the relative error of the sizes at the ``n_b`` true centres, and
+    ``s = max(1, (w + h) / 2)``.
+
+    Source: the idea of weighing teachers by their loss on the labels, sample by sample, is that
+    of H. Zhang, D. Chen, C. Wang, "Confidence-Aware Multi-Teacher Knowledge Distillation" (CA-MKD),
+    ICASSP 2022, arXiv 2201.00007, there for class probabilities and with a share of
+    ``(1 - softmax(loss)) / (K - 1)``, which never falls below a half for the worse of
+    two.
+
+    Args:
+        teacher: its maps, ``(B, C, H, W)`` and twice ``(B, 2, H, W)``.
+        targets: drawn from the labels, of the same shapes.
+        centres: ``(B, 1, H, W)``, 1 where an object has its centre.
+
+    Returns:
+        ``(B,)``.
+    """
+    p, target = teacher.heatmap.float().clamp(1e-6, 1 - 1e-6), targets.heatmap
+    focal = -torch.where(target.eq(1), (1 - p).square() * p.log(),
+                         (1 - target).pow(4) * p.square() * (1 - p).log())
+    scale = targets.wh.mean(1, keepdim=True).clamp(min=1)
+    sizes = centres * (teacher.wh.float() - targets.wh).abs() / scale / 2
+    total = focal.flatten(1).sum(1) + sizes.flatten(1).sum(1)
+    return total / centres.flatten(1).sum(1).clamp(min=1)
+
+
+def certainty(teacher: Maps) -> Tensor:
+    """Return how sure a teacher is of each image, without labels.
+
+    ``c_b = sum Y^2 / sum Y`` over all cells: the mean score, weighted by itself. Near 1 if
+    centres are near 1 and the background is near 0; low if the heatmap is a haze. A
+    teacher that is sure of what is wrong is not found out: labels find it.
+
+    Returns:
+        ``(B,)``, in ``(0, 1]``.
+    """
+    heatmap = teacher.heatmap.float().flatten(1)
+    return heatmap.square().sum(1) / heatmap.sum(1).clamp(min=1e-6)
+
+
+def drawn_targets(model: nn.Module, samples: Sequence, shape: Sequence[int]) -> tuple[Maps, Tensor]:
+    """Draw what the student's head is trained on, and where the centres are.
+
+    Args:
+        model: the student, whose head draws.
+        samples: the batch's, with ``gt_instances``.
+        shape: ``(B, C, H, W)`` of the heatmap.
+
+    Raises:
+        UserError: the head draws no targets, or the samples have no labels.
+    """
+    draw = getattr(getattr(model, 'bbox_head', None), 'get_targets', None)
+    if draw is None or not samples or any('gt_instances' not in sample for sample in samples):
+        raise UserError("joint='labels' needs a CenterNet and labelled images: take "
+                        "joint='certainty', which needs no labels")
+    instances = [sample.gt_instances for sample in samples]
+    targets, _ = draw([found.bboxes for found in instances], [found.labels for found in instances],
+                      shape, samples[0].metainfo['batch_input_shape'])
+    maps = Maps(targets['center_heatmap_target'], targets['wh_target'], targets['offset_target'])
+    return maps, targets['wh_offset_target_weight'][:, :1]

@@ -1,0 +1,95 @@
+"""Connectors and losses with parameters join the student's optimizer without touching its steps."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from mmengine.dist import is_distributed
+from mmengine.optim import OptimWrapper
+from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mmkd.distillation.distill_hook import DistillHook
+from mmkd.errors import UserError
+
+__all__ = ['add_branches']
+
+
+def add_branches(runner: Runner, branches: Sequence[tuple[DistillHook, str]],
+                 device: torch.device) -> None:
+    """Train the branches of terms with the run's optimizer, in a parameter group of their own.
+
+    The group has the optimizer's own settings: no ``paramwise_cfg`` of the student applies. Its
+    learning rate is scaled and scheduled as the student's. Its gradients are clipped apart:
+    a connector that starts with large ones must not shorten the student's steps.
+
+    Args:
+        runner: with its optimizer and schedulers built, and nothing resumed yet.
+        branches: terms, each with the name of the teacher.
+        device: the student's.
+
+    Raises:
+        UserError: there are parameters to train and several optimizers.
+    """
+    for term, name in branches:
+        term.branches[name].to(device).train()
+    trained = [(term, name) for term, name in branches if trainable(term.branches[name])]
+    if not trained:
+        return
+    if not isinstance(runner.optim_wrapper, OptimWrapper):
+        raise UserError('connectors need a single optimizer, and this config has several: '
+                        'use one optim_wrapper')
+    parameters = [p for term, name in trained for p in trainable(term.branches[name])]
+    _add_group(runner, parameters)
+    if runner.optim_wrapper.clip_grad_kwargs:
+        runner.optim_wrapper.clip_func = _clipped_apart(runner.optim_wrapper.clip_func, parameters)
+    if is_distributed():
+        for term, name in trained:
+            # Losses keep their own buffers equal, which is cheaper than sending them around.
+            term.branches[name] = DistributedDataParallel(term.branches[name],
+                                                          broadcast_buffers=False)
+
+
+def trainable(branch: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that want a gradient."""
+    return [parameter for parameter in branch.parameters() if parameter.requires_grad]
+
+
+def _add_group(runner: Runner, parameters: Sequence[nn.Parameter]) -> None:
+    optimizer = runner.optim_wrapper.optimizer
+    # The run scales learning rates to its batch size when the optimizer is built.
+    scaled = OptimWrapper(torch.optim.SGD(parameters, lr=optimizer.defaults['lr']))
+    runner.scale_lr(scaled, runner.auto_scale_lr)
+    optimizer.add_param_group(dict(params=list(parameters), lr=scaled.param_groups[0]['lr']))
+    first, own = optimizer.param_groups[0], optimizer.param_groups[-1]
+    for scheduler in _all_schedulers(runner.param_schedulers):
+        name = scheduler.param_name
+        initial = f'initial_{name}'
+        if initial not in own:
+            own.setdefault(name, own['betas'][0] if 'betas' in own else None)
+            own[initial] = own[name]
+            # The schedulers have already set what the first step uses.
+            own[name] = own[initial] * (first[name] / first[initial] if first[initial] else 1.0)
+        scheduler.base_values.append(own[initial])
+        scheduler._last_value.append(own[name])
+
+
+def _all_schedulers(schedulers: Any) -> Iterable[_ParamScheduler]:
+    if isinstance(schedulers, _ParamScheduler):
+        return [schedulers]
+    several = schedulers.values() if isinstance(schedulers, dict) else schedulers or []
+    return [one for part in several for one in _all_schedulers(part)]
+
+
+def _clipped_apart(clip: Callable[..., Any], apart: Sequence[nn.Parameter]) -> Callable[..., Any]:
+    """Clip some parameters by themselves; return what clipping the others returns."""
+    known = {id(parameter) for parameter in apart}
+
+    def clip_both(parameters: Iterable[nn.Parameter], **options: Any) -> Tensor | None:
+        parameters = list(parameters)
+        clip([p for p in parameters if id(p) in known], **options)
+        return clip([p for p in parameters if id(p) not in known], **options)
+
+    return clip_both
