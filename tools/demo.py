@@ -2,9 +2,10 @@
 
     python tools/demo.py            (or: make demo)
 
-Draws a data set, trains two teachers, trains a student alone, from one teacher and from both,
-all with the same schedule, tests every model on images that nothing was tuned on, exports
-the best student and prints one table. What is finished is kept in `demo/` and not run again.
+Draws a data set and trains two teachers; trains the same student alone, from each teacher and from
+both, with three seeds; tests every model on images that nothing was tuned on; exports the
+best distilled student, draws what it finds, and prints one table. Two trainings run at a time, on a
+core each. What is finished is kept in `demo/` and not run again.
 """
 
 import argparse
@@ -13,24 +14,25 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import mmkd  # noqa: F401  (before anything of mmdet)
 from mmkd.engine.cli import user_errors
-from mmkd.engine.progress import Progress, run_with_progress
 from mmkd.errors import UserError
 
 SPLITS = dict(train=1200, val=200, test=300)
-EPOCHS = 8  # of configs/_base_/schedules/small_8e.py
+SIZE = 128
 
 
-class Stage(NamedTuple):
-    """One training run: what to say, which config, and its rough share of the time."""
+class Model(NamedTuple):
+    """A row of the table."""
 
     title: str
     name: str
-    cost: float
+    epochs: int = 8
     teachers: tuple[str, ...] = ()
 
     @property
@@ -40,15 +42,48 @@ class Stage(NamedTuple):
 
 
 TEACHERS = {
-    'resnet50': Stage('Teacher ResNet-50', 'centernet_r50', 33),
-    'hourglass': Stage('Teacher Hourglass', 'centernet_hourglass', 19),
+    'resnet50': Model('teacher ResNet-50', 'centernet_r50', 14),
+    'hourglass': Model('teacher Hourglass', 'centernet_hourglass'),
 }
-STUDENTS = [
-    Stage('Student ResNet-18, alone', 'centernet_r18', 9),
-    Stage('Student ResNet-18, one teacher', 'centernet_st_r18', 16, ('resnet50',)),
-    Stage('Student ResNet-18, two teachers', 'centernet_mt_r18', 22, ('resnet50', 'hourglass')),
+ALONE = Model('student alone', 'centernet_r18')
+DISTILLED = [
+    Model('student from ResNet-50', 'centernet_st_r50_r18', 8, ('resnet50',)),
+    Model('student from Hourglass', 'centernet_st_hourglass_r18', 8, ('hourglass',)),
+    Model('student from both', 'centernet_mt_r18', 8, ('resnet50', 'hourglass')),
 ]
-STAGES = [*TEACHERS.values(), *STUDENTS]
+
+
+class Run(NamedTuple):
+    """One training."""
+
+    model: Model
+    folder: Path
+    seed: int = 0
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where training leaves the last weights."""
+        return self.folder / f'epoch_{self.model.epochs}.pth'
+
+    @property
+    def metrics(self) -> Path:
+        """Where the test leaves its result."""
+        return self.folder / 'metrics.json'
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier command trained and tested it."""
+        return self.checkpoint.exists() and self.metrics.exists()
+
+    def test_map(self) -> float:
+        """Return the mAP on the test split, in percent."""
+        return 100 * json.loads(self.metrics.read_text())['pascal_voc/mAP']
+
+    def validation_map(self) -> float:
+        """Return the mAP on the validation split, by which the best student is chosen."""
+        logs = sorted(self.folder.glob('*/vis_data/scalars.json'))
+        rows = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+        return [row['pascal_voc/mAP'] for row in rows if 'pascal_voc/mAP' in row][-1]
 
 
 def parse_args() -> argparse.Namespace:
@@ -56,6 +91,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--dir', type=Path, default=Path('demo'), help='where everything is kept')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='of the students')
     return parser.parse_args()
 
 
@@ -69,56 +105,69 @@ def main() -> None:
     print(f'1. Drawing {sum(SPLITS.values())} images into {args.dir / "data"}', flush=True)
     args.dir.mkdir(parents=True, exist_ok=True)
     draw_dataset(args.dir / 'data', splits=SPLITS)
-    progress = Progress([0 if finished(args.dir, stage) else stage.cost for stage in STAGES])
-    for i, stage in enumerate(STAGES):
-        if finished(args.dir, stage):
-            print(f'{i + 2}. {stage.title}: already trained', flush=True)
-            continue
-        print(f'{i + 2}. {stage.title}: training {stage.config}', flush=True)
-        train_and_test(args.dir, stage, progress, i)
-        print(f'    mAP {read_map(args.dir, stage):.3f}', flush=True)
-    best = max(STUDENTS, key=lambda stage: validation_map(args.dir, stage))
-    exported = args.dir / 'student.onnx'
-    print(f'{len(STAGES) + 2}. Exporting the best student ({best.title}) to {exported}', flush=True)
-    call('tools/export.py', best.config, checkpoint(args.dir, best), '--out', exported,
+    teachers = [Run(model, args.dir / model.name) for model in TEACHERS.values()]
+    alone = runs_of(ALONE, args)
+    print('2. Training two teachers, and the student alone', flush=True)
+    run_all([*teachers, *alone], args.dir, start)
+    print('3. Training the student from its teachers, whose outputs are kept and used again',
+          flush=True)
+    distilled = [run for group in zip(*(runs_of(model, args) for model in DISTILLED), strict=True)
+                 for run in group]
+    run_all(distilled, args.dir, start)
+    best = best_distilled(distilled)
+    exported, picture = args.dir / 'student.onnx', args.dir / 'comparison.jpg'
+    print(f'4. Exporting the distilled student that is best on validation images '
+          f'({best.model.title}, seed {best.seed}) to {exported}', flush=True)
+    call('tools/export.py', best.model.config, best.checkpoint, '--out', exported,
          '--images', args.dir / 'data/JPEGImages/test_00000.jpg', folder=args.dir)
-    print_table(args.dir, best, exported)
-    print(f'Done in {(time.monotonic() - start) / 60:.1f} min; everything is in {args.dir}/.')
+    compare(best, alone, teachers, picture, args.dir)
+    table = table_of(teachers, alone, distilled, exported)
+    (args.dir / 'table.txt').write_text(table + '\n')
+    print(f'\n{table}\n\nThe same test images, drawn: {picture}\n'
+          f'Done in {(time.monotonic() - start) / 60:.1f} min; everything is in {args.dir}/.')
 
 
-def checkpoint(folder: Path, stage: Stage) -> Path:
-    """Where training leaves the stage's last weights."""
-    return folder / stage.name / f'epoch_{EPOCHS}.pth'
+def runs_of(model: Model, args: argparse.Namespace) -> list[Run]:
+    """Return a model's trainings, one for each seed."""
+    return [Run(model, args.dir / f'seed{seed}' / model.name, seed) for seed in args.seeds]
 
 
-def finished(folder: Path, stage: Stage) -> bool:
-    """Whether an earlier run trained and tested this stage."""
-    return checkpoint(folder, stage).exists() and (folder / stage.name / 'metrics.json').exists()
+def run_all(runs: Iterable[Run], folder: Path, start: float) -> None:
+    """Train and test what is not finished, a run per core and two at most."""
+    def one(run: Run) -> None:
+        if run.finished:
+            return
+        train_and_test(run, folder)
+        print(f'   {(time.monotonic() - start) / 60:4.1f} min  {run.model.title}, seed {run.seed}: '
+              f'mAP {run.test_map():.1f}', flush=True)
+
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(one, runs):
+            pass
 
 
-def train_and_test(folder: Path, stage: Stage, progress: Progress, index: int) -> None:
+def train_and_test(run: Run, folder: Path) -> None:
     """Run the two commands that a user would run, resuming what was interrupted."""
-    work_dir = folder / stage.name
-    if not checkpoint(folder, stage).exists():
-        options = [f'teachers.{name}.checkpoint={checkpoint(folder, TEACHERS[name])}'
-                   for name in stage.teachers]
-        command = [sys.executable, 'tools/train.py', stage.config, '--work-dir', str(work_dir),
-                   '--resume', '--cfg-options', 'default_hooks.logger.interval=10', *options]
-        run_with_progress(command, work_dir / 'train.log', EPOCHS, progress, index,
-                          environment(folder))
-    call('tools/test.py', stage.config, checkpoint(folder, stage), '--work-dir', work_dir,
-         '--out', work_dir / 'metrics.json', folder=folder)
-    progress.finished(index)
+    if not run.checkpoint.exists():
+        options = [f'teachers.{name}.checkpoint='
+                   f'{folder / TEACHERS[name].name / f"epoch_{TEACHERS[name].epochs}.pth"}'
+                   for name in run.model.teachers]
+        if options:
+            options.append(f'teacher_cache.folder={folder / "cache"}')
+        call('tools/train.py', run.model.config, '--work-dir', run.folder, '--resume',
+             '--cfg-options', f'randomness.seed={run.seed}', *options, folder=folder)
+    call('tools/test.py', run.model.config, run.checkpoint, '--work-dir', run.folder,
+         '--out', run.metrics, folder=folder)
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The data set that the demo's configs read, and an allocator that keeps what it has.
+    """The demo's data set, one thread, and an allocator that keeps what it has.
 
     By default glibc hands large blocks back after every step and has them zeroed again in the next:
     a sixth of a ResNet-50 step on two cores.
     """
     keep = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(2 ** 33),
-            'MALLOC_TOP_PAD_': str(2 ** 29)}
+            'MALLOC_TOP_PAD_': str(2 ** 29), 'OMP_NUM_THREADS': '1'}
     return keep | os.environ | {'DRAWN_ROOT': f'{folder / "data"}/'}
 
 
@@ -132,49 +181,75 @@ def call(*command: object, folder: Path) -> None:
                         f'itself with DRAWN_ROOT={folder / "data"}/')
 
 
-def read_map(folder: Path, stage: Stage) -> float:
-    """The stage's mAP on the test split, 0 to 1."""
-    return json.loads((folder / stage.name / 'metrics.json').read_text())['pascal_voc/mAP']
+def best_distilled(runs: Iterable[Run]) -> Run:
+    """Return the run of the highest mAP on validation images; the test images choose nothing."""
+    return max(runs, key=Run.validation_map)
 
 
-def validation_map(folder: Path, stage: Stage) -> float:
-    """The mAP on the validation split, by which the best student is chosen."""
-    logs = sorted((folder / stage.name).glob('*/vis_data/scalars.json'))
-    rows = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
-    return [row['pascal_voc/mAP'] for row in rows if 'pascal_voc/mAP' in row][-1]
+def compare(best: Run, alone: Iterable[Run], teachers: Iterable[Run], picture: Path,
+            folder: Path) -> None:
+    """Draw the best student beside the one alone of its seed and the better teacher."""
+    from mmengine.logging import MMLogger
+
+    from mmkd.visualization import Column, draw_comparison
+
+    MMLogger.get_instance('demo', log_level='WARNING')  # each config says that it reads the next
+    os.environ['DRAWN_ROOT'] = f'{folder / "data"}/'  # which the configs read
+    peer = next(run for run in alone if run.seed == best.seed)
+    teacher = max(teachers, key=Run.validation_map)
+    draw_comparison([Column(title, run.model.config, run.checkpoint) for title, run in (
+        ('student alone', peer), ('distilled student', best), (teacher.model.title, teacher))],
+        picture)
 
 
-def print_table(folder: Path, best: Stage, exported: Path) -> None:
-    """Print and keep one line per model: parameters, mAP, latency and gain over 'alone'."""
+def table_of(teachers: list[Run], alone: list[Run], distilled: list[Run], exported: Path) -> str:
+    """Return one line per model: parameters, latency, mAP, and gain over the student alone."""
+    from mmkd.evaluation.paired import paired_difference
+
+    latencies, counts = measured([*teachers, alone[0]], exported)
+    rows = [('model', 'parameters', 'latency', 'mAP', 'of each seed', 'gain, 95 % interval')]
+    for run in teachers:
+        rows.append((run.model.title, counts[run], latencies[run], f'{run.test_map():.1f}', '', ''))
+    baseline = [run.test_map() for run in alone]
+    for model in (ALONE, *DISTILLED):
+        values = [run.test_map() for run in (*alone, *distilled) if run.model == model]
+        gain = ''
+        if model is not ALONE:
+            difference = paired_difference(values, baseline)
+            gain = f'{difference.mean:+.1f}'
+            if len(values) > 1:
+                gain += f' ({difference.low:+.1f} to {difference.high:+.1f})'
+        rows.append((model.title, counts[alone[0]], latencies[alone[0]],
+                     f'{sum(values) / len(values):.1f}',
+                     ' '.join(f'{value:.1f}' for value in values), gain))
+    rows.append(('the exported one, ONNX', '', latencies[exported], '', '', ''))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+             for row in rows]
+    lines.insert(1, '-' * max(map(len, lines)))
+    return '\n'.join(lines) + (
+        f'\n\nmAP: PASCAL VOC 2007 (11 points, IoU 0.5), {SPLITS["test"]} test images, mean of the '
+        'seeds;\ngain: over the student alone of the same seed, with the interval of Student\'s t; '
+        'latency: one\nimage on this machine.')
+
+
+def measured(runs: Iterable[Run], exported: Path) -> tuple[dict, dict]:
+    """Return the latency of one image, and the number of parameters, of each run's network."""
     import torch
 
     from mmkd.deploy.detector_graph import ExportableCenterNet
     from mmkd.deploy.latency import measure, onnx_call, torch_call
     from mmkd.distillation import build_model, load_weights
 
-    models = {stage: build_model(stage.config).eval() for stage in STAGES}
-    for stage, model in models.items():
-        load_weights(model, checkpoint(folder, stage))
-    image = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    calls = {stage.name: torch_call(ExportableCenterNet(model), image)
-             for stage, model in models.items()}
-    times = measure(calls | dict(onnx=onnx_call(exported)))
-    alone = read_map(folder, STUDENTS[0])
-    rows = [('model', 'parameters', 'mAP', 'latency', 'gain')]
-    for stage, model in models.items():
-        gain = f'{read_map(folder, stage) - alone:+.3f}' if stage in STUDENTS[1:] else ''
-        rows.append((stage.title, f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M',
-                     f'{read_map(folder, stage):.3f}', f'{times[stage.name].median:.1f} ms', gain))
-    rows.append((f'{best.title}, ONNX', '', '', f"{times['onnx'].median:.1f} ms", ''))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-             for row in rows]
-    lines.insert(1, '-' * max(map(len, lines)))
-    table = '\n'.join(lines)
-    (folder / 'table.txt').write_text(table + '\n')
-    print(f'\n{table}\n\nmAP: PASCAL VOC 2007 (11 points, IoU 0.5), {SPLITS["test"]} test images; '
-          'latency: one image on this machine; gain: over the same student alone. One seed: '
-          'docs/results.md says how far seeds differ.')
+    models = {run: build_model(run.model.config).eval() for run in runs}
+    for run, model in models.items():
+        load_weights(model, run.checkpoint)
+    image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    calls = {run: torch_call(ExportableCenterNet(model), image) for run, model in models.items()}
+    times = measure(calls | {exported: onnx_call(exported)})
+    return ({key: f'{time.median:.1f} ms' for key, time in times.items()},
+            {run: f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M'
+             for run, model in models.items()})
 
 
 if __name__ == '__main__':

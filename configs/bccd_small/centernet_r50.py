@@ -1,11 +1,11 @@
 # python tools/train.py configs/bccd_small/centernet_r50.py \
 #     --work-dir work_dirs/bccd_small/centernet_r50
 # python tools/test.py configs/bccd_small/centernet_r50.py \
-#     work_dirs/bccd_small/centernet_r50/epoch_24.pth
+#     work_dirs/bccd_small/centernet_r50/epoch_72.pth
 _base_ = [
     '../_base_/models/narrow_resnet50.py',
     '../_base_/datasets/bccd_small.py',
-    '../_base_/schedules/small_24e.py',
+    '../_base_/schedules/small_72e.py',
     '../_base_/default_runtime.py',
 ]
 

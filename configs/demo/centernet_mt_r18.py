@@ -1,10 +1,12 @@
-# DRAWN_ROOT=demo/data python tools/train.py configs/demo/centernet_mt_r18.py
+# DRAWN_ROOT=demo/data/ python tools/train.py configs/demo/centernet_mt_r18.py
 # Needs the teachers that `make demo` trains.
 _base_ = ['./centernet_r18.py', '../_base_/distillation/joint.py']
 
 teachers = dict(
     resnet50=dict(
-        config='configs/demo/centernet_r50.py', checkpoint='demo/centernet_r50/epoch_8.pth'),
+        config='configs/demo/centernet_r50.py',
+        checkpoint='demo/centernet_r50/epoch_14.pth'),
     hourglass=dict(
         config='configs/demo/centernet_hourglass.py',
         checkpoint='demo/centernet_hourglass/epoch_8.pth'))
+teacher_cache = dict(folder='demo/cache', views=8)  # one for each epoch

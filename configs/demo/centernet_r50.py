@@ -1,12 +1,12 @@
 # python tools/train.py configs/demo/centernet_r50.py
 # python tools/test.py configs/demo/centernet_r50.py \
-#     work_dirs/centernet_r50/epoch_8.pth
+#     work_dirs/centernet_r50/epoch_14.pth
 # python tools/export.py configs/demo/centernet_r50.py \
-#     work_dirs/centernet_r50/epoch_8.pth --out centernet_r50.onnx
+#     work_dirs/centernet_r50/epoch_14.pth --out centernet_r50.onnx
 _base_ = [
     '../_base_/models/narrow_resnet50.py',
     '../_base_/datasets/drawn.py',
-    '../_base_/schedules/small_8e.py',
+    '../_base_/schedules/small_14e.py',
     '../_base_/default_runtime.py',
 ]
 

@@ -72,8 +72,11 @@ def _add_group(runner: Runner, parameters: Sequence[nn.Parameter]) -> None:
             own[initial] = own[name]
             # The schedulers have already set what the first step uses.
             own[name] = own[initial] * (first[name] / first[initial] if first[initial] else 1.0)
-        scheduler.base_values.append(own[initial])
-        scheduler._last_value.append(own[name])
+        # Not always the last: with a paramwise_cfg, the wrapper adds a group for the log.
+        groups = scheduler.optimizer.param_groups
+        place = next(i for i, group in enumerate(groups) if group is own)
+        scheduler.base_values.insert(place, own[initial])
+        scheduler._last_value.insert(place, own[name])
 
 
 def _all_schedulers(schedulers: Any) -> Iterable[_ParamScheduler]:

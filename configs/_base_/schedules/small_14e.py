@@ -1,0 +1,9 @@
+# As small_8e.py, in 14 epochs: for a ResNet-50 teacher.
+_base_ = './small_8e.py'
+
+train_cfg = dict(max_epochs=14, val_interval=14)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=14, eta_min=1e-5,
+         convert_to_iter_based=True),
+]

@@ -1,7 +1,0 @@
-# DRAWN_ROOT=demo/data python tools/train.py configs/demo/centernet_st_r18.py
-# Needs the teacher that `make demo` trains.
-_base_ = ['./centernet_r18.py', '../_base_/distillation/joint.py']
-
-teachers = dict(
-    resnet50=dict(
-        config='configs/demo/centernet_r50.py', checkpoint='demo/centernet_r50/epoch_8.pth'))

@@ -1,0 +1,43 @@
+"""How sure a gain is: runs that differ in one thing, compared seed by seed."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+__all__ = ['PairedDifference', 'paired_difference']
+
+
+class PairedDifference(NamedTuple):
+    """A mean difference and its 95 % interval; without one, both ends are infinite."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> PairedDifference:
+    """Return the mean of ``values - baseline`` with the 95 % interval of Student's t.
+
+    ``mean -+ t_{0.975, n - 1} s / sqrt(n)`` with the standard deviation ``s`` of the ``n``
+    differences: what the gain may be if seeds differ as these did. An interval that holds 0 does
+    not show a gain.
+
+    Args:
+        values: one result for each seed.
+        baseline: of the same seeds in the same order.
+
+    Raises:
+        ValueError: they differ in number, or there are none.
+    """
+    if len(values) != len(baseline) or not len(values):
+        raise ValueError(f'{len(values)} results cannot be paired with {len(baseline)}: run both '
+                         'with the same seeds')
+    differences = np.subtract(values, baseline)
+    mean = float(differences.mean())
+    if len(differences) == 1:
+        return PairedDifference(mean, -float('inf'), float('inf'))
+    error = differences.std(ddof=1) / len(differences) ** 0.5
+    reach = float(stats.t.ppf(0.975, len(differences) - 1) * error)
+    return PairedDifference(mean, mean - reach, mean + reach)

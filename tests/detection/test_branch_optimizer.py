@@ -1,0 +1,96 @@
+"""Connectors in the optimizer: a group of their own, clipped apart, scheduled as the student."""
+
+import pytest
+import torch
+from helpers import centernet, runner, save_teacher, train_config
+
+from mmkd.errors import UserError
+
+HOOKS = [dict(type='TeacherHook'), dict(type='FeatureDistillHook', weight=1.0, joint='each')]
+
+
+@pytest.fixture(scope='module')
+def teachers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('teachers')
+    return dict(big=save_teacher(folder, 'big', centernet(channels=16, base_channels=8)))
+
+
+def _config(tmp_path, teachers, iters=3, **extra):
+    return train_config(tmp_path, centernet(), HOOKS, iters=iters, teachers=teachers, **extra)
+
+
+def _connectors(run):
+    hook = next(h for h in run.hooks if type(h).__name__ == 'TeacherHook')
+    return [p for term in hook.terms for b in term.branches.values() for p in b.parameters()]
+
+
+def test_the_group_has_the_optimizers_own_settings(tmp_path, teachers):
+    config = _config(tmp_path, teachers, auto_scale_lr=dict(enable=True, base_batch_size=8))
+    config.optim_wrapper = dict(
+        optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.01),
+        paramwise_cfg=dict(bias_lr_mult=2.0, norm_decay_mult=0.0))
+    run = runner(config)
+    run.train()
+    group = run.optim_wrapper.optimizer.param_groups[-1]
+    assert {id(p) for p in group['params']} == {id(p) for p in _connectors(run)}
+    assert group['lr'] == pytest.approx(0.02 * 4 / 8), 'scaled to the batch size'
+    assert group['weight_decay'] == 0.01
+    student = run.optim_wrapper.optimizer.param_groups[:-1]
+    assert max(g['lr'] for g in student) == pytest.approx(0.02), 'biases at twice the rate'
+
+
+@pytest.mark.parametrize('paramwise', [None, dict(bias_lr_mult=2.0)])
+def test_the_rate_follows_the_schedule(tmp_path, teachers, paramwise):
+    config = _config(tmp_path, teachers, iters=3, param_scheduler=[
+        dict(type='LinearLR', start_factor=0.25, by_epoch=False, begin=0, end=4)])
+    config.optim_wrapper.paramwise_cfg = paramwise
+    run = runner(config)
+    rates = []
+    run.register_hook(_Rates(rates), priority='LOWEST')
+    run.train()
+    # 0.01 times 1/4, 1/2, 3/4: the factor of step i is 0.25 + 0.75 i / (4 - 1).
+    for student, own in rates:
+        assert own == pytest.approx(student)
+    assert [own for _, own in rates] == pytest.approx([0.0025, 0.005, 0.0075])
+
+
+class _Rates:
+    """A hook made of one method."""
+
+    def __new__(cls, rates):
+        from mmengine.hooks import Hook
+
+        class Rates(Hook):
+            def before_train_iter(self, runner, batch_idx, data_batch=None):
+                groups = runner.optim_wrapper.optimizer.param_groups
+                rates.append((groups[0]['lr'], groups[-1]['lr']))
+        return Rates()
+
+
+def test_large_gradients_of_connectors_leave_the_students_alone(tmp_path, teachers):
+    config = _config(tmp_path, teachers, iters=1)
+    config.optim_wrapper.clip_grad = dict(max_norm=35)
+    run = runner(config)
+    run.train()
+    connectors = _connectors(run)
+    others = [p for g in run.optim_wrapper.param_groups[:-1] for p in g['params']]
+    for p in others:
+        p.grad = torch.zeros_like(p)
+    others[0].grad.view(-1)[0] = 1.0
+    for p in connectors:
+        p.grad = torch.zeros_like(p)
+    connectors[0].grad.view(-1)[0] = 100.0
+    run.optim_wrapper._clip_grad()
+    assert others[0].grad.norm() == pytest.approx(1.0)
+    assert connectors[0].grad.norm() == pytest.approx(35.0, rel=1e-4)
+    assert run.message_hub.get_scalar('train/grad_norm').current() == pytest.approx(1.0)
+
+
+def test_a_frozen_tap_is_refused_at_the_first_step(tmp_path, teachers):
+    hooks = [HOOKS[0], dict(type='DistillHook', tap='backbone.layer1', name='early',
+                            loss=dict(type='AttentionTransferLoss'))]
+    model = centernet()
+    model.backbone.update(frozen_stages=1)
+    config = train_config(tmp_path, model, hooks, iters=1, teachers=teachers)
+    with pytest.raises(UserError, match=r"'early' would teach nothing: .*'backbone.layer1'"):
+        runner(config).train()

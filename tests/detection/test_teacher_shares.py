@@ -1,0 +1,139 @@
+"""Teachers weighed image by image: shares by hand, and a teacher of noise beside a good one."""
+
+import pytest
+import torch
+from mmengine.structures import InstanceData
+from test_distill_hooks import _first_losses, _hooks, teachers  # noqa: F401  (a fixture)
+
+from mmkd.detection import CenterNetHead
+from mmkd.detection.teacher_maps import Maps
+from mmkd.detection.teacher_shares import (
+    certainty,
+    drawn_targets,
+    errors_on_labels,
+    image_shares,
+    shares_of_images,
+)
+from mmkd.distillation.losses import PKDLoss, SoftFocalLoss, WidthHeightLoss
+from mmkd.errors import UserError
+
+
+def _sample(boxes, labels):
+    from mmdet.structures import DetDataSample
+    sample = DetDataSample(metainfo=dict(batch_input_shape=(64, 64)))
+    sample.gt_instances = InstanceData(bboxes=torch.tensor(boxes).view(-1, 4),
+                                       labels=torch.tensor(labels, dtype=torch.long))
+    return sample
+
+
+@pytest.fixture
+def batch():
+    """A student's head, two images with an object each, and what is drawn of them."""
+    model = torch.nn.Module()
+    model.bbox_head = CenterNetHead(4, 4, 2)
+    samples = [_sample([8.0, 8.0, 40.0, 40.0], [0]), _sample([20.0, 4.0, 60.0, 28.0], [1])]
+    return model, samples, *drawn_targets(model, samples, (2, 2, 16, 16))
+
+
+def _noise(targets, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return Maps(*(torch.rand(m.shape, generator=generator) * m.amax().clamp(min=1)
+                  for m in targets))
+
+
+def _good(targets):
+    """A teacher that is nearly right: lower peaks, sizes 10 % off."""
+    return Maps(targets.heatmap * 0.9 + 0.002, targets.wh * 1.1, targets.offset)
+
+
+def test_shares_by_hand():
+    found = image_shares([1.0, 3.0], torch.tensor([[2.0, 1.0], [1.0, 1.0]]))
+    # 1 * 2^4 against 3 * 1, and 1 against 3.
+    torch.testing.assert_close(found, torch.tensor([[16 / 19, 0.25], [3 / 19, 0.75]]))
+
+
+def test_the_error_of_one_object_by_hand():
+    heatmap, size = torch.zeros(1, 1, 1, 3), torch.tensor([4.0, 8.0]).view(1, 2, 1, 1)
+    heatmap[..., 0], heatmap[..., 1] = 1.0, 0.5
+    centres = torch.tensor([1.0, 0.0, 0.0]).view(1, 1, 1, 3)
+    targets = Maps(heatmap, size * centres, 0 * centres.repeat(1, 2, 1, 1))
+    scores = torch.tensor([0.8, 0.3, 0.1]).view(1, 1, 1, 3)
+    teacher = Maps(scores, (size + 3) * torch.ones(1, 2, 1, 3), targets.offset)
+    scores = scores.flatten().double()
+    focal = -((1 - scores[0]) ** 2 * scores[0].log() + 0.5 ** 4 * scores[1] ** 2
+              * (1 - scores[1]).log() + scores[2] ** 2 * (1 - scores[2]).log())
+    sizes = (3 + 3) / 6 / 2
+    found = errors_on_labels(teacher, targets, centres)
+    torch.testing.assert_close(found, (focal + sizes).float().view(1))
+
+
+def test_who_finds_an_image_s_labels_teaches_that_image(batch):
+    model, samples, targets, _ = batch
+    good, noise = _good(targets), _noise(targets)
+    # Each of the two is good on one image and noise on the other.
+    first = Maps(*(torch.stack((g[0], n[1])) for g, n in zip(good, noise, strict=True)))
+    second = Maps(*(torch.stack((n[0], g[1])) for g, n in zip(good, noise, strict=True)))
+    shares = shares_of_images('labels', [first, second], [1.0, 1.0], model, samples)
+    assert shares[0, 0] > 0.99
+    assert shares[1, 1] > 0.99
+    torch.testing.assert_close(shares.sum(0), torch.ones(2))
+
+
+@pytest.mark.parametrize(('rule', 'most'), [('labels', 0.01), ('certainty', 0.1)])
+def test_a_teacher_of_noise_changes_next_to_nothing(batch, rule, most):
+    """Target, loss and gradient are nearly those of the good teacher alone."""
+    model, samples, targets, _ = batch
+    good, noise = _good(targets), _noise(targets)
+    noise = noise._replace(heatmap=noise.heatmap * 0.3)  # haze: it is sure of nothing
+    shares = shares_of_images(rule, [good, noise], [1.0, 1.0], model, samples)
+    assert shares[1].max() < most
+    student = torch.full_like(good.heatmap, 0.1).requires_grad_()
+    loss = SoftFocalLoss()
+
+    def gradient(pairs):
+        value = sum(loss(student, maps.heatmap, image_weights=w) for maps, w in pairs)
+        return torch.autograd.grad(value, student)[0]
+
+    alone = gradient([(good, None)])
+    both = gradient([(good, shares[0]), (noise, shares[1])])
+    even = gradient([(good, shares[0] * 0 + 0.5), (noise, shares[0] * 0 + 0.5)])
+    centres = targets.heatmap.eq(1)
+    assert (both - alone)[centres].norm() < 0.1 * alone[centres].norm()
+    assert (even - alone)[centres].norm() > 0.3 * alone[centres].norm(), 'as it is without'
+
+
+def test_certainty_by_hand():
+    heatmap = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.2, 0.2, 0.2, 0.2]]).view(2, 1, 2, 2)
+    zeros = torch.zeros(2, 2, 2, 2)
+    torch.testing.assert_close(certainty(Maps(heatmap, zeros, zeros)), torch.tensor([1.0, 0.2]))
+
+
+def test_images_without_labels_name_the_other_rule():
+    model = torch.nn.Module()
+    model.bbox_head = CenterNetHead(4, 4, 2)
+    with pytest.raises(UserError, match="joint='certainty'"):
+        drawn_targets(model, [], (1, 2, 16, 16))
+
+
+def test_shares_reach_every_term_of_a_run(tmp_path, teachers):  # noqa: F811
+    """Against the formula, with the shares taken from the maps that the terms saw."""
+    got, model, batch, run = _first_losses(
+        tmp_path, _hooks(teachers, joint='labels'), distill_weights=(1, 1, 1, 1))
+    hook = next(h for h in run.hooks if type(h).__name__ == 'TeacherHook')
+    feature = model.extract_feat(batch['inputs'])
+    heat, wh, _ = (m[-1] for m in model.bbox_head(feature))
+    taps = {t.name: t(batch['inputs'], batch['data_samples'], {}) for t in hook.teachers}
+    maps = [Maps(*(m[-1] for m in taps[t.name]['bbox_head'])) for t in hook.teachers]
+    shares = shares_of_images('labels', maps, [1.0, 1.0], model, batch['data_samples'])
+    term = hook.terms[3]
+    expected = dict(heatmap=0.0, wh=0.0, feature=0.0)
+    for teacher, own, share in zip(hook.teachers, maps, shares, strict=True):
+        expected['heatmap'] += SoftFocalLoss()(heat, own.heatmap, share)
+        expected['wh'] += WidthHeightLoss()(wh, own.wh, own.heatmap, share)
+        connectors = term.branches[teacher.name].connectors
+        adapted = connectors[0](feature[-1]) if connectors else feature[-1]
+        theirs = taps[teacher.name]['bbox_head:input']
+        theirs = theirs[-1] if isinstance(theirs, (list, tuple)) else theirs
+        expected['feature'] += PKDLoss()(adapted, theirs, share)
+    for name, value in expected.items():
+        torch.testing.assert_close(got[f'loss_distill_{name}'], value, rtol=1e-4, atol=1e-6)
