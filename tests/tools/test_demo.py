@@ -59,7 +59,7 @@ def test_the_table_pairs_the_seeds(demo, tmp_path, monkeypatch):
     table = demo.table_of(teachers, alone, distilled, tmp_path / 'x').splitlines()
     row = next(line for line in table if line.startswith('student from both'))
     # Differences 3, 4, 5: mean 4, and 4.303 / sqrt(3) = 2.5 to either side.
-    assert row.split()[-8:] == '54.0 53.0 44.0 65.0 +4.0 (+1.5 to +6.5)'.split()
+    assert row.split()[-8:] == ['54.0', '53.0', '44.0', '65.0', '+4.0', '(+1.5', 'to', '+6.5)']
 
 
 def test_teachers_checkpoints_are_those_that_the_configs_name(demo):
