@@ -8,4 +8,4 @@ custom_hooks = [
     dict(type='OffsetDistillHook'),       # OffsetLoss
     dict(type='FeatureDistillHook'),      # PKDLoss
 ]
-distill_weights = (1, 1, 0.1, 50)  # heatmap, width-height, offset, feature
+distill_weights = (5, 1, 0.1, 50)  # heatmap, width-height, offset, feature
