@@ -15,6 +15,8 @@ __all__ = ['BalancedWeight', 'check_gradients_flow', 'gradient_norm', 'own_loss'
 INTERVAL = 10
 """Iterations from one measurement to the next: two more backward passes that end at the tap."""
 MOMENTUM = 0.9
+SCALE = 1024.0
+"""Gradients at taps in float16 would round to 0 without."""
 
 
 class BalancedWeight:
@@ -69,11 +71,11 @@ def gradient_norm(loss: Tensor, tensors: Sequence[Tensor]) -> float:
     wanted = [tensor for tensor in tensors if tensor.requires_grad]
     if not wanted or not loss.requires_grad:
         return 0.0
-    gradients = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+    gradients = torch.autograd.grad(SCALE * loss, wanted, retain_graph=True, allow_unused=True)
     total = torch.stack([torch.zeros((), device=loss.device)]
                         + [g.float().square().sum() for g in gradients if g is not None]).sum()
     all_reduce(total, op='mean')
-    return total.sqrt().item()
+    return total.sqrt().item() / SCALE
 
 
 def check_gradients_flow(terms: Sequence[DistillHook], step: Step) -> None:

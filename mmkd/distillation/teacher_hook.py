@@ -25,7 +25,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import all_reduce_params
 from mmengine.hooks import Hook
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
@@ -34,6 +34,11 @@ from torch.utils.data import DataLoader
 from mmkd.distillation.branch_optimizer import add_branches
 from mmkd.distillation.cache.options import cache_options
 from mmkd.distillation.cache.prepare import CachePlan
+from mmkd.distillation.check import (
+    check_connectors,
+    check_first_step,
+    check_teachers,
+)
 from mmkd.distillation.distill_hook import DistillHook, Step, unwrapped
 from mmkd.distillation.entries import active_terms, build_entry, checked_entries
 from mmkd.distillation.gradients import (
@@ -75,6 +80,8 @@ class TeacherHook(Hook):
             Gui, "Learning Lightweight Object Detectors via Multi-Teacher Progressive
             Distillation" (MTPD), ICML 2023, arXiv 2308.09105, which trains a whole schedule for
             each teacher.
+        check_teachers: look at the teachers and the terms before the first epoch, for seconds:
+            see :mod:`mmkd.distillation.check`.
 
     Raises:
         UserError: in ``before_run``: no teacher is named, an entry has other keys, what
@@ -84,12 +91,13 @@ class TeacherHook(Hook):
     priority = 'HIGH'
 
     def __init__(self, teachers: Mapping[str, Mapping[str, Any]] | None = None,
-                 schedule: str = 'joint') -> None:
+                 schedule: str = 'joint', check_teachers: bool = True) -> None:
         if schedule not in SCHEDULES:
             raise UserError(f'TeacherHook has schedule={schedule!r}: give one of '
                             f'{", ".join(SCHEDULES)}.{did_you_mean(str(schedule), SCHEDULES)}')
         self._entries = teachers
         self.schedule = schedule
+        self.check_teachers = check_teachers
         self.teachers: list[Teacher] = []
         self.active: list[Teacher] = []
         """The teachers of this iteration."""
@@ -97,6 +105,7 @@ class TeacherHook(Hook):
         self.balanced: dict[str, BalancedWeight] = {}
         """The weights that set themselves, by term."""
         self._iteration = 0
+        self._first_step = True
         self._logs: MessageHub | None = None
 
     def before_run(self, runner: Runner) -> None:
@@ -191,17 +200,25 @@ class TeacherHook(Hook):
         shared: dict[Any, Tensor] = {}
         taps = {teacher.name: teacher(inputs, samples, shared) for teacher in self.active}
         step = Step(student, self.active, taps, samples, self._student)
-        if self._iteration == 0:
+        raw = {term.name: term.compute(step) for term in self.terms}
+        if self._first_step and torch.is_grad_enabled():
+            self._first_step = False
             check_gradients_flow(self.terms, step)
-        added = {f'loss_{term.name}': self._weighted(term, step, own) for term in self.terms}
+            if self.check_teachers:
+                check_first_step(self.terms, step, own,
+                                 {term.name: (term.weight, raw[term.name]) for term in self.terms},
+                                 MMLogger.get_current_instance())
+        added = {f'loss_{term.name}': self._weighted(term, raw[term.name], step, own)
+                 for term in self.terms}
         clashes = sorted(set(added) & set(own))
         if clashes:
             raise UserError(f"the student already has a loss '{clashes[0]}': give that "
                             'distillation hook another `name`')
         return added
 
-    def _weighted(self, term: DistillHook, step: Step, own: Mapping[str, Any]) -> Tensor:
-        loss, balanced = term.compute(step), self.balanced.get(term.name)
+    def _weighted(self, term: DistillHook, loss: Tensor, step: Step,
+                  own: Mapping[str, Any]) -> Tensor:
+        balanced = self.balanced.get(term.name)
         if balanced is None:
             return term.weight * loss
         if self._iteration % INTERVAL == 0 and torch.is_grad_enabled():
@@ -219,9 +236,13 @@ class TeacherHook(Hook):
             self.active = self.teachers[min(stage, len(self.teachers) - 1):][:1]
 
     def before_train(self, runner: Runner) -> None:
-        """Let mean teachers begin where the student does."""
+        """Let mean teachers begin where the student does, and look at the others."""
         for teacher in self._mean_teachers():
             teacher.begin(_bare(runner.model))
+        if self.check_teachers and self.teachers:
+            check_connectors(self.terms, runner.optim_wrapper.optimizer)
+            entries = runner.cfg.get('teachers') if self._entries is None else self._entries
+            check_teachers(runner, entries, _bare(runner.model), self.schedule == 'progressive')
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Any = None) -> None:

@@ -90,8 +90,8 @@ def test_the_share_holds_in_the_first_step(tmp_path, teachers):
     hook = _hook(run)
     weighted = hook._weighted
 
-    def spy(term, step, own):
-        loss = weighted(term, step, own)
+    def spy(term, raw, step, own):
+        loss = weighted(term, raw, step, own)
         feature = step.student['bbox_head:input']
         while not isinstance(feature, torch.Tensor):
             feature = feature[-1]
