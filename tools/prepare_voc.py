@@ -1,10 +1,12 @@
-"""Check, unpack, split or draw data in PASCAL VOC layout.
+r"""Check, unpack, split, cut or draw data in PASCAL VOC layout.
 
 python tools/prepare_voc.py check data/VOCdevkit                      # or any VOC-layout folder
 python tools/prepare_voc.py check data/mine --classes cat,dog
 python tools/prepare_voc.py extract ~/Downloads --out data/VOCdevkit  # the official archives
 python tools/prepare_voc.py split data/mine --val 0.1 --test 0.1      # write ImageSets/Main
 python tools/prepare_voc.py draw data/drawn                           # a synthetic data set
+python tools/prepare_voc.py subset data/VOCdevkit/VOC2012 --lists configs/voc_animals/lists \
+    --out data/VOC_animals                                            # photographs of animals
 """
 
 import argparse
@@ -12,6 +14,7 @@ import sys
 
 import mmkd  # noqa: F401  (before anything that imports mmdet)
 from mmkd.detection.data.check import check_voc, extract_voc, split_voc
+from mmkd.detection.data.subset import cut_subset
 from mmkd.detection.data.synthetic import DRAWN_SPLITS, draw_dataset
 from mmkd.errors import UserError
 
@@ -39,6 +42,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     draw.add_argument('--image-size', type=int, default=128, help='default: %(default)s px')
     for name, count in DRAWN_SPLITS.items():
         draw.add_argument(f'--{name}', type=int, default=count, help='images; default: %(default)s')
+    subset = commands.add_parser('subset', help='cut out the images of some lists, reduced')
+    subset.add_argument('root', help='the folder with JPEGImages and Annotations')
+    subset.add_argument('--lists', required=True, help='the folder with train, val and test.txt')
+    subset.add_argument('--out', required=True, help='the folder to make')
+    subset.add_argument('--longer-side', type=int, default=320, help='default: %(default)s px')
     return parser.parse_args(arguments)
 
 
@@ -56,6 +64,10 @@ def main() -> int:
             print(f'unpacked {path} into {args.out}')
     elif args.command == 'split':
         for split, count in split_voc(args.root, args.val, args.test, args.seed).items():
+            print(f'{split}: {count} images')
+    elif args.command == 'subset':
+        counts = cut_subset(args.root, args.lists, args.out, args.longer_side)
+        for split, count in counts.items():
             print(f'{split}: {count} images')
     else:
         splits = {name: getattr(args, name) for name in DRAWN_SPLITS}

@@ -1,0 +1,65 @@
+"""A subset of VOC: which images, how large, where the boxes go."""
+
+import xml.etree.ElementTree as ElementTree
+
+import cv2
+import numpy as np
+import pytest
+
+from mmkd.detection.data.subset import cut_subset
+from mmkd.errors import UserError
+
+XML = ('<annotation><size><width>{w}</width><height>{h}</height></size><object><name>cat</name>'
+       '<difficult>1</difficult><truncated>1</truncated><bndbox><xmin>51</xmin><ymin>100</ymin>'
+       '<xmax>400</xmax><ymax>302</ymax></bndbox></object></annotation>')
+
+
+@pytest.fixture
+def voc(tmp_path):
+    folder, lists = tmp_path / 'VOC2012', tmp_path / 'lists'
+    for part in (folder / 'JPEGImages', folder / 'Annotations', lists):
+        part.mkdir(parents=True)
+    for name, (height, width) in dict(a=(400, 500), b=(500, 375), c=(100, 80), d=(90, 90)).items():
+        cv2.imwrite(str(folder / f'JPEGImages/{name}.jpg'), np.zeros((height, width, 3), np.uint8))
+        (folder / f'Annotations/{name}.xml').write_text(XML.format(w=width, h=height))
+    for split, names in dict(train='a\n', val='b\n', test='c\n').items():
+        (lists / f'{split}.txt').write_text(names)
+    return folder, lists, tmp_path / 'out'
+
+
+def test_listed_images_reduced_with_their_boxes(voc):
+    folder, lists, out = voc
+    assert cut_subset(folder, lists, out, longer_side=250) == dict(train=1, val=1, test=1)
+    assert sorted(path.stem for path in (out / 'JPEGImages').iterdir()) == ['a', 'b', 'c']
+    shapes = [cv2.imread(str(out / f'JPEGImages/{name}.jpg')).shape[:2] for name in 'abc']
+    assert shapes == [(200, 250), (250, 188), (100, 80)]
+    box = ElementTree.parse(out / 'Annotations/a.xml').find('object/bndbox')
+    assert [int(box.find(tag).text) for tag in ('xmin', 'ymin', 'xmax', 'ymax')] == [
+        26, 50, 200, 151]  # half of each; 25.5 is rounded to the even number
+    root = ElementTree.parse(out / 'Annotations/b.xml')
+    assert root.find('size/width').text == '188'
+    assert root.find('object/difficult').text == '0'
+    assert (out / 'ImageSets/Main/trainval.txt').read_text() == 'a\nb\n'
+
+
+def test_a_missing_image_is_named_before_anything_is_written(voc):
+    folder, lists, out = voc
+    (folder / 'JPEGImages/b.jpg').unlink()
+    with pytest.raises(UserError, match=r'b\.jpg. is missing: name the folder of VOC 2012'):
+        cut_subset(folder, lists, out)
+    assert not out.exists()
+
+
+def test_a_missing_list_is_named(voc):
+    folder, lists, out = voc
+    (lists / 'test.txt').unlink()
+    with pytest.raises(UserError, match=r'test\.txt. is missing'):
+        cut_subset(folder, lists, out)
+
+
+def test_what_is_there_is_not_made_again(voc):
+    folder, lists, out = voc
+    cut_subset(folder, lists, out)
+    (out / 'JPEGImages/a.jpg').write_bytes(b'mine')
+    cut_subset(folder, lists, out)
+    assert (out / 'JPEGImages/a.jpg').read_bytes() == b'mine'
