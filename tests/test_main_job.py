@@ -74,7 +74,7 @@ def test_every_term_was_logged(job):
     rows = [json.loads(line) for line in log.splitlines()]
     terms = {key for row in rows for key in row if key.startswith('loss_distill')}
     assert terms == {'loss_distill_heatmap', 'loss_distill_wh', 'loss_distill_offset',
-                     'loss_distill_attention'}
+                     'loss_distill_feature'}
 
 
 @pytest.mark.slow

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import is_main_process
+from mmengine.evaluator import Evaluator
+from mmengine.evaluator.metric import _to_cpu
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from scipy.optimize import linear_sum_assignment
@@ -47,36 +49,52 @@ def check_teachers(runner: Runner, entries: Mapping[str, Mapping[str, Any]], stu
                    progressive: bool) -> None:
     """Log how each teacher does beside the student, and warn of what makes it a bad one.
 
+    The first process does it alone: nothing here waits for the others. What cannot be evaluated is
+    left out, and one line says so.
+
     Args:
         runner: about to train.
         entries: ``teachers`` of the config.
         student: the model.
         progressive: whether the teachers should be ordered from weak to strong.
     """
-    if not _has_boxes(runner):
+    entries = {name: entry for name, entry in entries.items()
+               if 'checkpoint' in entry}  # others are made of the student
+    if not entries or not is_main_process():
         return
-    reports = []
-    for name, entry in entries.items():
-        if 'checkpoint' not in entry:
-            continue  # made of the student
-        teacher = build_entry(name, {key: value for key, value in entry.items()
-                                     if key != 'compile'},
-                              student, next(student.parameters()).device)
-        report = evaluate_teacher(runner, teacher, student)
-        log = runner.message_hub.log_scalars.get(f'val/{report.metric}')
-        known = 'not known yet' if log is None else f'{log.current():.3f}'
-        runner.logger.info(f"Teacher '{name}': {report.metric} {report.value:.3f} on "
-                           f'{report.images} validation images; the student: {known}')
-        reports.append(report)
-    for sentence in warnings_about(reports, progressive):
+    with undisturbed_random_state():
+        reason = _obstacle(runner)
+        if reason:
+            runner.logger.info(f'The teachers were not evaluated before training: {reason}')
+            return
+        reports = [_report(runner, name, entry, student) for name, entry in entries.items()]
+    for sentence in warnings_about([one for one in reports if one is not None], progressive):
         runner.logger.warning(sentence)
 
 
-def _has_boxes(runner: Runner) -> bool:
-    if runner.val_loop is None:
-        return False
+def _obstacle(runner: Runner) -> str | None:
+    if runner.val_loop is None or not len(runner.val_dataloader.dataset):
+        return 'there are no validation images'
     sample = runner.val_dataloader.dataset[0]
-    return isinstance(sample, dict) and 'gt_instances' in sample.get('data_samples', {})
+    boxes = isinstance(sample, dict) and 'gt_instances' in sample.get('data_samples', {})
+    return None if boxes else 'the validation images come without boxes'
+
+
+def _report(runner: Runner, name: str, entry: Mapping[str, Any], student: nn.Module
+            ) -> TeacherReport | None:
+    entry = {key: value for key, value in entry.items() if key != 'compile'}
+    try:
+        teacher = build_entry(name, entry, student, next(student.parameters()).device)
+        report = evaluate_teacher(runner, teacher, student)
+    except Exception as error:  # a teacher need not predict anything in order to teach
+        runner.logger.info(f"Teacher '{name}' was not evaluated before training: "
+                           f'{type(error).__name__}: {error}')
+        return None
+    log = runner.message_hub.log_scalars.get(f'val/{report.metric}')
+    known = 'not known yet' if log is None else f'{log.current():.3f}'
+    runner.logger.info(f"Teacher '{name}': {report.metric} {report.value:.3f} on "
+                       f'{report.images} validation images; the student: {known}')
+    return report
 
 
 @torch.no_grad()
@@ -97,10 +115,9 @@ def evaluate_teacher(runner: Runner, teacher: Teacher, student: nn.Module) -> Te
     evaluator = runner.build_evaluator(runner.cfg.val_evaluator)
     evaluator.dataset_meta = classes = dataset.metainfo
     index = _labels_of_student(teacher.classes, classes.get('classes'))
-    pairs, stds = [], []
+    pairs, stds, images = [], [], []
     with undisturbed_random_state():
-        # Each process takes its part, as a validation loop would.
-        for i in chosen[get_rank()::get_world_size()]:
+        for i in chosen:
             batch = pseudo_collate([dataset[i]])
             data = student.data_preprocessor(batch, False)
             inputs = teacher._own_inputs(data['inputs'], data['data_samples'], {})
@@ -108,11 +125,9 @@ def evaluate_teacher(runner: Runner, teacher: Teacher, student: nn.Module) -> Te
             found = teacher.model(inputs, data['data_samples'], mode='predict')
             _translate(found[0].pred_instances, index)
             pairs += _matches(found[0])
+            images.append(getattr(found[0], 'img_id', None))
             evaluator.process(data_samples=found, data_batch=batch)
-        for metric in evaluator.metrics:
-            if hasattr(metric, 'img_ids'):  # CocoMetric looks at all of its file otherwise
-                metric.img_ids = [dataset.get_data_info(i)['img_id'] for i in chosen]
-        name, value = _main(evaluator.evaluate(count))
+        name, value = _main(_computed(evaluator, images))
     return TeacherReport(teacher.name, name, value, count, float(np.mean(stds)),
                          swapped_classes(pairs, classes['classes']))
 
@@ -146,9 +161,24 @@ def _matches(sample: Any) -> list[tuple[int, int]]:
             zip(truth.labels, found.labels[best.indices], best.values, strict=True) if score > 0]
 
 
+def _computed(evaluator: Evaluator, images: Sequence[Any]) -> dict[str, float]:
+    """Return the metrics of this process's results; ``evaluate`` would wait for other processes."""
+    found = {}
+    for metric in evaluator.metrics:
+        if hasattr(metric, 'img_ids'):  # CocoMetric looks at all of its file otherwise
+            metric.img_ids = images
+        for name, value in metric.compute_metrics(_to_cpu(metric.results)).items():
+            found[f'{metric.prefix}/{name}' if metric.prefix else name] = value
+    return found
+
+
 def _main(metrics: Mapping[str, float]) -> tuple[str, float]:
+    """Pick the mAP: 0 where nothing was predicted, nan where there was nothing to find."""
+    if not metrics:
+        return 'mAP', 0.0
     name = next((name for name in metrics if name.endswith('mAP')), next(iter(metrics)))
-    return name, float(metrics[name])
+    value = float(metrics[name])
+    return name, value if value >= 0 else math.nan
 
 
 def swapped_classes(pairs: Sequence[tuple[int, int]], classes: Sequence[str]) -> dict[str, str]:
@@ -161,6 +191,7 @@ def swapped_classes(pairs: Sequence[tuple[int, int]], classes: Sequence[str]) ->
     Returns:
         predicted by true name, where one permutation of the classes makes at least half of
         at least ten objects right, and less than half of these are right as it is; else empty.
+        One class alone proves nothing: a weak teacher may take everything for the same class.
     """
     confusion = np.zeros((len(classes), len(classes)))
     for pair in pairs:
@@ -169,8 +200,9 @@ def swapped_classes(pairs: Sequence[tuple[int, int]], classes: Sequence[str]) ->
     right = confusion[rows, columns].sum()
     if len(pairs) < 10 or right < len(pairs) / 2 or confusion.trace() >= right / 2:
         return {}
-    return {classes[row]: classes[column] for row, column in zip(rows, columns, strict=True)
-            if row != column and confusion[row, column]}
+    swapped = {classes[row]: classes[column] for row, column in zip(rows, columns, strict=True)
+               if row != column and confusion[row, column]}
+    return swapped if len(swapped) > 1 else {}
 
 
 def warnings_about(reports: Sequence[TeacherReport], progressive: bool) -> list[str]:
@@ -178,19 +210,21 @@ def warnings_about(reports: Sequence[TeacherReport], progressive: bool) -> list[
     found = []
     for one in reports:
         name = f"teacher '{one.name}'"
+        ignorant = one.metric.endswith('mAP') and one.value < CHANCE
         if one.swapped:
-            pairs = ', '.join(f"'{a}' for '{b}'" for b, a in one.swapped.items())
+            pairs = ', '.join(f"'{true}' for '{said}'" for true, said in one.swapped.items())
             found.append(f'{name} takes {pairs}: its classes are in another order than its '
-                         'checkpoint says; correct meta.dataset_meta.classes there')
-        elif one.value < CHANCE and one.input_std > RAW_PIXELS:
+                         'checkpoint says; correct meta.dataset_meta.classes there, or the '
+                         'classes of this config')
+        elif ignorant and one.input_std > RAW_PIXELS:
             found.append(f'{name} knows nothing ({one.metric} {one.value:.3f}) and is fed pixels '
                          f'that are not normalised (standard deviation {one.input_std:.0f}): give '
                          'its config the mean and std of data_preprocessor it was trained with')
-        elif one.value < CHANCE:
+        elif ignorant:
             found.append(f'{name} knows nothing ({one.metric} {one.value:.3f} on {one.images} '
                          'validation images): it may be another checkpoint, or trained on other '
                          'data or another input size; test it by tools/test.py')
-    values = [one.value for one in reports]
+    values = [one.value for one in reports if not math.isnan(one.value)]
     if progressive and values != sorted(values):
         order = ', '.join(f'{one.name} {one.value:.3f}' for one in reports)
         found.append("schedule='progressive' goes from weak to strong, and these teachers do not: "
@@ -225,7 +259,8 @@ def check_first_step(terms: Sequence[DistillHook], step: Step, own: Mapping[str,
         logger: where the table goes.
 
     Raises:
-        UserError: a loss is not finite, or a loss above 0 has no gradient at the student's taps.
+        UserError: a loss is not finite, or one above 0 is cut off from the student's taps. Where
+            the gradient is 0 for now, as behind a connector that starts at 0, a warning says so.
     """
     rows, warnings = ['first step: term, loss, weight, gradient over that of the own loss'], []
     for term in terms:
@@ -239,12 +274,13 @@ def check_first_step(terms: Sequence[DistillHook], step: Step, own: Mapping[str,
         except RuntimeError as error:  # a compiled student may not keep its graph
             logger.info(f"term '{term.name}': gradients were not measured ({error})")
             continue
-        if term.needs_teachers and value > 0 and term.factor > 0 and norm == 0:
+        if term.needs_teachers and value > 0 and term.factor > 0 and _cut_off(term, step, loss):
             raise UserError(f"term '{term.name}' has a loss ({value:.3g}) and no gradient at "
                             f"{', '.join(term.taps)}: its loss is cut off from the student "
                             '(detach, no_grad)')
         ratio = weight * norm / reference if reference else math.nan
-        rows.append(f'  {term.name}, {value:.4g}, {weight:.4g}, {ratio:.2g}')
+        shown = f'{weight:.4g}' if term.gradient_share is None else 'by share'
+        rows.append(f'  {term.name}, {value:.4g}, {shown}, {ratio:.2g}')
         warnings += _warnings(term, value, ratio)
     logger.info('\n'.join(rows))
     for sentence in warnings:
@@ -257,12 +293,26 @@ def _norms(term: DistillHook, step: Step, own: Mapping[str, Any], loss: Tensor
     return gradient_norm(loss, tensors), gradient_norm(own_loss(own), tensors)
 
 
+def _cut_off(term: DistillHook, step: Step, loss: Tensor) -> bool:
+    """Tell whether no path leads from a loss to what it taps; a gradient of 0 is no proof."""
+    wanted = [tensor for tensor in tapped_tensors(term, step) if tensor.requires_grad]
+    if not loss.requires_grad:
+        return True
+    found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+    return all(gradient is None for gradient in found)
+
+
 def _warnings(term: DistillHook, value: float, ratio: float) -> list[str]:
     if not term.needs_teachers or term.factor == 0:
         return []
     if value == 0:
         return [f"term '{term.name}' is exactly 0 in the first step: student and teacher agree, "
                 'or the teacher sees nothing; look at the teacher']
+    if ratio == 0:
+        return [f"term '{term.name}' has no gradient at {', '.join(term.taps)} in the first step: "
+                'if it stays so, it teaches nothing; look at its connector and its loss']
+    if term.gradient_share is not None:
+        return []  # its weight sets itself
     if ratio > 100:
         return [f"term '{term.name}' drowns the student's own loss (its gradient is {ratio:.0f} "
                 'times as large): lower its weight']

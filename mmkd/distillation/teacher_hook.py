@@ -204,7 +204,7 @@ class TeacherHook(Hook):
         if self._first_step and torch.is_grad_enabled():
             self._first_step = False
             check_gradients_flow(self.terms, step)
-            if self.check_teachers:
+            if self.check_teachers and self._iteration == 0:
                 check_first_step(self.terms, step, own,
                                  {term.name: (term.weight, raw[term.name]) for term in self.terms},
                                  MMLogger.get_current_instance())
@@ -239,10 +239,13 @@ class TeacherHook(Hook):
         """Let mean teachers begin where the student does, and look at the others."""
         for teacher in self._mean_teachers():
             teacher.begin(_bare(runner.model))
-        if self.check_teachers and self.teachers:
-            check_connectors(self.terms, runner.optim_wrapper.optimizer)
+        if self.check_teachers and runner.iter == 0:
+            if self._branches():
+                check_connectors(self.terms, runner.optim_wrapper.optimizer)
             entries = runner.cfg.get('teachers') if self._entries is None else self._entries
-            check_teachers(runner, entries, _bare(runner.model), self.schedule == 'progressive')
+            if self.teachers:
+                check_teachers(runner, entries, _bare(runner.model),
+                               self.schedule == 'progressive')
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Any = None) -> None:

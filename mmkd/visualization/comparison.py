@@ -1,6 +1,5 @@
 """One picture that compares detectors: the same images, a column for each."""
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,14 +7,15 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
+from mmengine.dataset import BaseDataset, Compose, pseudo_collate
 from mmengine.registry import DefaultScope, init_default_scope
 
 from mmkd.deploy.drawing import draw
 from mmkd.deploy.files import written_atomically
 from mmkd.deploy.runtime import Detections
 from mmkd.distillation import build_model, load_weights
+from mmkd.engine.config import load_config
+from mmkd.errors import UserError
 from mmkd.registry import DATASETS
 
 __all__ = ['Column', 'draw_comparison']
@@ -39,37 +39,41 @@ def draw_comparison(columns: Sequence[Column], out: str | Path, count: int = 4) 
     """Draw the ground truth and what each detector finds in a few test images.
 
     The images are spread evenly over the test set of the first config, so that nobody chose them.
-    A row is an image; the first column has the official boxes, those after it each detector's
-    boxes with a score of at least 0.3.
+    A row is an image; the first column has the labelled boxes (without those that the metric
+    ignores), those after it each detector's boxes with a score of at least 0.3.
 
     Args:
-        columns: the detectors, all for the same classes.
+        columns: the detectors, all for the same classes; each sees the images as its own config
+            prepares them.
         out: the picture, ``.jpg`` or ``.png``.
-        count: number of images.
+        count: number of images; fewer if the test set has fewer.
 
     Returns:
         the paths of the images.
 
     Raises:
-        UserError: a config or checkpoint cannot be read, or the picture cannot be written.
+        UserError: a config or checkpoint cannot be read or is for other classes, or the picture
+            cannot be written.
     """
-    cfg = Config.fromfile(columns[0].config)
+    if not cv2.haveImageWriter(str(out)):
+        raise UserError(f"'{out}' is no picture that OpenCV can write: name a .jpg or .png")
+    cfg = load_config(columns[0].config)
     init_default_scope(cfg.get('default_scope', 'mmkd'))
-    dataset = DATASETS.build(copy.deepcopy(cfg.test_dataloader.dataset))
-    classes = dataset.metainfo['classes']
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    classes = tuple(dataset.metainfo['classes'])
+    count = min(count, len(dataset))
     chosen = [len(dataset) * (2 * i + 1) // (2 * count) for i in range(count)]
-    items = [dataset[i] for i in chosen]
-    paths = [item['data_samples'].img_path for item in items]
-    images = [cv2.imread(path) for path in paths]
-    found = [[_truth(dataset.get_data_info(i)['instances']) for i in chosen],
-             *(_predictions(column, items) for column in columns)]
+    infos = [dataset.get_data_info(i) for i in chosen]
+    found = [[_truth(info['instances']) for info in infos],
+             *(_predictions(column, dataset, chosen, classes) for column in columns)]
     titles = ['ground truth', *(column.title for column in columns)]
+    images = [cv2.imread(info['img_path']) for info in infos]
     picture = np.hstack([_column(title, [_drawn(*pair, classes) for pair in
                                          zip(images, boxes, strict=True)])
                          for title, boxes in zip(titles, found, strict=True)])
     with written_atomically(Path(out)) as temporary:
         temporary.write_bytes(cv2.imencode(Path(out).suffix, picture)[1])
-    return paths
+    return [info['img_path'] for info in infos]
 
 
 def _truth(instances: Sequence[dict]) -> Detections:
@@ -80,15 +84,24 @@ def _truth(instances: Sequence[dict]) -> Detections:
 
 
 @torch.no_grad()
-def _predictions(column: Column, items: Sequence[dict]) -> list[Detections]:
-    with DefaultScope.overwrite_default_scope('mmkd'):
-        model = build_model(column.config).eval()
-        load_weights(model, column.checkpoint)
-        results = [model.test_step(pseudo_collate([copy.deepcopy(item)]))[0] for item in items]
+def _predictions(column: Column, dataset: BaseDataset, chosen: Sequence[int],
+                 classes: tuple[str, ...]) -> list[Detections]:
+    cfg = load_config(column.config)
+    model = build_model(cfg).eval()
+    meta = load_weights(model, column.checkpoint)
+    own = (meta.get('dataset_meta') or {}).get('classes')
+    if own is not None and tuple(own) != classes:
+        raise UserError(f"'{column.checkpoint}' is for the classes {', '.join(own)} and the test "
+                        f"images are for {', '.join(classes)}: compare detectors of the same "
+                        'classes')
     found = []
-    for result in results:
-        kept = result.pred_instances[result.pred_instances.scores >= SCORE]
-        found.append(Detections(kept.bboxes.numpy(), kept.scores.numpy(), kept.labels.numpy()))
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmkd')):
+        prepare = Compose(cfg.test_dataloader.dataset.pipeline)
+        for index in chosen:
+            item = prepare(dataset.get_data_info(index))
+            result = model.test_step(pseudo_collate([item]))[0].pred_instances
+            kept = result[result.scores >= SCORE]
+            found.append(Detections(kept.bboxes.numpy(), kept.scores.numpy(), kept.labels.numpy()))
     return found
 
 

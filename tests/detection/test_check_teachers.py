@@ -147,7 +147,7 @@ def test_classes_in_another_order_are_named():
     pairs = [(0, 1)] * 6 + [(1, 0)] * 5 + [(2, 2)] * 3 + [(0, 2)]
     assert swapped_classes(pairs, CLASSES) == {'disc': 'ring', 'ring': 'disc'}
     [text] = warnings_about([GOOD._replace(swapped={'disc': 'ring'})], False)
-    assert "takes 'ring' for 'disc'" in text and 'dataset_meta.classes' in text
+    assert "takes 'disc' for 'ring'" in text and 'dataset_meta.classes' in text
 
 
 @pytest.mark.parametrize('pairs', [
