@@ -19,9 +19,9 @@ from torch import Tensor
 from mmkd.detection.joining import JOINING_RULES, checked_rule, joined
 from mmkd.detection.map_codec import MapCodec
 from mmkd.detection.teacher_maps import Maps, class_index, final_maps, resampled
-from mmkd.detection.teacher_shares import SHARE_RULES, shares_of_images
+from mmkd.detection.teacher_shares import SHARE_RULES, fitted, shares_of_images
 from mmkd.distillation.cache.codecs import Codec
-from mmkd.distillation.distill_hook import DistillHook, Step, shares
+from mmkd.distillation.distill_hook import DistillHook, Step, shares, unwrapped
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError
 from mmkd.registry import HOOKS, MODELS
@@ -152,7 +152,10 @@ class FeatureDistillHook(DistillHook):
         loss: registry config of the loss, which takes one feature of each.
         weight: factor of the term, or None for its place in ``distill_weights``.
         joint: the teachers' shares, ``'labels'``, ``'certainty'`` or ``'each'``, see
-            :class:`HeatmapDistillHook`. The first two look at the heads' maps.
+            :class:`HeatmapDistillHook`. The first two look at the heads' maps, and the share
+            falls with the fourth power of the teacher's own term as well
+            (:func:`~mmkd.detection.teacher_shares.fitted`): a narrow student cannot hold the
+            features of two teachers, and follows the one whose features are in its reach.
         gradient_share: see :class:`DistillHook`.
         tap: of student and teachers alike.
         name: see :class:`DistillHook`.
@@ -199,8 +202,35 @@ class FeatureDistillHook(DistillHook):
         return self.connector if student[0].shape[1] != teacher[0].shape[1] else None
 
     def sources(self, step: Step) -> list[tuple[Teacher, float | Tensor]]:
-        """Return who teaches, with shares by :attr:`joint`; see the base class."""
-        return sources(step, self.joint, self._class_index)
+        """Return who teaches, with shares by :attr:`joint` and by the fit; see the base class."""
+        found = sources(step, self.joint, self._class_index)
+        fits = self._fits(step, found)
+        if fits is None:
+            return found
+        weighed = fitted(torch.stack([share for _, share in found]), fits)
+        return [(teacher, share) for (teacher, _), share in zip(found, weighed, strict=True)]
+
+    def compute(self, step: Step) -> Tensor:
+        """Return the unweighted term; see the base class."""
+        term, fits = super().compute(step), step.found.get((self.name, 'fits'))
+        # Adds 0 to the value and no gradient to the student: each connector learns at the full
+        # rate, or a teacher that is behind at first could not show how well its features fit.
+        return term if fits is None else term + (fits - fits.detach()).sum()
+
+    def _fits(self, step: Step, found: Sequence[tuple[Teacher, float | Tensor]]) -> Tensor | None:
+        """Return each teacher's loss, ``(K,)``, on the student's feature as it is."""
+        if not self.branches or not isinstance(found[0][1], Tensor):
+            return None
+        key = self.name, 'fits'
+        if key not in step.found:
+            losses = []
+            for teacher, _ in found:
+                branch = unwrapped(self.branches[teacher.name])
+                student, theirs = self.features(step, teacher)
+                losses.append(self.apply(branch, [one.detach() for one in student], theirs,
+                                         self.targets_of(branch, step.samples)))
+            step.found[key] = torch.stack(losses)
+        return step.found[key]
 
     def features(self, step: Step, teacher: Teacher) -> tuple[list[Tensor], list[Tensor]]:
         """Pick the features, the teacher's at the student's size; see the base class."""
@@ -214,13 +244,15 @@ class AttentionDistillHook(FeatureDistillHook):
 
     Args:
         temperature: of both attentions.
+        joint: as of :class:`FeatureDistillHook`; every teacher the same say by default, as this
+            loss grows with the teacher's activations and does not tell who is near.
         **kwargs: as of :class:`FeatureDistillHook`, but for ``loss``.
     """
 
     default_name = 'distill_attention'
 
-    def __init__(self, temperature: float = 0.5, **kwargs: Any) -> None:
-        super().__init__(dict(type='AttentionLoss', temperature=temperature), **kwargs)
+    def __init__(self, temperature: float = 0.5, joint: str = 'each', **kwargs: Any) -> None:
+        super().__init__(dict(type='AttentionLoss', temperature=temperature), joint=joint, **kwargs)
 
 
 def class_indices(step: Step, dataset: Any) -> dict[str, list[int] | None]:

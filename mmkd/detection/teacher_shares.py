@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from mmkd.detection.teacher_maps import Maps
 from mmkd.errors import UserError
 
-__all__ = ['SHARE_RULES', 'certainty', 'drawn_targets', 'errors_on_labels', 'image_shares',
-           'shares_of_images']
+__all__ = ['SHARE_RULES', 'certainty', 'drawn_targets', 'errors_on_labels', 'fitted',
+           'image_shares', 'shares_of_images']
 
 SHARE_RULES = ('labels', 'certainty')
 SHARPNESS = 4
@@ -50,6 +50,21 @@ def image_shares(weights: Sequence[float], rating: Tensor) -> Tensor:
     """
     logits = torch.tensor(weights, device=rating.device).log()[:, None] + SHARPNESS * rating.log()
     return logits.softmax(0)
+
+
+def fitted(shares: Tensor, losses: Tensor) -> Tensor:
+    """Weigh shares by how near the student is to each teacher: ``a_kb l_k^-4``, normalised.
+
+    Args:
+        shares: ``(K, B)``, ``a_kb``.
+        losses: ``(K,)``, ``l_k >= 0``: the student's feature loss against each teacher, on one
+            scale for all, as PKD's is (1 less the correlation).
+
+    Returns:
+        ``(K, B)``, each column of sum 1.
+    """
+    nearness = -SHARPNESS * losses.detach().float().clamp(min=1e-6).log()
+    return (shares.log() + nearness[:, None]).softmax(0)
 
 
 def errors_on_labels(teacher: Maps, targets: Maps, centres: Tensor) -> Tensor:

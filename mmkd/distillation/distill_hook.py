@@ -148,7 +148,7 @@ class DistillHook(Hook):
             student, theirs = self.features(step, teacher)
             branch = Branch(self.loss_config, self.connector_for(student, theirs), student, theirs,
                             getattr(dataset, 'labels', None), step.model)
-            self._targets(branch, step.samples)
+            self.targets_of(branch, step.samples)
             self.branches[teacher.name] = branch
 
     def connector_for(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> dict | None:
@@ -186,19 +186,32 @@ class DistillHook(Hook):
         terms = []
         for teacher, share in self.sources(step):
             branch = self.branches[teacher.name]
-            targets = self._targets(unwrapped(branch), step.samples)
+            targets = self.targets_of(unwrapped(branch), step.samples)
             if isinstance(share, Tensor):
                 targets['image_weights'], share = share, 1.0
             if 'warmup' not in targets:
                 share *= self.factor
-            try:
-                term = branch(*self.features(step, teacher), targets)
-            except ValueError as error:  # losses know only torch
-                raise UserError(f"term '{self.name}': {error}") from error
-            terms.append(share * term)
+            terms.append(share * self.apply(branch, *self.features(step, teacher), targets))
         return torch.stack(terms).sum()
 
-    def _targets(self, branch: Branch, samples: Any) -> dict[str, Any]:
+    def apply(self, branch: nn.Module, student: Sequence[Tensor], teacher: Sequence[Tensor],
+              targets: dict[str, Any]) -> Tensor:
+        """Return a branch's loss.
+
+        Raises:
+            UserError: the loss cannot compare these features.
+        """
+        try:
+            return branch(student, teacher, targets)
+        except ValueError as error:  # losses know only torch
+            raise UserError(f"term '{self.name}': {error}") from error
+
+    def targets_of(self, branch: Branch, samples: Any) -> dict[str, Any]:
+        """Return what a branch's loss needs of the batch beside the features.
+
+        Raises:
+            UserError: the training data does not give it.
+        """
         found = {name: getattr(samples, name) for name in branch.targets if hasattr(samples, name)}
         if 'warmup' in branch.targets:
             found['warmup'] = self.factor

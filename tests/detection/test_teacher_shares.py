@@ -11,6 +11,7 @@ from mmkd.detection.teacher_shares import (
     certainty,
     drawn_targets,
     errors_on_labels,
+    fitted,
     image_shares,
     shares_of_images,
 )
@@ -126,14 +127,34 @@ def test_shares_reach_every_term_of_a_run(tmp_path, teachers):  # noqa: F811
     maps = [Maps(*(m[-1] for m in taps[t.name]['bbox_head'])) for t in hook.teachers]
     shares = shares_of_images('labels', maps, [1.0, 1.0], model, batch['data_samples'])
     term = hook.terms[3]
-    expected = dict(heatmap=0.0, wh=0.0, feature=0.0)
+    expected = dict(heatmap=0.0, wh=0.0)
+    adapted, theirs = [], []
     for teacher, own, share in zip(hook.teachers, maps, shares, strict=True):
         expected['heatmap'] += SoftFocalLoss()(heat, own.heatmap, share)
         expected['wh'] += WidthHeightLoss()(wh, own.wh, own.heatmap, share)
         connectors = term.branches[teacher.name].connectors
-        adapted = connectors[0](feature[-1]) if connectors else feature[-1]
-        theirs = taps[teacher.name]['bbox_head:input']
-        theirs = theirs[-1] if isinstance(theirs, (list, tuple)) else theirs
-        expected['feature'] += PKDLoss()(adapted, theirs, share)
+        adapted.append(connectors[0](feature[-1]) if connectors else feature[-1])
+        given = taps[teacher.name]['bbox_head:input']
+        theirs.append(given[-1] if isinstance(given, (list, tuple)) else given)
+    # On features, who is near has more to say: its share, times its loss to the power of -4.
+    pairs = list(zip(adapted, theirs, strict=True))
+    near = torch.stack([share * PKDLoss()(*pair).detach() ** -4
+                        for share, pair in zip(shares, pairs, strict=True)])
+    near = near / near.sum(0)
+    expected['feature'] = sum(PKDLoss()(*pair, share) for pair, share in
+                              zip(pairs, near, strict=True))
     for name, value in expected.items():
         torch.testing.assert_close(got[f'loss_distill_{name}'], value, rtol=1e-4, atol=1e-6)
+    # A connector learns at the full rate, however small its teacher's share is.
+    connector = list(term.branches['resnet'].parameters())
+    whole = expected['feature'] + PKDLoss()(term.branches['resnet'].connectors[0](
+        feature[-1].detach()), theirs[0])
+    torch.testing.assert_close(torch.autograd.grad(got['loss_distill_feature'], connector),
+                               torch.autograd.grad(whole, connector), rtol=1e-3, atol=1e-6)
+
+
+def test_nearness_by_hand():
+    shares = torch.tensor([[0.5, 0.2], [0.5, 0.8]])
+    found = fitted(shares, torch.tensor([0.1, 0.2]))
+    # The second teacher is twice as far: a sixteenth of its share counts.
+    torch.testing.assert_close(found, torch.tensor([[16 / 17, 0.8], [1 / 17, 0.2]]))

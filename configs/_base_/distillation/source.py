@@ -6,6 +6,6 @@ custom_hooks = [
     dict(type='HeatmapDistillHook', loss=dict(type='HeatmapLoss'), joint='each'),
     dict(type='WidthHeightDistillHook', loss=dict(type='PeakWidthHeightLoss'), joint='each'),
     dict(type='OffsetDistillHook', loss=dict(type='PeakOffsetLoss'), joint='each'),
-    dict(type='AttentionDistillHook', joint='each'),
+    dict(type='AttentionDistillHook'),
 ]
 distill_weights = (1000, 1, 0.1, 100)  # heatmap, width-height, offset, attention
