@@ -10,8 +10,8 @@ from mmkd.detection.distill_hooks import (
     WidthHeightDistillHook,
 )
 from mmkd.detection.hourglass import HourglassNet
-from mmkd.ops import deform_conv  # registers DCNv2 where mmcv's is not compiled
+from mmkd.ops import deform_layer  # registers a faster DCNv2 where mmcv's is not compiled
 
 __all__ = ['AttentionDistillHook', 'CenterNetHead', 'FeatureDistillHook', 'HeatmapDistillHook',
            'HourglassNet', 'LoadImage', 'OffsetDistillHook', 'VOCLayoutDataset',
-           'WidthHeightDistillHook', 'deform_conv']
+           'WidthHeightDistillHook', 'deform_layer']

@@ -1,4 +1,4 @@
-"""PyTorch stand-ins for the few compiled mmcv operators that CenterNet uses.
+"""PyTorch stand-ins for the compiled mmcv operators that detectors use.
 
 This file imports nothing: ``import mmkd`` runs it, and must stay free of torch.
 """

@@ -1,11 +1,14 @@
 """Let ``mmcv.ops`` import where ``mmcv._ext`` was not compiled.
 
 ``mmcv.ops`` asks ``mmcv._ext`` for some hundred compiled functions while it is imported,
-and MMDetection imports ``mmcv.ops`` from everywhere. The finder below is the last on
+and MMDetection imports ``mmcv.ops`` from everywhere. The module that stands in has those that
+MMDetection's detectors call, in PyTorch, under mmcv's names and with its arguments: so that all
+of mmcv's layers and functions run on them. The finder below is the last on
 ``sys.meta_path``: it is only asked when Python itself found no ``mmcv._ext``, so a compiled
 extension is always preferred.
 """
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
@@ -18,17 +21,26 @@ __all__ = ['has_compiled_extension', 'provide_mmcv_extension']
 NAME = 'mmcv._ext'
 
 
+# What mmkd has in PyTorch, by the file of mmkd.ops.
+PROVIDED = dict(
+    deform_conv=('deform_conv_forward', 'deform_conv_backward_input',
+                 'deform_conv_backward_parameters', 'modulated_deform_conv_forward',
+                 'modulated_deform_conv_backward'),
+    nms=('nms',))
+
+
 def _missing(function: str) -> Callable:
     def raise_missing(*args: object, **kwargs: object) -> None:
         raise NotImplementedError(
-            f"mmcv's compiled operator '{function}' is not available: nothing in mmkd needs it, "
-            'but this model does; install an mmcv that was built with its extension')
+            f"mmcv's compiled operator '{function}', which this model needs, is not among those "
+            f'that mmkd has in PyTorch ({", ".join(PROVIDED)}); install an mmcv that was built '
+            'with its extension')
 
     return raise_missing
 
 
 class _StandIn(ModuleType):
-    """A module in which every public name is a function that says what is missing."""
+    """A module in which every public name it lacks is a function that says what is missing."""
 
     is_mmkd_stand_in = True
 
@@ -47,8 +59,10 @@ class _Finder(MetaPathFinder, Loader):
         return _StandIn(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        from mmkd.ops.nms import nms
-        module.nms = nms
+        for file, names in PROVIDED.items():
+            provided = importlib.import_module(f'mmkd.ops.{file}')
+            for name in names:
+                setattr(module, name, getattr(provided, name))
 
 
 def provide_mmcv_extension() -> None:

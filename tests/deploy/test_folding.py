@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmkd.deploy.folding import fix_padding, fold_batch_norms, to_half
-from mmkd.ops.deform_conv import ModulatedDeformConv2dPack
+from mmkd.ops.deform_layer import ModulatedDeformConv2dPack
 
 
 def trained(norm):

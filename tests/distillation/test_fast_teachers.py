@@ -18,7 +18,7 @@ from mmkd.distillation.student_teachers import MeanTeacher, PartnerTeacher
 from mmkd.distillation.taps import expand_taps
 from mmkd.distillation.teachers import Teacher, build_teacher
 from mmkd.errors import UserError
-from mmkd.ops.deform_conv import ModulatedDeformConv2dPack
+from mmkd.ops.deform_layer import ModulatedDeformConv2dPack
 
 
 def _trained(model):
