@@ -26,7 +26,8 @@ PROVIDED = dict(
     deform_conv=('deform_conv_forward', 'deform_conv_backward_input',
                  'deform_conv_backward_parameters', 'modulated_deform_conv_forward',
                  'modulated_deform_conv_backward'),
-    nms=('nms',))
+    nms=('nms',),
+    roi_align=('roi_align_forward', 'roi_align_backward'))
 
 
 def _missing(function: str) -> Callable:
