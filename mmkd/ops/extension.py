@@ -27,7 +27,8 @@ PROVIDED = dict(
                  'deform_conv_backward_parameters', 'modulated_deform_conv_forward',
                  'modulated_deform_conv_backward'),
     nms=('nms',),
-    roi_align=('roi_align_forward', 'roi_align_backward'))
+    roi_align=('roi_align_forward', 'roi_align_backward'),
+    softnms=('softnms',))
 
 
 def _missing(function: str) -> Callable:
