@@ -26,6 +26,8 @@ PROVIDED = dict(
     deform_conv=('deform_conv_forward', 'deform_conv_backward_input',
                  'deform_conv_backward_parameters', 'modulated_deform_conv_forward',
                  'modulated_deform_conv_backward'),
+    focal_loss=('sigmoid_focal_loss_forward', 'sigmoid_focal_loss_backward',
+                'softmax_focal_loss_forward', 'softmax_focal_loss_backward'),
     nms=('nms',),
     roi_align=('roi_align_forward', 'roi_align_backward'),
     softnms=('softnms',))
