@@ -28,6 +28,7 @@ PROVIDED = dict(
                  'modulated_deform_conv_backward'),
     focal_loss=('sigmoid_focal_loss_forward', 'sigmoid_focal_loss_backward',
                 'softmax_focal_loss_forward', 'softmax_focal_loss_backward'),
+    ms_deform_attn=('ms_deform_attn_forward', 'ms_deform_attn_backward'),
     nms=('nms',),
     roi_align=('roi_align_forward', 'roi_align_backward'),
     softnms=('softnms',))
