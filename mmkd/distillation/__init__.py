@@ -9,6 +9,7 @@ from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
 from mmkd.distillation.connectors import (
     ConvConnector,
     LinearConnector,
+    MLPConnector,
     OFDConnector,
     RegressorConnector,
     ReviewConnector,
@@ -20,10 +21,10 @@ from mmkd.distillation.teacher_hook import TeacherHook
 from mmkd.distillation.teachers import Teacher, build_model, build_teacher
 from mmkd.registry import MODELS
 
-__all__ = ['ConvConnector', 'DistillHook', 'FixedViews', 'LinearConnector', 'OFDConnector',
-           'RegressorConnector', 'ReviewConnector', 'SelfDistillHook', 'TapRecorder', 'Teacher',
-           'TeacherHook', 'ViewSampler', 'build_model', 'build_teacher', 'list_taps',
-           'load_checkpoint_safely', 'load_weights']
+__all__ = ['ConvConnector', 'DistillHook', 'FixedViews', 'LinearConnector', 'MLPConnector',
+           'OFDConnector', 'RegressorConnector', 'ReviewConnector', 'SelfDistillHook',
+           'TapRecorder', 'Teacher', 'TeacherHook', 'ViewSampler', 'build_model', 'build_teacher',
+           'list_taps', 'load_checkpoint_safely', 'load_weights']
 
 for _name in losses.__all__:
     # Here and not beside each loss, so that losses import only torch.

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 
-__all__ = ['ConvConnector', 'LinearConnector', 'OFDConnector', 'RegressorConnector',
-           'ReviewConnector']
+__all__ = ['ConvConnector', 'LinearConnector', 'MLPConnector', 'OFDConnector',
+           'RegressorConnector', 'ReviewConnector']
 
 Size = tuple[int, ...]
 
@@ -69,6 +69,30 @@ class LinearConnector(nn.Module):
                             f'(batch, {self.teacher_channels}), not a student feature of shape '
                             f'{tuple(student.shape)}: tap embeddings, or use ConvConnector for '
                             'maps')
+        return self.layers(student)
+
+
+@MODELS.register_module()
+class MLPConnector(nn.Module):
+    """A 1x1 convolution, ReLU, a 1x1 convolution: ``(B, C_s, H, W) -> (B, C_t, H, W)``.
+
+    Source: the projector of Ultralytics YOLO's distillation, see
+    :class:`~mmkd.distillation.losses.ScoreWeightedL2Loss`; PyTorch's initial weights, as there.
+
+    Args:
+        student_channels: ``C_s``.
+        teacher_channels: ``C_t``, also of the hidden layer.
+    """
+
+    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+        super().__init__()
+        self.teacher_channels = teacher_channels
+        self.layers = nn.Sequential(nn.Conv2d(student_channels, teacher_channels, 1), nn.ReLU(),
+                                    nn.Conv2d(teacher_channels, teacher_channels, 1))
+
+    def forward(self, student: Tensor) -> Tensor:
+        """Adapt ``(B, C_s, H, W)`` to ``(B, C_t, H, W)``."""
+        _check_is_map(self, student, self.teacher_channels)
         return self.layers(student)
 
 

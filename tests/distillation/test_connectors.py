@@ -8,6 +8,7 @@ import mmkd  # noqa: F401
 from mmkd.distillation.connectors import (
     ConvConnector,
     LinearConnector,
+    MLPConnector,
     OFDConnector,
     RegressorConnector,
     ReviewConnector,
@@ -26,7 +27,7 @@ def _learns(connector, output):
     return all(p.grad is not None for p in connector.parameters())
 
 
-@pytest.mark.parametrize('name', ['ConvConnector', 'OFDConnector'])
+@pytest.mark.parametrize('name', ['ConvConnector', 'MLPConnector', 'OFDConnector'])
 def test_maps_keep_their_size(name):
     connector = MODELS.build(dict(type=name, student_channels=2, teacher_channels=5))
     output = connector(_randn(3, 2, 4, 6))
@@ -42,6 +43,15 @@ def test_ofd_connector_is_a_normalised_linear_map_per_cell():
     torch.testing.assert_close(connector(feature), (mapped - mean) / (variance + 1e-5).sqrt(),
                                rtol=1e-4, atol=1e-5)
     assert (connector(feature) < 0).any(), 'no ReLU behind it'
+
+
+def test_mlp_connector_is_two_linear_maps_per_cell():
+    connector, feature = MLPConnector(2, 3), _randn(4, 2, 3, 3)
+    first, last = connector.layers[0], connector.layers[2]
+    hidden = (torch.einsum('oc,bcyx->byxo', first.weight[:, :, 0, 0], feature)
+              + first.bias).clamp(min=0)
+    value = torch.einsum('oc,byxc->byxo', last.weight[:, :, 0, 0], hidden) + last.bias
+    torch.testing.assert_close(connector(feature), value.permute(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize('hidden', [None, 7])
@@ -80,7 +90,7 @@ def test_regressor_names_both_shapes_that_it_cannot_join(student, teacher):
 
 
 def test_features_of_the_wrong_kind_are_refused():
-    for connector in (ConvConnector(2, 5), OFDConnector(2, 5)):
+    for connector in (ConvConnector(2, 5), MLPConnector(2, 5), OFDConnector(2, 5)):
         with pytest.raises(UserError, match=r'shape \(3, 2\).*LinearConnector'):
             connector(_randn(3, 2))
     with pytest.raises(UserError, match=r'shape \(3, 2, 4, 4\).*ConvConnector'):
