@@ -24,6 +24,8 @@ class Branch(nn.Module):
     ``student_channels`` and ``teacher_channels`` (of a ``multi_level`` class: lists),
     ``student_size`` and ``teacher_size`` (``(H, W)``, or ``()`` of a ``(B, C)`` feature),
     ``sample_labels`` (the label of every training sample) and ``student_model`` (the student).
+    A connector whose ``forward`` takes ``teacher_size`` gets it in every step, for sizes that
+    change from batch to batch.
 
     Args:
         loss: registry config.
@@ -61,7 +63,7 @@ class Branch(nn.Module):
             targets: what the batch knows of :attr:`targets`.
         """
         if self.connectors is not None:
-            student = _applied(self.connectors, student)
+            student = _applied(self.connectors, student, teacher)
         return torch.stack(_losses(self.losses, student, teacher, targets)).sum()
 
 
@@ -90,10 +92,19 @@ def _is_multi_level(modules: nn.ModuleList) -> bool:
     return getattr(modules[0], 'multi_level', False)
 
 
-def _applied(connectors: nn.ModuleList, student: Sequence[Tensor]) -> list[Tensor]:
+def _applied(connectors: nn.ModuleList, student: Sequence[Tensor],
+             teacher: Sequence[Tensor]) -> list[Tensor]:
+    sizes = [tuple(feature.shape[2:]) for feature in teacher]
     if _is_multi_level(connectors):
-        return connectors[0](student)
-    return [connector(feature) for connector, feature in zip(connectors, student, strict=True)]
+        return _adapted(connectors[0], student, sizes)
+    return [_adapted(connector, feature, size)
+            for connector, feature, size in zip(connectors, student, sizes, strict=True)]
+
+
+def _adapted(connector: nn.Module, student: Any, teacher_size: Any) -> Any:
+    if 'teacher_size' in inspect.signature(connector.forward).parameters:
+        return connector(student, teacher_size=teacher_size)
+    return connector(student)
 
 
 def _check_connectors(branch: Branch, config: Mapping[str, Any] | None, student: Sequence[Tensor],
@@ -102,7 +113,7 @@ def _check_connectors(branch: Branch, config: Mapping[str, Any] | None, student:
         return
     try:
         with torch.no_grad():
-            _applied(branch.connectors.to(student[0].device).eval(), student)
+            _applied(branch.connectors.to(student[0].device).eval(), student, teacher)
     except RuntimeError as error:
         raise UserError(
             f"{config['type']} cannot join student features of shape "

@@ -2,7 +2,7 @@
 
 A connector belongs to a run, not to the student: it is trained with the student, saved
 beside it in the checkpoint, and gone from the deployed model. Channels and sizes need not stand
-in a config; they are found by a dry run.
+in a config; they are found by a dry run, or, where they may change, in every step.
 """
 
 import math
@@ -167,7 +167,8 @@ class ReviewConnector(nn.Module):
     and ``y_l = x_l`` at the deepest stage. ``y_l`` is resized to the teacher's map, handed on,
     and a 3x3 convolution with batch norm takes it to the teacher's channels. Resizing is nearest;
     ``C = min(512, channels of the student's deepest feature)``. A ``(B, C)`` embedding is
-    treated as a 1x1 map.
+    treated as a 1x1 map. No weight depends on a size, so that sizes may differ from batch to
+    batch, as in multi-scale training.
 
     Source: P. Chen, S. Liu, H. Zhao, J. Jia, "Distilling Knowledge via Knowledge Review", CVPR
     2021, arXiv 2104.09044; ``C`` and the initial weights as in its code and mdistiller.
@@ -175,31 +176,34 @@ class ReviewConnector(nn.Module):
     Args:
         student_channels: channels of the student's features, finest first.
         teacher_channels: channels of the teacher's.
-        teacher_size: ``(H, W)`` of the teacher's features; ``()`` for an embedding.
     """
 
     multi_level = True
 
-    def __init__(self, student_channels: Sequence[int], teacher_channels: Sequence[int],
-                 teacher_size: Sequence[Size]) -> None:
+    def __init__(self, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
         super().__init__()
-        self.sizes = [tuple(size) for size in teacher_size]
         mid = min(512, student_channels[-1])
         self.reduce = nn.ModuleList(_conv_bn(channels, mid, 1) for channels in student_channels)
         self.attend = nn.ModuleList(nn.Conv2d(2 * mid, 2, 1) for _ in student_channels[:-1])
         self.expand = nn.ModuleList(_conv_bn(mid, channels, 3) for channels in teacher_channels)
 
-    def forward(self, student: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, student: Sequence[Tensor], teacher_size: Sequence[Size]) -> list[Tensor]:
         """Adapt features ``(B, C_s, ...)`` to ``(B, C_t, ...)`` of the teacher's sizes.
 
+        Args:
+            student: a feature for each stage, finest first.
+            teacher_size: ``(H, W)`` of the teacher's features; ``()`` for an embedding.
+
         Raises:
-            UserError: there are not as many features as stages, or a batch of one sample has
-                nothing to normalise an embedding over.
+            UserError: there are not as many features or sizes as stages, or a batch of one sample
+                has nothing to normalise an embedding over.
         """
-        if len(student) != len(self.reduce):
+        if len(student) != len(self.reduce) or len(teacher_size) != len(self.expand):
             raise UserError(f'ReviewConnector was built for {len(self.reduce)} features and got '
-                            f'{len(student)}: tap as many layers as in the dry run')
-        cells = [*(f[0, 0].numel() for f in student), *(math.prod(size) for size in self.sizes)]
+                            f'{len(student)} and the sizes of {len(teacher_size)} of the '
+                            "teacher's: tap as many layers as in the dry run")
+        sizes = [tuple(size) for size in teacher_size]
+        cells = [*(f[0, 0].numel() for f in student), *(math.prod(size) for size in sizes)]
         if self.training and len(student[0]) * min(cells) == 1:
             raise UserError('a batch of one sample is too small for ReviewConnector, which '
                             'normalises embeddings over the batch: use a larger batch, and '
@@ -208,9 +212,9 @@ class ReviewConnector(nn.Module):
         deeper = None
         for stage in reversed(range(len(student))):
             fused = self._fuse(stage, student[stage], deeper)
-            deeper = _resized(fused, self.sizes[stage] or (1, 1))
+            deeper = _resized(fused, sizes[stage] or (1, 1))
             output = self.expand[stage](deeper)
-            outputs.insert(0, output if self.sizes[stage] else output.flatten(1))
+            outputs.insert(0, output if sizes[stage] else output.flatten(1))
         return outputs
 
     def _fuse(self, stage: int, feature: Tensor, deeper: Tensor | None) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import mmkd  # noqa: F401
+from mmkd.distillation.branch import Branch
 from mmkd.distillation.connectors import (
     ConvConnector,
     LinearConnector,
@@ -13,6 +14,7 @@ from mmkd.distillation.connectors import (
     RegressorConnector,
     ReviewConnector,
 )
+from mmkd.distillation.losses import ReviewKDLoss
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 
@@ -97,12 +99,13 @@ def test_features_of_the_wrong_kind_are_refused():
         LinearConnector(2, 5)(_randn(3, 2, 4, 4))
 
 
-def _review(sizes=((8, 8), (4, 4), ())):
+def _review():
     torch.manual_seed(0)
     return MODELS.build(dict(type='ReviewConnector', student_channels=[2, 3, 4],
-                             teacher_channels=[5, 6, 7], teacher_size=list(sizes)))
+                             teacher_channels=[5, 6, 7]))
 
 
+SIZES = [(8, 8), (4, 4), ()]
 STUDENT = [_randn(2, 2, 8, 8), _randn(2, 3, 4, 4, seed=1), _randn(2, 4, seed=2)]
 
 
@@ -128,7 +131,7 @@ def test_review_fuses_from_the_deepest_to_the_finest():
         fused[stage] = ours.unsqueeze(1) * reduced[stage] + theirs.unsqueeze(1) * deeper
     expected = [_norm(F.conv2d(y, layer[0].weight, padding=1))
                 for layer, y in zip(connector.expand, fused, strict=True)]
-    outputs = connector(STUDENT)
+    outputs = connector(STUDENT, SIZES)
     assert [tuple(o.shape) for o in outputs] == [(2, 5, 8, 8), (2, 6, 4, 4), (2, 7)]
     for output, value in zip(outputs, expected, strict=True):
         torch.testing.assert_close(output, value.view_as(output), rtol=1e-3, atol=1e-4)
@@ -136,24 +139,49 @@ def test_review_fuses_from_the_deepest_to_the_finest():
 
 
 def test_review_reaches_other_sizes_and_at_most_512_channels():
-    outputs = _review([(16, 16), (4, 4), (2, 2)])(STUDENT)
+    outputs = _review()(STUDENT, [(16, 16), (4, 4), (2, 2)])
     assert [tuple(o.shape) for o in outputs] == [(2, 5, 16, 16), (2, 6, 4, 4), (2, 7, 2, 2)]
-    wide = ReviewConnector([16, 1024], [16, 32], [(4, 4), ()])
+    wide = ReviewConnector([16, 1024], [16, 32])
     assert wide.reduce[0][0].out_channels == 512
+
+
+def test_review_follows_sizes_that_change_from_batch_to_batch():
+    def pyramid(height, width, seed):
+        return [_randn(2, c, height // d, width // d, seed=seed + d)
+                for c, d in ((3, 1), (4, 2), (4, 4))]
+
+    torch.manual_seed(0)
+    first = pyramid(8, 8, 0), pyramid(8, 8, 9)
+    branch = Branch(dict(type='ReviewKDLoss'), dict(type='ReviewConnector'), *first)
+    branch.train()
+    for height, width in ((8, 8), (12, 20), (4, 8)):
+        student, teacher = pyramid(height, width, 1), pyramid(height, width, 5)
+        # Twice the height is what a teacher of half the stride gives.
+        teacher[0] = _randn(2, 3, 2 * height, width, seed=3)
+        sizes = [tuple(t.shape[2:]) for t in teacher]
+        adapted = branch.connectors[0](student, sizes)
+        assert [tuple(a.shape) for a in adapted] == [tuple(t.shape) for t in teacher]
+        branch.zero_grad()
+        value = branch(student, teacher, {})
+        torch.testing.assert_close(value, ReviewKDLoss()(adapted, teacher))
+        value.backward()
+        assert all(p.grad.isfinite().all() for p in branch.parameters())
 
 
 def test_review_refuses():
     with pytest.raises(UserError, match='built for 3 features and got 2'):
-        _review()(STUDENT[:2])
+        _review()(STUDENT[:2], SIZES)
+    with pytest.raises(UserError, match='sizes of 2'):
+        _review()(STUDENT, SIZES[:2])
     one = [f[:1] for f in STUDENT]
     with pytest.raises(UserError, match='batch of one sample is too small'):
-        _review()(one)
-    assert _review().eval()(one)[2].shape == (1, 7)
+        _review()(one, SIZES)
+    assert _review().eval()(one, SIZES)[2].shape == (1, 7)
 
 
 def test_connectors_run_under_autocast():
     connector = _review()
-    exact = connector(STUDENT)
+    exact = connector(STUDENT, SIZES)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        for output, value in zip(connector(STUDENT), exact, strict=True):
+        for output, value in zip(connector(STUDENT, SIZES), exact, strict=True):
             torch.testing.assert_close(output.float(), value, rtol=0.1, atol=0.1)
