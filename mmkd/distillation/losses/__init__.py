@@ -3,12 +3,15 @@
 from mmkd.distillation.losses.attention import AttentionLoss
 from mmkd.distillation.losses.attention_transfer import AttentionTransferLoss
 from mmkd.distillation.losses.byot import BYOTLoss
+from mmkd.distillation.losses.cosine import CosineLoss
 from mmkd.distillation.losses.crd import CRDLoss
 from mmkd.distillation.losses.cskd import CSKDLoss
+from mmkd.distillation.losses.cwd import CWDLoss
 from mmkd.distillation.losses.ddgsd import DDGSDLoss
 from mmkd.distillation.losses.dist import DISTLoss
 from mmkd.distillation.losses.dkd import DKDLoss
 from mmkd.distillation.losses.dml import DMLLoss
+from mmkd.distillation.losses.fgd import FGDLoss
 from mmkd.distillation.losses.fitnet import FitNetLoss
 from mmkd.distillation.losses.fsecd import FSECDLoss
 from mmkd.distillation.losses.heatmap import HeatmapLoss
@@ -16,6 +19,7 @@ from mmkd.distillation.losses.kd import KDLoss
 from mmkd.distillation.losses.kdcl import KDCLLoss
 from mmkd.distillation.losses.l_mcl import LMCLLoss
 from mmkd.distillation.losses.mcl import MCLLoss
+from mmkd.distillation.losses.mgd import MGDLoss
 from mmkd.distillation.losses.nst import NSTLoss
 from mmkd.distillation.losses.ofd import OFDLoss
 from mmkd.distillation.losses.okddip import OKDDipLoss
@@ -27,6 +31,7 @@ from mmkd.distillation.losses.review_kd import ReviewKDLoss
 from mmkd.distillation.losses.rkd import RKDLoss
 from mmkd.distillation.losses.sad import SADLoss
 from mmkd.distillation.losses.scd import SCDLoss
+from mmkd.distillation.losses.score_weighted_l2 import ScoreWeightedL2Loss
 from mmkd.distillation.losses.similarity_preserving import SimilarityPreservingLoss
 from mmkd.distillation.losses.soft_focal import SoftFocalLoss
 from mmkd.distillation.losses.vid import VIDLoss
@@ -37,9 +42,10 @@ from mmkd.distillation.losses.weighted_l1 import (
     WidthHeightLoss,
 )
 
-__all__ = ['AttentionLoss', 'AttentionTransferLoss', 'BYOTLoss', 'CRDLoss', 'CSKDLoss',
-           'DDGSDLoss', 'DISTLoss', 'DKDLoss', 'DMLLoss', 'FSECDLoss', 'FitNetLoss', 'HeatmapLoss',
-           'KDCLLoss', 'KDLoss', 'LMCLLoss', 'MCLLoss', 'NSTLoss', 'OFDLoss', 'OKDDipLoss',
-           'ONELoss', 'OffsetLoss', 'PCLLoss', 'PKDLoss', 'PKTLoss', 'PeakOffsetLoss',
-           'PeakWidthHeightLoss', 'RKDLoss', 'ReviewKDLoss', 'SADLoss', 'SCDLoss',
-           'SimilarityPreservingLoss', 'SoftFocalLoss', 'VIDLoss', 'WidthHeightLoss']
+__all__ = ['AttentionLoss', 'AttentionTransferLoss', 'BYOTLoss', 'CRDLoss', 'CSKDLoss', 'CWDLoss',
+           'CosineLoss', 'DDGSDLoss', 'DISTLoss', 'DKDLoss', 'DMLLoss', 'FGDLoss', 'FSECDLoss',
+           'FitNetLoss', 'HeatmapLoss', 'KDCLLoss', 'KDLoss', 'LMCLLoss', 'MCLLoss', 'MGDLoss',
+           'NSTLoss', 'OFDLoss', 'OKDDipLoss', 'ONELoss', 'OffsetLoss', 'PCLLoss', 'PKDLoss',
+           'PKTLoss', 'PeakOffsetLoss', 'PeakWidthHeightLoss', 'RKDLoss', 'ReviewKDLoss', 'SADLoss',
+           'SCDLoss', 'ScoreWeightedL2Loss', 'SimilarityPreservingLoss', 'SoftFocalLoss', 'VIDLoss',
+           'WidthHeightLoss']

@@ -40,5 +40,25 @@ def check_maps(student: Tensor, teacher: Tensor) -> None:
                          '(batch, channels, height, width) in both, of the same batch')
 
 
+def check_same_shape(student: Tensor, teacher: Tensor, loss: str,
+                     connector: str = 'ConvConnector') -> None:
+    """Check that two features are maps ``(B, C, H, W)`` of one shape.
+
+    Args:
+        student: the student's.
+        teacher: the teacher's.
+        loss: name of the loss that asks.
+        connector: name of what brings the student to the teacher's channels.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if student.dim() != 4 or student.shape != teacher.shape:
+        raise ValueError(f'{loss} compares maps (batch, channels, height, width) of one shape, '
+                         f'not {tuple(student.shape)} of the student and {tuple(teacher.shape)} '
+                         'of the teacher: tap maps of the same stride, and give the term '
+                         f"connector=dict(type='{connector}') if their channels differ")
+
+
 def _pooled(feature: Tensor, size: tuple[int, int]) -> Tensor:
     return feature if feature.shape[2:] == size else F.adaptive_avg_pool2d(feature, size)

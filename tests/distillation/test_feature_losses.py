@@ -1,0 +1,287 @@
+"""The feature losses of detectors: their formulas in loops, and what holds for every one."""
+
+import math
+from itertools import product
+
+import pytest
+import torch
+
+import mmkd  # noqa: F401
+from mmkd.distillation.losses import (
+    CosineLoss,
+    CWDLoss,
+    FGDLoss,
+    MGDLoss,
+    ReviewKDLoss,
+    ScoreWeightedL2Loss,
+)
+from mmkd.registry import MODELS
+
+BOXES = [torch.tensor([[1.0, 2.0, 9.0, 7.0], [3.0, 1.0, 12.0, 8.0]]), torch.zeros(0, 4)]
+FGD = dict(boxes=BOXES, img_shapes=[(8, 16), (10, 16)])
+
+
+def _randn(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def _scores():
+    return _randn(2, 1, 3, 4, seed=2).sigmoid()
+
+
+def _drawn(loss, seed=5):
+    """Give all weights random values, in double precision."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in loss.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator).double() / 2
+    return loss
+
+
+# The formulas in plain Python, on nested lists [image][channel][row][column].
+
+def _softmax(values, temperature=1.0):
+    powers = [math.exp((value - max(values)) / temperature) for value in values]
+    return [power / sum(powers) for power in powers]
+
+
+def _flat(nested):
+    return [x for item in nested for x in _flat(item)] if isinstance(nested, list) else [nested]
+
+
+def _mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def cwd_loop(student, teacher, tau):
+    total = 0.0
+    for ours, theirs in zip(student, teacher, strict=True):
+        for s, t in zip(ours, theirs, strict=True):
+            p, q = _softmax(_flat(t), tau), _softmax(_flat(s), tau)
+            total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    return tau ** 2 * total / (len(student) * len(student[0]))
+
+
+def standardised_loop(maps):
+    channels = range(len(maps[0]))
+    values = [_flat([image[c] for image in maps]) for c in channels]
+    means = [_mean(v) for v in values]
+    deviations = [math.sqrt(_mean((x - m) ** 2 for x in v) + 1e-5)
+                  for v, m in zip(values, means, strict=True)]
+    return [[[[(x - means[c]) / deviations[c] for x in row] for row in image[c]]
+             for c in channels] for image in maps]
+
+
+def conv3x3_loop(image, weight, bias):
+    height, width = len(image[0]), len(image[0][0])
+    return [[[bias[o] + sum(kernel[c][dy][dx] * image[c][y + dy - 1][x + dx - 1]
+                            for c, dy, dx in product(range(len(image)), range(3), range(3))
+                            if 0 <= y + dy - 1 < height and 0 <= x + dx - 1 < width)
+              for x in range(width)] for y in range(height)] for o, kernel in enumerate(weight)]
+
+
+def mgd_loop(student, teacher, loss, masked):
+    first, _, last = loss.generator
+    total = 0.0
+    for image, target, holes in zip(student, teacher, masked, strict=True):
+        image = [[[0.0 if hole else x for x, hole in zip(row, line, strict=True)]
+                  for row, line in zip(plane, holes, strict=True)] for plane in image]
+        hidden = conv3x3_loop(image, first.weight.tolist(), first.bias.tolist())
+        hidden = [[[max(x, 0.0) for x in row] for row in plane] for plane in hidden]
+        restored = conv3x3_loop(hidden, last.weight.tolist(), last.bias.tolist())
+        total += sum((a - b) ** 2 for a, b in zip(_flat(restored), _flat(target), strict=True))
+    return loss.alpha * total / len(student)
+
+
+def cosine_loop(student, teacher):
+    cosines = []
+    for s, t in zip(student, teacher, strict=True):
+        for y, x in product(range(len(s[0])), range(len(s[0][0]))):
+            a, b = [plane[y][x] for plane in s], [plane[y][x] for plane in t]
+            cosines.append(sum(i * j for i, j in zip(a, b, strict=True))
+                           / math.hypot(*a) / math.hypot(*b))
+    return 1 - _mean(cosines)
+
+
+def score_weighted_loop(student, teacher, scores):
+    total = sum(q[0][y][x] * (s[c][y][x] - t[c][y][x]) ** 2
+                for s, t, q in zip(student, teacher, scores, strict=True)
+                for c, y, x in product(range(len(s)), range(len(s[0])), range(len(s[0][0]))))
+    return total / (len(student[0]) * sum(_flat(scores)) + 1e-9)
+
+
+@pytest.mark.parametrize('tau', [1.0, 4.0])
+def test_cwd_equals_its_formula_in_loops(tau):
+    student, teacher = 3 * _randn(2, 3, 3, 4), 3 * _randn(2, 3, 3, 4, seed=1)
+    assert CWDLoss(tau)(student, teacher).item() == pytest.approx(
+        cwd_loop(student.tolist(), teacher.tolist(), tau), rel=1e-9)
+
+
+def test_standardised_cwd_is_that_of_batch_normalised_maps():
+    student, teacher = _randn(2, 3, 3, 4), 5 * _randn(2, 3, 3, 4, seed=1) + 2
+    value = CWDLoss(standardise=True)(student, teacher)
+    assert value.item() == pytest.approx(cwd_loop(standardised_loop(student.tolist()),
+                                                  standardised_loop(teacher.tolist()), 1.0))
+    torch.testing.assert_close(CWDLoss(standardise=True)(student + 7, teacher), value)
+
+
+def test_mgd_equals_its_formula_in_loops():
+    loss = _drawn(MGDLoss(2, alpha=3e-3, mask_ratio=0.4))
+    student, teacher = _randn(2, 2, 3, 4), _randn(2, 2, 3, 4, seed=1)
+    torch.manual_seed(3)
+    masked = torch.rand(2, 1, 3, 4)[:, 0] > 0.6
+    assert 0 < masked.sum() < masked.numel()
+    torch.manual_seed(3)
+    assert loss(student, teacher).item() == pytest.approx(
+        mgd_loop(student.tolist(), teacher.tolist(), loss, masked.tolist()), rel=1e-9)
+
+
+def test_mgd_masks_the_share_that_it_is_told():
+    loss = MGDLoss(1, alpha=1.0, mask_ratio=0.65)
+    for conv in (loss.generator[0], loss.generator[2]):  # the identity
+        torch.nn.init.dirac_(conv.weight)
+        torch.nn.init.zeros_(conv.bias)
+    value = loss(torch.ones(1, 1, 100, 100), torch.ones(1, 1, 100, 100)).item()
+    assert value / 100 ** 2 == pytest.approx(0.65, abs=0.02)
+
+
+def test_cosine_equals_its_formula_in_loops():
+    student, teacher = _randn(2, 3, 3, 4), _randn(2, 3, 3, 4, seed=1)
+    assert CosineLoss()(student, teacher).item() == pytest.approx(
+        cosine_loop(student.tolist(), teacher.tolist()))
+    assert CosineLoss()(student, -7 * student).item() == pytest.approx(2)
+
+
+def test_cosine_resamples_the_teacher_to_the_student():
+    student, small = _randn(1, 2, 1, 4), _randn(1, 2, 1, 2, seed=1)
+    left, right = small[..., :1], small[..., 1:]
+    # Centres of the four cells lie at -1/4, 1/4, 3/4, 5/4 of the way between the two.
+    large = torch.cat([left, 0.75 * left + 0.25 * right, 0.25 * left + 0.75 * right, right], 3)
+    assert CosineLoss()(student, small).item() == pytest.approx(
+        cosine_loop(student.tolist(), large.tolist()))
+
+
+def test_cosine_of_zero_vectors_has_a_finite_gradient():
+    student = torch.zeros(1, 2, 3, 3, requires_grad=True)
+    value = CosineLoss()(student, torch.ones(1, 2, 3, 3))
+    value.backward()
+    assert value.item() == 1 and torch.equal(student.grad, torch.zeros_like(student))
+
+
+def test_score_weighted_l2_equals_its_formula_in_loops():
+    student, teacher, scores = _randn(2, 3, 3, 4), _randn(2, 3, 3, 4, seed=1), _scores()
+    value = ScoreWeightedL2Loss()(student, teacher, scores)
+    assert value.item() == pytest.approx(
+        score_weighted_loop(student.tolist(), teacher.tolist(), scores.tolist()))
+    assert torch.equal(ScoreWeightedL2Loss()(student, teacher, scores[:, 0]), value)
+
+
+def test_score_weighted_l2_without_scores_is_zero():
+    student = _randn(1, 2, 3, 3).requires_grad_()
+    value = ScoreWeightedL2Loss()(student, _randn(1, 2, 3, 3, seed=1), torch.zeros(1, 3, 3))
+    value.backward()
+    assert value.item() == 0 and torch.equal(student.grad, torch.zeros_like(student))
+
+
+# What holds for every one: how it is built, and what it takes beside the features.
+CASES = {
+    'CWD': (CWDLoss, {}), 'CWD standardised': (lambda: CWDLoss(2.0, standardise=True), {}),
+    'MGD': (lambda: MGDLoss(4, alpha=1.0), {}),
+    'FGD': (lambda: FGDLoss(4, alpha=1.0, beta=0.5, gamma=0.3, lambda_=0.1), FGD),
+    'score-weighted': (ScoreWeightedL2Loss, dict(scores=_scores())), 'cosine': (CosineLoss, {}),
+}
+every_loss = pytest.mark.parametrize('name', CASES)
+
+
+def _make(name, dtype=torch.float64):
+    make, facts = CASES[name]
+    loss = _drawn(make()).to(dtype)
+    student, teacher = _randn(2, 4, 3, 4).to(dtype), _randn(2, 4, 3, 4, seed=1).to(dtype)
+
+    def call(s, t, **more):
+        torch.manual_seed(0)  # for MGD's mask
+        return loss(s, t, **facts, **more)
+    return loss, call, student.requires_grad_(), teacher
+
+
+@every_loss
+def test_gradient_is_right_and_never_reaches_the_teacher(name):
+    loss, call, student, teacher = _make(name)
+    teacher.requires_grad_()
+    value = call(student, teacher)
+    assert value.shape == () and value.dtype == torch.float64 and value > 0
+    value.backward()
+    assert student.grad.abs().sum() > 0 and teacher.grad is None
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in loss.parameters())
+    assert torch.autograd.gradcheck(lambda s: call(s, teacher.detach()), student)
+
+
+@every_loss
+def test_bfloat16_autocast_computes_in_float32(name):
+    _, call, student, teacher = _make(name, torch.float32)
+    student, teacher = student.detach().bfloat16().requires_grad_(), teacher.bfloat16()
+    exact = call(student.float(), teacher.float())
+    with torch.autocast('cpu', torch.bfloat16):
+        value = call(student, teacher)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, exact, rtol=1e-5, atol=0)
+    value.backward()
+    assert student.grad.isfinite().all()
+
+
+@every_loss
+def test_image_weights_are_factors_of_images(name):
+    _, call, student, teacher = _make(name)
+    plain = call(student, teacher)
+    ones, first, second, mixed = (call(student, teacher, image_weights=torch.tensor(w))
+                                  for w in ([1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.3, 2.0]))
+    torch.testing.assert_close(ones, plain)
+    torch.testing.assert_close(mixed, 0.3 * first + 2 * second, rtol=1e-6, atol=0)
+
+
+def test_image_weights_of_review_kd():
+    student, teacher = ([_randn(2, 3, 8, 8, seed=s), _randn(2, 5, seed=s)] for s in (0, 1))
+    plain, ones, first, second = (
+        ReviewKDLoss()(student, teacher, image_weights=w and torch.tensor(w))
+        for w in (None, [1.0, 1.0], [2.0, 0.0], [0.0, 2.0]))
+    torch.testing.assert_close(ones, plain)
+    torch.testing.assert_close((first + second) / 2, plain)
+    alone = ReviewKDLoss()([s[:1] for s in student], [t[:1] for t in teacher])
+    torch.testing.assert_close(first, alone)
+
+
+@pytest.mark.parametrize('name', [name for name in CASES if name not in ('MGD', 'FGD')])
+def test_a_student_equal_to_its_teacher_has_no_loss(name):
+    _, call, _, teacher = _make(name)
+    assert call(teacher.clone(), teacher).item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(('name', 'student', 'teacher'), [
+    (name, *shapes) for name, shapes in product(CASES, [
+        ((2, 4, 3, 4), (2, 5, 3, 4)), ((2, 4), (2, 4)), ((2, 4, 3, 4), (1, 4, 3, 4)),
+        ((2, 4, 3, 4), (2, 4, 6, 8))])
+    if name != 'cosine' or shapes[1] != (2, 4, 6, 8)])  # of that size it resamples
+def test_shapes_that_do_not_fit_are_named(name, student, teacher):
+    _, call, *_ = _make(name, torch.float32)
+    with pytest.raises(ValueError, match=r'tap maps|ConvConnector|MLPConnector') as error:
+        call(torch.zeros(student), torch.zeros(teacher))
+    assert '\n' not in str(error.value)
+
+
+def test_what_else_does_not_fit_is_named():
+    maps = torch.zeros(2, 3, 3, 4)
+    with pytest.raises(ValueError, match=r'\(2, 1, 3, 4\) or \(2, 3, 4\).*\(2, 3, 3, 4\)'):
+        ScoreWeightedL2Loss()(maps, maps, maps)
+    with pytest.raises(ValueError, match='one cell of one image'):
+        CWDLoss(standardise=True)(maps[:1, :, :1, :1], maps[:1, :, :1, :1])
+    with pytest.raises(ValueError, match='tau above 0'):
+        CWDLoss(tau=0)
+    with pytest.raises(ValueError, match='mask_ratio'):
+        MGDLoss(3, mask_ratio=1.0)
+
+
+@pytest.mark.parametrize('name', ['CWDLoss', 'MGDLoss', 'FGDLoss', 'ScoreWeightedL2Loss',
+                                  'CosineLoss'])
+def test_a_config_may_name_it(name):
+    facts = dict(teacher_channels=3) if name in ('MGDLoss', 'FGDLoss') else {}
+    assert MODELS.build(dict(type=name, **facts)).state_dict is not None
