@@ -6,27 +6,27 @@
 The student (CHECKPOINT, or its initial weights without one) and the teachers see batches of the
 training data. Every term is computed twice, from what the teachers say and from what remains of it
 once it is stored as float16 and read again. Printed are the relative difference of the term, mean
-and largest over the batches, and the bytes of an image for each teacher and tap.
+and largest over the batches, and the bytes of an image for each teacher and leaf.
 """
 
 import argparse
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 from runs import started, without_validation
+from torch import Tensor
 
-from mmkd.distillation import TeacherHook, load_weights
+from mmkd.distillation import DistillationHook, Step, Teacher, Term, load_weights
 from mmkd.distillation.cache.codecs import Codec
 from mmkd.distillation.cache.shards import entry_bytes
-from mmkd.distillation.distill_hook import Step
 from mmkd.distillation.taps import TapRecorder, forward_for_taps
 from mmkd.engine.cli import user_errors
 from mmkd.engine.config import load_config
@@ -37,32 +37,42 @@ Bytes = dict[tuple[str, str], list[int]]
 @torch.no_grad()
 def losses(runner: Runner, batches: int, sizes: Bytes) -> Iterator[tuple[str, float, float]]:
     """Yield for each term and batch its name and value without and with storing."""
-    [hook] = [hook for hook in runner.hooks if isinstance(hook, TeacherHook)]
+    [hook] = [hook for hook in runner.hooks if isinstance(hook, DistillationHook)]
     terms = [term for term in hook.terms if term.needs_teachers]
-    recorder = TapRecorder(runner.model, [tap for term in terms for tap in term.student_taps()])
+    recorder = TapRecorder(runner.model, [tap for term in terms
+                                          for tap in term.student_patterns()])
+    codecs: dict[str, dict[str, Codec]] = {}
     for batch in islice(runner.train_dataloader, batches):
         data = runner.model.data_preprocessor(batch, True)
         inputs, samples = data['inputs'], data['data_samples']
-        recorder.start()
-        forward_for_taps(runner.model, inputs)
-        own = recorder.take()
+        own = recorder.record(partial(forward_for_taps, runner.model, inputs, samples))
         live, stored = {}, {}
         for teacher in hook.teachers:
+            if teacher.name not in codecs:
+                codecs[teacher.name] = codecs_of(teacher, terms, inputs, samples)
             live[teacher.name] = teacher(inputs, samples)
             stored[teacher.name] = {
-                tap: through_storage(term.stored_as('float16'), live[teacher.name][tap],
-                                     sizes[teacher.name, tap])
-                for term in terms for tap in term.teacher_taps[teacher.name]}
+                leaf: through_storage(codec, live[teacher.name][leaf], sizes[teacher.name, leaf])
+                for leaf, codec in codecs[teacher.name].items()}
         for term in terms:
             first, second = (
-                float(term.compute(Step(own, hook.teachers, taps, samples, runner.model)))
+                float(term.compute(Step(own, hook.teachers, taps, samples, runner.model, inputs)))
                 for taps in (live, stored))
             yield term.name, first, second
 
 
-def through_storage(codec: Codec, value: Any, sizes: list[int]) -> Any:
-    """Encode and decode the value of a tap."""
-    images: Sequence[Sequence[np.ndarray]] = codec.encode(value)
+def codecs_of(teacher: Teacher, terms: Iterable[Term], inputs: Tensor,
+              samples: object) -> dict[str, Codec]:
+    """Return how each leaf is stored that some terms have of a teacher."""
+    codecs = {tap: codec for term in terms if term.learns_from(teacher.name)
+              for tap, codec in term.stored_as('float16').items()}
+    return {leaf: codecs[tap] for tap, leaves in teacher.tap(codecs, inputs, samples).items()
+            for leaf in leaves}
+
+
+def through_storage(codec: Codec, leaf: Tensor, sizes: list[int]) -> Tensor:
+    """Encode and decode a leaf."""
+    images: Sequence[Sequence[np.ndarray]] = codec.encode(leaf)
     sizes += map(entry_bytes, images)
     return codec.decode([[torch.from_numpy(array) for array in column]
                          for column in zip(*images, strict=True)])
@@ -73,9 +83,9 @@ def report(found: Mapping[str, list[float]], sizes: Bytes) -> str:
     lines = ['| term | relative difference, mean | largest |', '| --- | --- | --- |']
     lines += [f'| {name} | {statistics.mean(values):.1e} | {max(map(abs, values)):.1e} |'
               for name, values in found.items()]
-    lines += ['', '| teacher | tap | KB an image |', '| --- | --- | --- |']
-    lines += [f'| {teacher} | {tap} | {statistics.mean(values) / 1000:.1f} |'
-              for (teacher, tap), values in sizes.items()]
+    lines += ['', '| teacher | leaf | KB an image |', '| --- | --- | --- |']
+    lines += [f'| {teacher} | {leaf} | {statistics.mean(values) / 1000:.1f} |'
+              for (teacher, leaf), values in sizes.items()]
     return '\n'.join(lines)
 
 

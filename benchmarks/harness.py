@@ -31,7 +31,7 @@ class Result:
 
     part: str
     name: str
-    """What was timed, e.g. ``'resnet50, folded + channels_last'``."""
+    """What was timed, e.g. ``'resnet50, channels_last + bf16'``."""
     baseline: str
     """What it is compared with, e.g. ``'eager'``."""
     baseline_ms: float

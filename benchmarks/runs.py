@@ -43,6 +43,15 @@ class SteppedLoop(IterBasedTrainLoop):
         return self.runner.model.train()
 
 
+class SteppedRunner(StudentRunner):
+    """A runner whose run never ends: distillation takes its hooks off the student after one."""
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call all hooks."""
+        if fn_name != 'after_run':
+            super().call_hook(fn_name, **kwargs)
+
+
 def started(cfg: Config) -> Runner:
     """Return the runner of a config, whose ``train_loop.run_iter(batch)`` is a step with all hooks.
 
@@ -54,7 +63,7 @@ def started(cfg: Config) -> Runner:
     if 'visualizer' in cfg:
         cfg.visualizer.name = cfg.experiment_name  # mmengine keeps them by name
     use_mixed_precision(cfg)
-    runner = StudentRunner.from_cfg(cfg)
+    runner = SteppedRunner.from_cfg(cfg)
     runner.train()
     return runner
 

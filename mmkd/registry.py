@@ -42,3 +42,7 @@ TASK_UTILS = _child('task util', mmdet.TASK_UTILS)
 VISUALIZERS = _child('visualizer', mmdet.VISUALIZERS)
 VISBACKENDS = _child('vis_backend', mmdet.VISBACKENDS)
 LOG_PROCESSORS = _child('log_processor', mmdet.LOG_PROCESSORS)
+
+# Distillation terms, which no other library of the family has.
+TERMS = Registry('distillation term', scope='mmkd',
+                 locations=['mmkd.distillation', 'mmkd.detection'])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
@@ -64,10 +65,10 @@ def save_teacher(folder, name, config, classes=CLASSES, seed=1):
 
 @DATASETS.register_module()
 class NoiseDetection(Dataset):
-    """`length` images of noise, each with one to three boxes."""
+    """`length` images of noise, each with one to three boxes, and masks if they are wanted."""
 
-    def __init__(self, length=8, size=64, classes=CLASSES):
-        self.length, self.size = length, size
+    def __init__(self, length=8, size=64, classes=CLASSES, masks=False):
+        self.length, self.size, self.masks = length, size, masks
         self.metainfo = dict(classes=classes)
 
     def __len__(self):
@@ -87,7 +88,46 @@ class NoiseDetection(Dataset):
             img_shape=(self.size, self.size), scale_factor=(1.0, 1.0)))
         sample.gt_instances = InstanceData(bboxes=torch.cat((corner, corner + side), 1),
                                            labels=labels)
+        if self.masks:
+            from mmdet.structures.mask import BitmapMasks
+            masks = torch.zeros(count, self.size, self.size, dtype=torch.uint8)
+            for mask, box in zip(masks, sample.gt_instances.bboxes.long(), strict=True):
+                mask[box[1]:box[3], box[0]:box[2]] = 1
+            sample.gt_instances.masks = BitmapMasks(masks.numpy(), self.size, self.size)
         return dict(inputs=image, data_samples=sample)
+
+
+RECIPE = dict(
+    heatmap=dict(type='CenterNetTerm', map='heatmap', loss=dict(type='SoftFocalLoss')),
+    wh=dict(type='CenterNetTerm', map='wh', loss=dict(type='WidthHeightLoss')),
+    offset=dict(type='CenterNetTerm', map='offset', loss=dict(type='OffsetLoss')),
+    feature=dict(type='FeatureTerm', loss=dict(type='PKDLoss')))
+
+
+def centernet_terms(*names, **changes):
+    """The recommended terms, all or those of some names, with the same changes to each."""
+    return {name: dict(RECIPE[name], **changes) for name in names or RECIPE}
+
+
+def distillation(teachers=None, terms=None, **options):
+    """Hooks of a run that distils; None where the config has `teachers` or `terms`."""
+    return [dict(type='DistillationHook', teachers=teachers, terms=terms, **options)]
+
+
+def distillation_hook(run):
+    """The run's DistillationHook."""
+    return next(hook for hook in run.hooks if type(hook).__name__ == 'DistillationHook')
+
+
+class AtTheEnd(Hook):
+    """Calls a function of the runner when the training is over and the run's hooks still hold."""
+
+    def __init__(self, function):
+        self.function = function
+        self.found = None
+
+    def after_train(self, runner):
+        self.found = self.function(runner)
 
 
 def train_config(work_dir, model, hooks=(), iters=3, batch=4, **extra):

@@ -35,10 +35,9 @@ def test_first_lines_say_how_to_run_it(path):
 def test_teachers_configs_exist_and_know_the_students_classes(path):
     cfg = Config.fromfile(path)
     assert len(cfg.distill_weights) == 4
-    hooks = [hook.type for hook in cfg.custom_hooks]
-    assert hooks == ['TeacherHook', 'HeatmapDistillHook', 'WidthHeightDistillHook',
-                     'OffsetDistillHook',
-                     'AttentionDistillHook' if '_source' in path else 'FeatureDistillHook']
+    assert [hook.type for hook in cfg.custom_hooks] == ['DistillationHook']
+    last = 'attention' if '_source' in path else 'feature'
+    assert list(cfg.terms) == ['heatmap', 'wh', 'offset', last]
     assert len(cfg.teachers) == (2 if '_mt_' in path else 1)
     for teacher in cfg.teachers.values():
         assert Config.fromfile(teacher.config).classes == cfg.classes

@@ -1,4 +1,4 @@
-"""List every module of a config's model that can be tapped, with output shape and stride.
+"""List every tensor of a config's model that can be tapped, with its shape and stride.
 
     python tools/taps.py configs/centernet_mt_r18.py
     python tools/taps.py configs/centernet/centernet_hourglass104_voc.py --depth 2
@@ -31,14 +31,14 @@ def main() -> None:
     model = build_model(args.config)
     rows = list_taps(model, torch.zeros(1, 3, args.size, args.size))
     rows = [row for row in rows if args.depth is None or row.name.count('.') < args.depth]
-    width = max(len(row.name) for row in rows)
+    width = max(len(leaf.name) for row in rows for leaf in row.leaves)
     print(f'{"tap":<{width}}  {"module":<20} output of a {args.size}x{args.size} image (stride)')
     for row in rows:
-        strides = iter(row.strides)
-        outputs = ', '.join('x'.join(map(str, shape[1:]))
-                            + (f' ({next(strides):g})' if len(shape) == 4 else '')
-                            for shape in row.shapes)
-        print(f'{row.name:<{width}}  {row.kind:<20} {outputs}')
+        kind = row.kind if row.calls == 1 else f'{row.kind} x{row.calls}'
+        for leaf in row.leaves:
+            shape = 'x'.join(map(str, leaf.shape[1:]))
+            stride = '' if leaf.stride is None else f' ({leaf.stride:g})'
+            print(f'{leaf.name:<{width}}  {kind:<20} {shape}{stride}')
 
 
 if __name__ == '__main__':

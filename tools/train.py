@@ -2,6 +2,8 @@
 
     python tools/train.py configs/centernet_mt_r18.py --work-dir work_dirs/student
     python tools/train.py configs/centernet_mt_r18.py --work-dir work_dirs/student --resume
+    python tools/train.py mmdet::retinanet/retinanet_r18_fpn_1x_coco.py --method pkd \\
+        --teacher mmdet::retinanet/retinanet_r50_fpn_1x_coco.py=r50.pth
 
 Several processes: tools/dist_train.sh.
 """
@@ -19,6 +21,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     launch.add_common_arguments(parser)
+    parser.add_argument('--teacher', action='append', metavar='CONFIG=CHECKPOINT',
+                        help='learn from this detector, too; may be given several times')
+    parser.add_argument('--method', metavar='NAME[,NAME]', help='what is learnt from the teachers, '
+                        'see tools/methods.py (default: joint between CenterNets, else pkd)')
+    parser.add_argument('--data', metavar='ROOT', help='train on this folder in VOC or COCO layout')
+    parser.add_argument('--classes', metavar='A,B,C', help='the classes of --data')
+    parser.add_argument('--dump', metavar='FILE.py', help='write the whole config there and stop')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from this checkpoint; without a name from the newest whole one '
                         'in the work directory')
@@ -33,6 +42,10 @@ def main() -> None:
     for name in ('amp', 'channels_last', 'compile'):
         if getattr(args, name) is not None:
             cfg[name] = getattr(args, name)
+    if args.dump:
+        cfg.dump(args.dump)
+        print(f'{args.dump}: train it with `python tools/train.py {args.dump}`')
+        return
     launch.train(cfg, args.resume)
 
 

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from mmkd.classification.classifier import Classifier
 from mmkd.classification.data import ClassificationSample
-from mmkd.distillation import TeacherHook
+from mmkd.distillation import DistillationHook
 from mmkd.distillation.losses import CRDLoss
 from mmkd.distillation.teachers import build_model
 from mmkd.engine.config import load_config
@@ -80,10 +80,11 @@ class Setup:
         """Return the runner of a method; ``teacher``: options of its teacher."""
         config = load_config(METHODS / f'{method}.py')
         hooks = config.get('custom_hooks', [])
-        for hook in hooks:
-            if hook.get('loss', {}).get('type') == 'CRDLoss':
-                hook.loss.num_negatives = self.negatives
-        if hooks:
+        for term in config.get('terms', {}).values():
+            if term.loss.type == 'CRDLoss':
+                term.loss.num_negatives = self.negatives
+        if 'terms' in config:
+            entries['terms'] = config.terms
             entries['teachers'] = dict(teacher=dict(model=classifier(self.teacher),
                                                     checkpoint=self.checkpoint,
                                                     **(teacher or {})))
@@ -127,7 +128,8 @@ def by_hand(setup: Setup, runner: Runner) -> Callable[[], object]:
     """Return a step of another student and the runner's teacher, without the runner."""
     alone = setup.network(setup.student).train()
     optimizer = build_optim_wrapper(alone, runner.cfg.optim_wrapper)
-    [teacher] = next(hook for hook in runner.hooks if isinstance(hook, TeacherHook)).teachers
+    [hook] = [hook for hook in runner.hooks if isinstance(hook, DistillationHook)]
+    [teacher] = hook.teachers
 
     def step() -> None:
         data = alone.data_preprocessor(setup.batch(), True)

@@ -24,7 +24,7 @@ from runs import classifier, classifier_run, started, without_validation
 
 from mmkd.deploy.random_weights import settle_random_weights
 from mmkd.detection.data.synthetic import DRAWN_CLASSES, draw_dataset
-from mmkd.distillation import TeacherHook
+from mmkd.distillation import DistillationHook
 from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.teachers import build_model
 from mmkd.engine.config import load_config
@@ -81,7 +81,7 @@ def _epoch(runner: Runner) -> Callable[[], None]:
 
 
 def _teachers(runner: Runner) -> Callable[[], None]:
-    [hook] = [hook for hook in runner.hooks if isinstance(hook, TeacherHook)]
+    [hook] = [hook for hook in runner.hooks if isinstance(hook, DistillationHook)]
     batches = [runner.model.data_preprocessor(batch, True) for batch in runner.train_dataloader]
 
     def run() -> None:
@@ -133,6 +133,7 @@ def classification_config(folder: Path, quick: bool) -> Config:
     return classifier_run(
         '', student | cfg.get('model', {}), 8 if quick else 64, 16 if quick else 512,
         custom_hooks=[hook for hook in cfg.custom_hooks if hook.type != 'BestAndLastHook'],
+        terms=cfg.terms,
         teachers=dict(teacher=_saved(teacher, folder / 'teacher.pth', (32, 32))))
 
 

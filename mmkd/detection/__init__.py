@@ -1,17 +1,11 @@
 """CenterNet: the parts MMDetection lacks, VOC data, and the terms of its distillation."""
 
+from mmkd.detection import facts
 from mmkd.detection.centernet_head import CenterNetHead
 from mmkd.detection.data import LoadImage, VOCLayoutDataset
-from mmkd.detection.distill_hooks import (
-    AttentionDistillHook,
-    FeatureDistillHook,
-    HeatmapDistillHook,
-    OffsetDistillHook,
-    WidthHeightDistillHook,
-)
 from mmkd.detection.hourglass import HourglassNet
+from mmkd.detection.terms import CenterNetTerm, FeatureTerm
 from mmkd.ops import deform_layer  # registers a faster DCNv2 where mmcv's is not compiled
 
-__all__ = ['AttentionDistillHook', 'CenterNetHead', 'FeatureDistillHook', 'HeatmapDistillHook',
-           'HourglassNet', 'LoadImage', 'OffsetDistillHook', 'VOCLayoutDataset',
-           'WidthHeightDistillHook', 'deform_layer']
+__all__ = ['CenterNetHead', 'CenterNetTerm', 'FeatureTerm', 'HourglassNet', 'LoadImage',
+           'VOCLayoutDataset', 'deform_layer', 'facts']

@@ -1,24 +1,22 @@
-"""How a teacher's CenterNet maps are stored."""
+"""How a teacher's CenterNet heatmap is stored."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkd.detection.teacher_maps import final_maps
 from mmkd.distillation.cache.codecs import Column, batched, stacked
 
-__all__ = ['MapCodec']
+__all__ = ['HeatmapCodec']
 
 SIDE = 4
 """Cells in a row of a block."""
 
 
-class MapCodec:
-    r"""The heatmap where it varies, sizes and offsets everywhere.
+class HeatmapCodec:
+    r"""A heatmap ``(B, C, H, W)`` where it varies.
 
     The heatmap is cut into blocks of 4 x 4 cells. A block is stored cell by cell, or, if it
     hardly varies, as its mean. The blocks that vary least are stored as means as long as all of
@@ -35,14 +33,12 @@ class MapCodec:
     def __init__(self, dtype: str = 'float16', tolerance: float = 1e-4) -> None:
         self.dtype = dtype
         self.tolerance = tolerance if dtype == 'float16' else -1.0
-        self.name = f'CenterNet maps, {dtype}, heatmap to {self.tolerance:g} of its energy'
+        self.name = f'heatmap, {dtype}, to {self.tolerance:g} of its energy'
 
-    def encode(self, value: Any) -> list[list[np.ndarray]]:
-        """Return for each image: means, numbers of blocks, their cells, sizes, offsets."""
-        maps = final_maps(value)
-        return [[*self._encoded(heatmap), wh, offset] for heatmap, wh, offset in
-                zip(maps.heatmap.float(), stacked(maps.wh, self.dtype),
-                    stacked(maps.offset, self.dtype), strict=True)]
+    def encode(self, leaf: Tensor) -> list[list[np.ndarray]]:
+        """Return for each image: its size, means, numbers of blocks, and their cells."""
+        size = np.array(leaf.shape[-2:], np.int32)
+        return [[size, *self._encoded(heatmap)] for heatmap in leaf.float()]
 
     def _encoded(self, heatmap: Tensor) -> list[np.ndarray]:
         blocks = _blocks(heatmap)
@@ -51,14 +47,14 @@ class MapCodec:
         return [stacked(means, self.dtype), kept.to(torch.int32).cpu().numpy(),
                 stacked(blocks[kept], self.dtype)]
 
-    def decode(self, arrays: Sequence[Column]) -> Any:
-        """Return heatmaps, sizes and offsets as a head does: a list of one stack each."""
-        means, kept, cells, wh, offset = arrays
-        means, wh, offset = (batched(column) for column in (means, wh, offset))
+    def decode(self, arrays: Sequence[Column]) -> Tensor:
+        """Return the heatmaps of a batch."""
+        sizes, means, kept, cells = arrays
+        means = batched(means)
         blocks = means.flatten()[:, None].repeat(1, SIDE * SIDE)
         numbers = torch.cat([own + i * means.shape[1] for i, own in enumerate(kept)])
         blocks[numbers.long()] = torch.cat([own.float() for own in cells])
-        return [_unblocked(blocks, len(means), *wh.shape[-2:])], [wh], [offset]
+        return _unblocked(blocks, len(means), *sizes[0].tolist())
 
 
 def _blocks(heatmap: Tensor) -> Tensor:

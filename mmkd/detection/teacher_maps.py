@@ -1,7 +1,7 @@
 """A teacher's CenterNet maps in the student's terms: its classes, its stride."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +9,7 @@ from torch import Tensor
 
 from mmkd.errors import UserError
 
-__all__ = ['Maps', 'class_index', 'final_maps', 'resampled']
-
+__all__ = ['Maps', 'class_index', 'resampled']
 
 class Maps(NamedTuple):
     """What a CenterNet head gives for a batch, at one stride."""
@@ -21,11 +20,6 @@ class Maps(NamedTuple):
     """``(B, 2, H, W)``, width and height of that object in cells."""
     offset: Tensor
     """``(B, 2, H, W)``, x and y of the centre within the cell, in cells."""
-
-
-def final_maps(head_output: Any) -> Maps:
-    """Pick the last stack out of what a CenterNet head returned (three lists of maps)."""
-    return Maps(*(maps[-1] for maps in head_output))
 
 
 def class_index(student: Sequence[str], teacher: Sequence[str] | None, name: str
@@ -46,7 +40,6 @@ def class_index(student: Sequence[str], teacher: Sequence[str] | None, name: str
                         f'has {list(student)}, the teacher {list(teacher)}; train the teacher on '
                         "the student's classes")
     return [list(teacher).index(label) for label in student]
-
 
 def resampled(maps: Maps, size: tuple[int, int]) -> Maps:
     """Bring maps to another stride of the same input.
@@ -73,7 +66,6 @@ def resampled(maps: Maps, size: tuple[int, int]) -> Maps:
     wh = F.interpolate(maps.wh * ratio, size, mode='nearest-exact')
     centre = F.interpolate(centre, size, mode='nearest-exact')
     return Maps(heatmap, wh, centre - _cells(centre))
-
 
 def _cells(like: Tensor) -> Tensor:
     """``(1, 2, H, W)``: x and y of every cell."""

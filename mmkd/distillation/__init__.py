@@ -7,6 +7,7 @@ from mmkd.distillation import losses
 from mmkd.distillation.cache.views import FixedViews, ViewSampler
 from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
 from mmkd.distillation.connectors import (
+    AlignConnector,
     ConvConnector,
     LinearConnector,
     MLPConnector,
@@ -14,17 +15,18 @@ from mmkd.distillation.connectors import (
     RegressorConnector,
     ReviewConnector,
 )
-from mmkd.distillation.distill_hook import DistillHook
-from mmkd.distillation.self_distill_hook import SelfDistillHook
+from mmkd.distillation.distillation_hook import DistillationHook
+from mmkd.distillation.self_term import SelfTerm
+from mmkd.distillation.step import Step, fact
 from mmkd.distillation.taps import TapRecorder, list_taps
-from mmkd.distillation.teacher_hook import TeacherHook
 from mmkd.distillation.teachers import Teacher, build_model, build_teacher
+from mmkd.distillation.term import Term
 from mmkd.registry import MODELS
 
-__all__ = ['ConvConnector', 'DistillHook', 'FixedViews', 'LinearConnector', 'MLPConnector',
-           'OFDConnector', 'RegressorConnector', 'ReviewConnector', 'SelfDistillHook',
-           'TapRecorder', 'Teacher', 'TeacherHook', 'ViewSampler', 'build_model', 'build_teacher',
-           'list_taps', 'load_checkpoint_safely', 'load_weights']
+__all__ = ['AlignConnector', 'ConvConnector', 'DistillationHook', 'FixedViews', 'LinearConnector',
+           'MLPConnector', 'OFDConnector', 'RegressorConnector', 'ReviewConnector', 'SelfTerm',
+           'Step', 'TapRecorder', 'Teacher', 'Term', 'ViewSampler', 'build_model', 'build_teacher',
+           'fact', 'list_taps', 'load_checkpoint_safely', 'load_weights']
 
 for _name in losses.__all__:
     # Here and not beside each loss, so that losses import only torch.

@@ -11,14 +11,32 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mmkd.distillation.distill_hook import DistillHook
+from mmkd.distillation.step import Step
+from mmkd.distillation.term import Term
 from mmkd.errors import UserError
 
-__all__ = ['add_branches']
+__all__ = ['Terms', 'add_branches', 'trainable']
 
 
-def add_branches(runner: Runner, branches: Sequence[tuple[DistillHook, str]],
-                 device: torch.device) -> None:
+class Terms(nn.Module):
+    """All branches of all terms as one module; called with a :class:`Step`, gives their losses.
+
+    Args:
+        terms: of the run, prepared.
+    """
+
+    def __init__(self, terms: Sequence[Term]) -> None:
+        super().__init__()
+        self.terms = list(terms)
+        self.branches = nn.ModuleList(branch for term in terms for branch in term.branches.values())
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        """Return the unweighted loss of each term."""
+        return {term.name: term.compute(step) for term in self.terms}
+
+
+def add_branches(runner: Runner, terms: Sequence[Term], device: torch.device,
+                 in_turn: bool) -> nn.Module:
     """Train the branches of terms with the run's optimizer, in a parameter group of their own.
 
     The group has the optimizer's own settings: no ``paramwise_cfg`` of the student applies. Its
@@ -27,34 +45,35 @@ def add_branches(runner: Runner, branches: Sequence[tuple[DistillHook, str]],
 
     Args:
         runner: with its optimizer and schedulers built, and nothing resumed yet.
-        branches: terms, each with the name of the teacher.
+        terms: of the run, prepared.
         device: the student's.
+        in_turn: whether some branches are left out of some steps.
+
+    Returns:
+        :class:`Terms`, wrapped for several processes if it trains anything.
 
     Raises:
         UserError: there are parameters to train and several optimizers.
     """
-    for term, name in branches:
-        term.branches[name].to(device).train()
-    trained = [(term, name) for term, name in branches if trainable(term.branches[name])]
-    if not trained:
-        return
+    module = Terms(terms).to(device).train()
+    parameters = trainable(module)
+    if not parameters:
+        return module
     if not isinstance(runner.optim_wrapper, OptimWrapper):
         raise UserError('connectors need a single optimizer, and this config has several: '
                         'use one optim_wrapper')
-    parameters = [p for term, name in trained for p in trainable(term.branches[name])]
     _add_group(runner, parameters)
     if runner.optim_wrapper.clip_grad_kwargs:
         runner.optim_wrapper.clip_func = _clipped_apart(runner.optim_wrapper.clip_func, parameters)
-    if is_distributed():
-        for term, name in trained:
-            # Losses keep their own buffers equal, which is cheaper than sending them around.
-            term.branches[name] = DistributedDataParallel(term.branches[name],
-                                                          broadcast_buffers=False)
+    if not is_distributed():
+        return module
+    # Losses keep their own buffers equal, which is cheaper than sending them around.
+    return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=in_turn)
 
 
-def trainable(branch: nn.Module) -> list[nn.Parameter]:
+def trainable(module: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that want a gradient."""
-    return [parameter for parameter in branch.parameters() if parameter.requires_grad]
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def _add_group(runner: Runner, parameters: Sequence[nn.Parameter]) -> None:

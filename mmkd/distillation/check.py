@@ -16,11 +16,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from mmkd.distillation.branch_optimizer import trainable
-from mmkd.distillation.distill_hook import DistillHook, Step
 from mmkd.distillation.entries import build_entry
 from mmkd.distillation.gradients import gradient_norm, own_loss, tapped_tensors
 from mmkd.distillation.random_state import undisturbed_random_state
+from mmkd.distillation.step import Step
 from mmkd.distillation.teachers import Teacher
+from mmkd.distillation.term import Term
 from mmkd.errors import UserError
 
 __all__ = ['TeacherReport', 'check_connectors', 'check_first_step', 'check_teachers',
@@ -232,13 +233,14 @@ def warnings_about(reports: Sequence[TeacherReport], progressive: bool) -> list[
     return found
 
 
-def check_connectors(terms: Sequence[DistillHook], optimizer: torch.optim.Optimizer) -> None:
+def check_connectors(terms: Sequence[Term], optim_wrapper: Any) -> None:
     """Check that everything the terms train is in the optimizer.
 
     Raises:
         UserError: a parameter is not.
     """
-    known = {id(p) for group in optimizer.param_groups for p in group['params']}
+    groups = getattr(optim_wrapper, 'param_groups', [])  # several optimizers have none
+    known = {id(p) for group in groups for p in group['params']}
     for term in terms:
         for teacher, branch in term.branches.items():
             if any(id(p) not in known for p in trainable(branch)):
@@ -247,7 +249,7 @@ def check_connectors(terms: Sequence[DistillHook], optimizer: torch.optim.Optimi
                                 'run has started')
 
 
-def check_first_step(terms: Sequence[DistillHook], step: Step, own: Mapping[str, Any],
+def check_first_step(terms: Sequence[Term], step: Step, own: Mapping[str, Any],
                      losses: Mapping[str, tuple[float, Tensor]], logger: MMLogger) -> None:
     """Print one table of the terms, and stop if one of them cannot teach.
 
@@ -287,13 +289,13 @@ def check_first_step(terms: Sequence[DistillHook], step: Step, own: Mapping[str,
         logger.warning(sentence)
 
 
-def _norms(term: DistillHook, step: Step, own: Mapping[str, Any], loss: Tensor
+def _norms(term: Term, step: Step, own: Mapping[str, Any], loss: Tensor
            ) -> tuple[float, float]:
     tensors = tapped_tensors(term, step)
     return gradient_norm(loss, tensors), gradient_norm(own_loss(own), tensors)
 
 
-def _cut_off(term: DistillHook, step: Step, loss: Tensor) -> bool:
+def _cut_off(term: Term, step: Step, loss: Tensor) -> bool:
     """Tell whether no path leads from a loss to what it taps; a gradient of 0 is no proof."""
     wanted = [tensor for tensor in tapped_tensors(term, step) if tensor.requires_grad]
     if not loss.requires_grad:
@@ -302,7 +304,7 @@ def _cut_off(term: DistillHook, step: Step, loss: Tensor) -> bool:
     return all(gradient is None for gradient in found)
 
 
-def _warnings(term: DistillHook, value: float, ratio: float) -> list[str]:
+def _warnings(term: Term, value: float, ratio: float) -> list[str]:
     if not term.needs_teachers or term.factor == 0:
         return []
     if value == 0:

@@ -71,11 +71,16 @@ def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:
+def load_weights(model: nn.Module, path: str | Path, prefix: str = '') -> dict[str, Any]:
     """Load a checkpoint's weights into ``model``; every key must fit.
 
     They lie under ``state_dict`` (mmengine), under ``model`` (RepDistiller, mdistiller), or are the
     file itself. A model with a method ``convert_state_dict`` may rename what it does not know.
+
+    Args:
+        model: a network, perhaps wrapped.
+        path: of the file.
+        prefix: take the entries alone whose names begin with it (``'backbone.'``), without it.
 
     Returns:
         the checkpoint's ``meta`` (``dataset_meta`` with the class names, if it was trained by
@@ -87,6 +92,8 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:
     checkpoint = load_checkpoint_safely(path)
     state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
     state = {key.removeprefix('module.'): value for key, value in state.items()}
+    if prefix:
+        state = _below(state, prefix, path)
     model = model.module if is_model_wrapper(model) else model
     own = model.state_dict()
     if not state.keys() <= own.keys() and hasattr(model, 'convert_state_dict'):
@@ -108,3 +115,13 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:
                         'use the config that it was trained with')
     model.load_state_dict(state, strict=False)
     return checkpoint.get('meta') or {}
+
+
+def _below(state: dict[str, Any], prefix: str, path: str | Path) -> dict[str, Any]:
+    found = {key.removeprefix(prefix): value for key, value in state.items()
+             if key.startswith(prefix)}
+    if not found:
+        starts = sorted({key.partition('.')[0] + '.' for key in state})
+        raise UserError(f"checkpoint '{path}' has no entry below '{prefix}', only below "
+                        f'{", ".join(starts[:10])}: correct `prefix`')
+    return found

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 
-__all__ = ['ConvConnector', 'LinearConnector', 'MLPConnector', 'OFDConnector',
+__all__ = ['AlignConnector', 'ConvConnector', 'LinearConnector', 'MLPConnector', 'OFDConnector',
            'RegressorConnector', 'ReviewConnector']
 
 Size = tuple[int, ...]
@@ -40,6 +40,25 @@ class ConvConnector(nn.Module):
         """Adapt ``(B, C_s, H, W)`` to ``(B, C_t, H, W)``."""
         _check_is_map(self, student, self.conv.out_channels)
         return self.conv(student)
+
+
+@MODELS.register_module()
+class AlignConnector(nn.Module):
+    """A 1x1 convolution where the channels differ, and nothing where they do not.
+
+    Args:
+        student_channels: ``C_s``.
+        teacher_channels: ``C_t``.
+    """
+
+    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+        super().__init__()
+        self.adapt = (nn.Identity() if student_channels == teacher_channels else
+                      ConvConnector(student_channels, teacher_channels))
+
+    def forward(self, student: Tensor) -> Tensor:
+        """Adapt ``(B, C_s, H, W)`` to ``(B, C_t, H, W)``."""
+        return self.adapt(student)
 
 
 @MODELS.register_module()

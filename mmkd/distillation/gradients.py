@@ -7,7 +7,8 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor
 
-from mmkd.distillation.distill_hook import DistillHook, Step
+from mmkd.distillation.step import Step
+from mmkd.distillation.term import Term
 from mmkd.errors import UserError
 
 __all__ = ['BalancedWeight', 'check_gradients_flow', 'gradient_norm', 'own_loss', 'tapped_tensors']
@@ -58,9 +59,9 @@ def own_loss(losses: Mapping[str, Any]) -> Tensor:
     return torch.stack(found).sum()
 
 
-def tapped_tensors(term: DistillHook, step: Step) -> list[Tensor]:
-    """Return every tensor in the student's taps of a term."""
-    return [tensor for tap in term.taps for tensor in _tensors(step.student[tap])]
+def tapped_tensors(term: Term, step: Step) -> list[Tensor]:
+    """Return the student's leaves that a term teaches."""
+    return [leaf for name in term.taps if (leaf := step.student[name]).is_floating_point()]
 
 
 def gradient_norm(loss: Tensor, tensors: Sequence[Tensor]) -> float:
@@ -78,7 +79,7 @@ def gradient_norm(loss: Tensor, tensors: Sequence[Tensor]) -> float:
     return total.sqrt().item() / SCALE
 
 
-def check_gradients_flow(terms: Sequence[DistillHook], step: Step) -> None:
+def check_gradients_flow(terms: Sequence[Term], step: Step) -> None:
     """Check that every tapped value of the student can be taught.
 
     Raises:
@@ -86,17 +87,9 @@ def check_gradients_flow(terms: Sequence[DistillHook], step: Step) -> None:
     """
     for term in terms:
         for tap in term.taps:
-            if not any(tensor.requires_grad for tensor in _tensors(step.student[tap])):
+            if not step.student[tap].requires_grad:
                 raise UserError(
                     f"term '{term.name}' would teach nothing: the student's tap '{tap}' gets no "
                     'gradient. It lies in a frozen stage (backbone.frozen_stages), or in a '
                     'checkpointed block (with_cp) that runs without gradients: tap a later layer, '
                     'or take that setting out')
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value] if value.is_floating_point() else []
-    parts = value.values() if isinstance(value, Mapping) else (
-        value if isinstance(value, (list, tuple)) else [])
-    return [tensor for part in parts for tensor in _tensors(part)]

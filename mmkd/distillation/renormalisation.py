@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ['Renormalisation', 'renormalisation']
@@ -20,11 +21,16 @@ class Renormalisation:
         scale: a number for each channel.
         shift: likewise.
         flip: whether the channels are reversed first.
+        size: height and width that the teacher takes; None to keep the student's.
+        multiple_of: number that height and width must be multiples of, as the patches of a vision
+            transformer; they are rounded up.
     """
 
     scale: tuple[float, ...]
     shift: tuple[float, ...]
     flip: bool
+    size: tuple[int, int] | None = None
+    multiple_of: int | None = None
 
     def __call__(self, inputs: Tensor, data_samples: Sequence | None) -> Tensor:
         """Return the teacher's inputs for the student's, ``(..., 3, H, W)``."""
@@ -37,7 +43,15 @@ class Renormalisation:
             height, width = getattr(sample, 'img_shape', inputs.shape[-2:])[:2]
             outputs[i, :, height:] = 0
             outputs[i, :, :, width:] = 0
-        return outputs
+        return self._resized(outputs)
+
+    def _resized(self, outputs: Tensor) -> Tensor:
+        size = self.size or tuple(outputs.shape[-2:])
+        if self.multiple_of:
+            size = tuple(-(-side // self.multiple_of) * self.multiple_of for side in size)
+        if tuple(outputs.shape[-2:]) == tuple(size):
+            return outputs
+        return F.interpolate(outputs, size, mode='bilinear', align_corners=False)
 
 
 @lru_cache(maxsize=32)  # A copy to a GPU waits for all that it has to do.
@@ -45,11 +59,13 @@ def _column(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device
     return torch.tensor(numbers, dtype=dtype, device=device).view(-1, 1, 1)
 
 
-def renormalisation(student: nn.Module, teacher: nn.Module) -> Renormalisation | None:
+def renormalisation(student: nn.Module, teacher: nn.Module, size: tuple[int, int] | None = None,
+                    multiple_of: int | None = None) -> Renormalisation | None:
     """How to turn the student's inputs into the teacher's, from their data preprocessors.
 
     ``x_t = (x_s * std_s + mean_s - mean_t) / std_t``, channels reversed where one network takes
-    RGB and the other BGR, padding set to the teacher's own normalised zero.
+    RGB and the other BGR, padding set to the teacher's own normalised zero; then resized to
+    ``size`` or to multiples of ``multiple_of``.
 
     Returns:
         a function of ``(inputs, data_samples)``, or None if both agree.
@@ -58,10 +74,12 @@ def renormalisation(student: nn.Module, teacher: nn.Module) -> Renormalisation |
     (mean_s, std_s), (mean_t, std_t) = _constants(student), _constants(teacher)
     if flip:
         mean_s, std_s = mean_s.flip(0), std_s.flip(0)
-    elif torch.equal(mean_s, mean_t) and torch.equal(std_s, std_t):
+    elif (torch.equal(mean_s, mean_t) and torch.equal(std_s, std_t)
+          and size is None and multiple_of is None):
         return None
     return Renormalisation(tuple((std_s / std_t).tolist()),
-                           tuple(((mean_s - mean_t) / std_t).tolist()), flip)
+                           tuple(((mean_s - mean_t) / std_t).tolist()), flip,
+                           None if size is None else tuple(size), multiple_of)
 
 
 def _constants(preprocessor: nn.Module) -> tuple[Tensor, Tensor]:

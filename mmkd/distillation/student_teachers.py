@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.model import BaseAveragedModel
 from torch import Tensor, nn
 
-from mmkd.distillation.taps import TapRecorder
+from mmkd.distillation.taps import Tapped
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError
 
@@ -45,14 +45,14 @@ class MeanTeacher(Teacher):
         UserError: ``decay`` is out of range.
     """
 
-    rewritten = False
-
     def __init__(self, name: str, student: nn.Module, decay: float, weight: float = 1.0) -> None:
         if not isinstance(decay, float) or not 0 <= decay < 1:
             raise UserError(f"teacher '{name}' has ema={decay!r}: give a number in [0, 1), such as "
                             '0.999')
         self.average = _RampedAverage(student, decay)
         super().__init__(name, self.average.module, weight)
+        # It moves the tensors it has listed: another layout of memory makes others of them.
+        self.average.avg_parameters = self.average.module.state_dict()
 
     def begin(self, student: nn.Module) -> None:
         """Take over the weights that the run starts from, unless it goes on from a checkpoint."""
@@ -76,17 +76,15 @@ class PartnerTeacher(Teacher):
         weight: share of this teacher among its peers, > 0.
     """
 
-    rewritten = False
-    ends_early = False  # or batch norms behind the last tap would not see these images
+    _renormalise, _compiled, _run, _precision, _channels_last = None, False, None, None, False
 
     def __init__(self, name: str, student: nn.Module, weight: float = 1.0) -> None:
         self.name = name
         self.model = student
         self.weight = weight
         self.classes = None
-        self._recorder = TapRecorder(student, ())
 
-    def tap(self, taps: Iterable[str], inputs: Tensor) -> dict[str, Any]:
+    def tap(self, taps: Iterable[str], inputs: Tensor, data_samples: Any = None) -> Tapped:
         """As a teacher's, in eval mode: no batch norm learns from the dry run."""
         training = self.model.training
         self.model.eval()

@@ -1,254 +1,295 @@
-"""Record what named submodules of a model take in or give out.
+"""Record what named parts of a model take in or give out; see :mod:`.tap_paths` for the names."""
 
-A tap is the dotted name of a submodule as ``model.named_modules()`` gives it
-(``'backbone.layer3'``), which stands for its output; with ``':input'`` behind it
-(``'bbox_head:input'``) for its first argument. Where several taps can be named, a wildcard stands
-for every submodule that matches, in the order of the model: ``'backbone.stage?'``.
-"""
-
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmkd.errors import UserError, did_you_mean
+from mmkd.distillation.tap_paths import (
+    INPUT,
+    endpoint_of,
+    endpoints,
+    find_module,
+    leaves_of,
+    method_name,
+    tensors_in,
+)
+from mmkd.errors import UserError
 
-__all__ = ['TapInfo', 'TapRecorder', 'expand_taps', 'find_module', 'forward_for_taps',
-           'list_taps', 'map_tensors']
+__all__ = ['Leaf', 'TapInfo', 'TapRecorder', 'Tapped', 'flat', 'forward_for_taps', 'list_taps',
+           'map_tensors']
+
+Tapped = dict[str, dict[str, Tensor]]
+"""For each tap of a config the leaves that it stands for, by name."""
 
 
 def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
     """Apply ``function`` to every tensor in nested lists, tuples and dicts."""
     if isinstance(value, Tensor):
         return function(value)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: map_tensors(function, item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [map_tensors(function, item) for item in value]
     return value
 
 
-def _versions(value: Any) -> Any:
-    return map_tensors(lambda tensor: tensor._version, value)
+def flat(tapped: Tapped) -> dict[str, Tensor]:
+    """Return all leaves of all taps."""
+    return {name: leaf for leaves in tapped.values() for name, leaf in leaves.items()}
 
 
-def forward_for_taps(model: nn.Module, inputs: Tensor) -> None:
-    """Run an mmengine model up to its raw outputs, so that every tap is passed.
+def forward_for_taps(model: nn.Module, inputs: Tensor, samples: Any = None) -> None:
+    """Run a model up to its raw outputs, so that every tap is passed.
 
-    No losses and no targets: ``mode='loss'`` would cost twice as much.
+    An mmengine model is called as ``model(inputs, samples, mode='tensor')``, any other module as
+    ``model(inputs)``.
 
     Args:
         model: the network.
         inputs: ``(B, 3, H, W)``, normalised.
+        samples: of the batch; two-stage detectors and DETRs read the images' sizes there.
     """
-    if hasattr(model, 'bbox_head') and hasattr(model, 'extract_feat'):
-        # MMDetection's mode='tensor' calls `bbox_head.forward`, which no hook sees.
-        model.bbox_head(model.extract_feat(inputs))
+    if isinstance(model, BaseModel):
+        model(inputs, samples, mode='tensor')
     else:
-        model(inputs, mode='tensor')
-
-
-def find_module(model: nn.Module, tap: str) -> nn.Module:
-    """Return the submodule that a tap names.
-
-    Raises:
-        UserError: there is none; names the closest that exists.
-    """
-    name = tap.removesuffix(':input')
-    modules = dict(model.named_modules())
-    if name not in modules or not name:
-        raise UserError(f"tap '{tap}' does not exist in {type(model).__name__}."
-                        f'{did_you_mean(name, modules)} `python tools/taps.py CONFIG` lists them')
-    return modules[name]
-
-
-def expand_taps(model: nn.Module, taps: str | Sequence[str]) -> list[str]:
-    """Return every tap that the names and wildcards in ``taps`` stand for.
-
-    Raises:
-        UserError: a name does not exist or a wildcard matches nothing.
-    """
-    expanded: list[str] = []
-    for tap in [taps] if isinstance(taps, str) else taps:
-        pattern, colon, end = tap.partition(':')
-        if not any(sign in pattern for sign in '*?['):
-            find_module(model, tap)
-            expanded.append(tap)
-            continue
-        names = [name for name, _ in model.named_modules() if fnmatchcase(name, pattern)]
-        if not names:
-            raise UserError(f"tap '{tap}' matches no submodule of {type(model).__name__}: "
-                            '`python tools/taps.py CONFIG` lists them')
-        expanded += [name + colon + end for name in names]
-    return expanded
-
-
-class _AllRecorded(BaseException):  # which no `except Exception` of a network swallows
-    """The last tap of a forward pass was recorded."""
+        model(inputs)
 
 
 class TapRecorder:
-    """Keeps the latest value of each tap while :attr:`active`, until it is taken.
+    """Keeps what the tapped modules give from :meth:`start` to :meth:`take`.
 
-    A value is recorded as the submodule gave it. A later in-place operation
-    (``ReLU(inplace=True)``, ``out += identity``) would silently change it: such taps are
-    found out by the tensor's version counter at the first run and cloned from then on, so the
-    first run must be a dry run. In a network that was compiled before that, all are cloned.
+    Meanwhile each of them has an attribute ``forward`` of its own that records and calls the
+    class's: it is passed whether the module is called or, as MMDetection does with heads, its
+    ``forward`` is; nothing is left for ``copy.deepcopy`` (an EMA) or ``state_dict`` to find.
 
-    The hooks are closures and hold no reference that ``copy.deepcopy(model)`` would follow.
+    A later in-place operation (``ReLU(inplace=True)``, ``out += identity``) would silently change
+    what was recorded: such values are found out by the tensors' version counters in the dry run
+    and cloned from then on, the others are not copied. In a network that was compiled before that,
+    all are cloned.
 
     Args:
         model: the network.
-        taps: names, see the module's docstring.
+        taps: names, see :mod:`.tap_paths`.
+        stays: record at every call, without taking the attributes off in between; for a network
+            that nobody copies and a compiler would otherwise see change.
 
     Raises:
         UserError: a tap does not exist.
     """
 
-    def __init__(self, model: nn.Module, taps: Iterable[str]) -> None:
-        self.active = False
-        self._values: dict[str, Any] = {}
-        self._seen: dict[str, Any] = {}
-        self._cloned: set[str] = set()
-        self._count = 0  # of values that were recorded, and after how many of them to stop
-        self._last: int | None = None
-        self._calls = 0  # how many values a whole forward pass gives
+    def __init__(self, model: nn.Module, taps: Iterable[str], stays: bool = False) -> None:
+        self._taps = {tap: endpoints(model, tap) for tap in dict.fromkeys(taps)}
+        self._stays = stays
+        self._recording = False
         self._is_dry = False
-        self._taps = list(dict.fromkeys(taps))
-        self._handles = [self._attach(model, tap) for tap in self._taps]
+        self._values: dict[str, list[Any]] = {}
+        self._versions: dict[str, list[Any]] = {}
+        self._cloned: set[str] = set()
+        self._expected: dict[str, list[str]] = {}
+        self._patches = self._wrappers(model)
+        self._previous: list[Any] = []
 
-    def _attach(self, model: nn.Module, tap: str) -> torch.utils.hooks.RemovableHandle:
-        module = find_module(model, tap)
+    def _wrappers(self, model: nn.Module) -> list[tuple[nn.Module, str, Callable]]:
+        wanted: dict[tuple[nn.Module, str], list[str]] = {}
+        for taps in self._taps.values():
+            for endpoint in map(endpoint_of, taps):
+                owner = find_module(model, endpoint), method_name(endpoint)
+                found = wanted.setdefault(owner, [])
+                if endpoint not in found:
+                    found.append(endpoint)
+        return [(module, method, self._wrapper(module, method, found))
+                for (module, method), found in wanted.items()]
 
-        def record(value: Any) -> None:
-            if not self.active:
-                return
-            if tap in self._cloned:
-                value = map_tensors(torch.clone, value)
-            self._values[tap] = value
-            if torch.compiler.is_compiling():
-                # A graph has no versions, and computes for its outputs alone.
-                if self._is_dry:
-                    self._cloned.add(tap)
-                return
-            self._seen[tap] = _versions(value)
-            self._count += 1
-            if self._count == self._last:
-                raise _AllRecorded
+    def _wrapper(self, module: nn.Module, method: str, wanted: list[str]) -> Callable:
+        own = getattr(module, method)
+        entering = [endpoint for endpoint in wanted if endpoint.endswith(INPUT)]
+        leaving = [endpoint for endpoint in wanted if not endpoint.endswith(INPUT)]
 
-        if tap.endswith(':input'):
-            return module.register_forward_pre_hook(lambda _, inputs: record(inputs[0]))
-        return module.register_forward_hook(lambda _, inputs, output: record(output))
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            for endpoint in entering:
+                self._record(endpoint, args[0] if args else next(iter(kwargs.values())))
+            output = own(*args, **kwargs)
+            for endpoint in leaving:
+                self._record(endpoint, output)
+            return output
+
+        return recorded
+
+    def _record(self, endpoint: str, value: Any) -> None:
+        if not self._recording:
+            return
+        if torch.compiler.is_compiling() and self._is_dry:  # a graph has no versions
+            self._cloned.add(endpoint)
+        if endpoint in self._cloned:
+            value = map_tensors(torch.clone, value)
+        self._values.setdefault(endpoint, []).append(value)
+        if not torch.compiler.is_compiling():
+            self._versions.setdefault(endpoint, []).append(
+                map_tensors(lambda tensor: tensor._version, value))
 
     def start(self) -> None:
         """Forget what was recorded and record from now on."""
-        self._values, self._seen = {}, {}
-        self._count, self._last = 0, None
-        self.active = True
+        if not (self._stays and self._previous):
+            self.stop()  # where a pass that failed has left something
+            for module, method, wrapper in self._patches:
+                self._previous.append(vars(module).get(method))
+                object.__setattr__(module, method, wrapper)
+        self._values, self._versions, self._recording = {}, {}, True
 
-    def take(self) -> dict[str, Any]:
-        """Stop recording, return the values by tap and let go of them.
+    def stop(self) -> None:
+        """Record no longer, and leave nothing on the modules."""
+        self._recording = False
+        for (module, method, _), previous in zip(reversed(self._patches),
+                                                 reversed(self._previous), strict=False):
+            if previous is None:
+                vars(module).pop(method, None)
+            else:
+                object.__setattr__(module, method, previous)
+        self._previous = []
+
+    def take(self) -> dict[str, Tensor]:
+        """Stop recording, return the leaves by name and let go of them.
 
         Raises:
-            RuntimeError: a value was changed in place after it was recorded, though
-                not in the dry run.
+            UserError: there are other leaves than in the dry run.
         """
-        changed = self._changed()
-        if changed:
-            raise RuntimeError(f'taps {changed} were changed in place after they were recorded')
-        values, self._values, self._seen = self._values, {}, {}
-        self.active = False
-        return values
+        self._stop_unless_it_stays()
+        self._clone_from_now_on()
+        tapped = self._tapped()
+        for tap, names in self._expected.items():
+            if list(tapped[tap]) != names:
+                raise UserError(f"tap '{tap}' stands for {len(tapped[tap])} tensors, and in the "
+                                f'dry run it stood for {len(names)}: the model takes another way; '
+                                'name a tap that every forward pass gives')
+        return flat(tapped)
 
-    def record(self, run: Callable[[], Any], whole: bool = False) -> dict[str, Any]:
-        """Record ``run()`` and return the values by tap.
-
-        Args:
-            run: a forward pass, as that of the dry run.
-            whole: whether it runs to its end, or only until as many values were recorded as in the
-                dry run: no further than the last tap.
-        """
+    def record(self, run: Callable[[], Any]) -> dict[str, Tensor]:
+        """Record ``run()``, a forward pass as that of the dry run, and return the leaves."""
         self.start()
-        if not whole:
-            self._last = self._calls
-        with suppress(_AllRecorded):
+        try:
             run()
+        finally:
+            self._stop_unless_it_stays()
         return self.take()
 
-    def dry_run(self, run: Callable[[], Any]) -> dict[str, Any]:
-        """Record ``run()`` without gradients and learn which taps must be cloned.
+    def dry_run(self, run: Callable[[], Any]) -> Tapped:
+        """Record ``run()`` without gradients; learn what each tap stands for and what to clone.
 
         Raises:
-            UserError: ``run`` never reaches a tap.
+            UserError: ``run`` never reaches a tap, or a tap stands for several tensors and does not
+                say which.
         """
-        self.start()
         self._is_dry = True
-        with torch.no_grad():
-            run()
-        self._is_dry = False
+        self.start()
+        try:
+            with torch.no_grad():
+                run()
+        finally:
+            self._is_dry = False
+            self._stop_unless_it_stays()
         self._cloned |= set(self._changed())
-        self._calls = self._count
-        self._seen = {}
-        values = self.take()
-        unreached = [tap for tap in self._taps if tap not in values]
-        if unreached:
-            raise UserError(f"tap '{unreached[0]}' names a module that a forward pass never calls: "
-                            'tap the module around it; `python tools/taps.py CONFIG` lists those '
-                            'that are called')
-        return values
+        tapped = self._tapped()
+        self._expected = {tap: list(leaves) for tap, leaves in tapped.items()}
+        return tapped
+
+    def _stop_unless_it_stays(self) -> None:
+        self._recording = False
+        if not self._stays:
+            self.stop()
+
+    def _tapped(self) -> Tapped:
+        values, self._values = self._values, {}
+        found: Tapped = {}
+        for tap, ends in self._taps.items():
+            found[tap] = {}
+            for end in ends:
+                endpoint = endpoint_of(end)
+                if endpoint not in values:
+                    raise UserError(f"tap '{end}' names a module that a forward pass never calls: "
+                                    'tap the module around it; `python tools/taps.py CONFIG` lists '
+                                    'those that are called')
+                calls = values[endpoint]
+                found[tap] |= leaves_of(end, calls[0] if len(calls) == 1 else calls)
+        return found
+
+    def _clone_from_now_on(self) -> None:
+        changed = self._changed()
+        if changed:
+            print_log(f"What {', '.join(changed)} gave was changed in place, and in the dry run it "
+                      'was not: this step saw the changed values, later ones see copies',
+                      'current', level=30)
+            self._cloned |= set(changed)
 
     def _changed(self) -> list[str]:
-        return [tap for tap, seen in self._seen.items() if _versions(self._values[tap]) != seen]
+        found = [endpoint for endpoint, versions in self._versions.items()
+                 if map_tensors(lambda tensor: tensor._version,
+                                self._values[endpoint]) != versions]
+        self._versions = {}
+        return found
 
-    def remove(self) -> None:
-        """Take the hooks off the model."""
-        for handle in self._handles:
-            handle.remove()
+
+class Leaf(NamedTuple):
+    """One tensor that a module gives."""
+
+    name: str
+    """What to write as a tap."""
+    shape: tuple[int, ...]
+    """For one image."""
+    stride: float | None
+    """Input pixels per cell, of a map ``(B, C, H, W)``."""
 
 
 class TapInfo(NamedTuple):
-    """One line of :func:`list_taps`."""
+    """One entry of :func:`list_taps`."""
 
     name: str
     """Dotted name of the submodule."""
     kind: str
     """Its class."""
-    shapes: list[tuple[int, ...]]
-    """Shapes of the tensors in its output, for one image."""
-    strides: list[float]
-    """Input pixels per cell of each four-dimensional output."""
+    calls: int
+    """How often a forward pass calls it."""
+    leaves: list[Leaf]
 
 
 def list_taps(model: nn.Module, inputs: Tensor) -> list[TapInfo]:
     """Run a model once in eval mode and describe every submodule that was called.
 
     Args:
-        model: an mmengine model.
+        model: the network.
         inputs: ``(1, 3, H, W)`` float32.
     """
-    found: dict[str, TapInfo] = {}
-
-    def describe(name: str, module: nn.Module) -> Callable:
-        def hook(_: nn.Module, args: Any, output: Any) -> None:
-            tensors: list[Tensor] = []
-            map_tensors(tensors.append, output)
-            found[name] = TapInfo(
-                name, type(module).__name__, [tuple(t.shape) for t in tensors],
-                [inputs.shape[-1] / t.shape[-1] for t in tensors if t.dim() == 4])
-        return hook
-
-    handles = [module.register_forward_hook(describe(name, module))
-               for name, module in model.named_modules() if name]
+    modules = {name: module for name, module in model.named_modules() if name}
+    recorder = TapRecorder(model, modules)
     training = model.training
     model.eval()
+    recorder.start()
     try:
         with torch.no_grad():
-            forward_for_taps(model, inputs)
+            forward_for_taps(model, inputs, [blank_sample(inputs)])
     finally:
+        recorder.stop()
         model.train(training)
-        for handle in handles:
-            handle.remove()
-    return [found[name] for name, _ in model.named_modules() if name in found]
+    found = []
+    for name, module in modules.items():
+        calls = recorder._values.get(name, [])
+        if calls:
+            leaves = [Leaf(path, tuple(tensor.shape), inputs.shape[-1] / tensor.shape[-1]
+                           if tensor.dim() == 4 and tensor.shape[-1] else None)
+                      for path, tensor in tensors_in(name, calls[0] if len(calls) == 1 else calls)]
+            if len(leaves) == 1:
+                leaves = [leaves[0]._replace(name=name)]
+            found.append(TapInfo(name, type(module).__name__, len(calls), leaves))
+    return found
+
+
+def blank_sample(inputs: Tensor) -> BaseDataElement:
+    """Return the data sample of an image that fills its input and is labelled with nothing."""
+    size = tuple(inputs.shape[-2:])
+    return BaseDataElement(metainfo=dict(
+        img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size,
+        scale_factor=(1.0, 1.0)))

@@ -1,6 +1,6 @@
 """Build, load, freeze, place and run the teachers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from mmkd.config_files import config_path
 from mmkd.distillation.checkpoints import load_weights
-from mmkd.distillation.inference import CompiledRun, folded, runs_channels_last
+from mmkd.distillation.inference import CompiledRun, runs_channels_last
 from mmkd.distillation.random_state import undisturbed_random_state
 from mmkd.distillation.renormalisation import Renormalisation, renormalisation
-from mmkd.distillation.taps import TapRecorder, expand_taps, forward_for_taps, map_tensors
+from mmkd.distillation.taps import Tapped, TapRecorder, forward_for_taps, map_tensors
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import MODELS
 
@@ -29,13 +31,10 @@ class Teacher:
 
     It is no ``nn.Module``: nothing that walks the student's modules may meet it.
 
-    It is run for its taps alone: once they are chosen, batch norms are folded into the layers
-    before them (but for those that a tap would show), and memory is laid out channels last; a
-    forward pass ends at the last tap. Values differ from the plain network's by rounding.
-
-    It runs under ``no_grad``. ``inference_mode`` would be no faster to speak of, and a loss could
-    not save its tensors for the backward pass ("Inference tensors cannot be saved for backward");
-    nor do these tell whether they were changed in place, as :class:`TapRecorder` asks.
+    It runs under ``no_grad``, its memory laid out channels last. ``inference_mode`` would be no
+    faster to speak of, and a loss could not save its tensors for the backward pass ("Inference
+    tensors cannot be saved for backward"); nor do these tell whether they were changed in place, as
+    :class:`TapRecorder` asks.
 
     Args:
         name: its name in the config.
@@ -51,83 +50,56 @@ class Teacher:
         UserError: ``compiled`` or ``precision`` is something else.
     """
 
-    rewritten = True
-    """Whether its weights never change, so that they may be rewritten."""
-    ends_early = True
-    """Whether nothing behind the last tap matters."""
-    _renormalise: Renormalisation | None = None
-    _compiled = False
-    _run: CompiledRun | None = None
-    _precision: str | None = None
-    _channels_last = False
-
     def __init__(self, name: str, model: nn.Module, weight: float = 1.0,
                  classes: Sequence[str] | None = None,
                  renormalise: Renormalisation | None = None, compiled: bool = False,
                  precision: str | None = None) -> None:
         _check_options(name, compiled, precision)
+        model.eval()  # in two statements: some backbones of MMDetection return None
+        model.requires_grad_(False)
         self.name = name
-        self.model = model.eval().requires_grad_(False)
+        self.model = model
         self.weight = weight
         self.classes = tuple(classes) if classes is not None else None
         self._renormalise = renormalise
         self._compiled = compiled
+        self._run: CompiledRun | None = None
         self._precision = precision
-        self._channels_last = self.rewritten and runs_channels_last(model)
-        self._recorder = TapRecorder(model, ())
+        self._channels_last = runs_channels_last(model)
+        if self._channels_last:
+            model.to(memory_format=torch.channels_last)
 
-    def expand(self, taps: str | Sequence[str]) -> list[str]:
-        """Return every tap that the names and wildcards in ``taps`` stand for.
-
-        Raises:
-            UserError: a name does not exist or a wildcard matches nothing.
-        """
-        return expand_taps(self.model, taps)
-
-    def tap(self, taps: Iterable[str], inputs: Tensor) -> dict[str, Any]:
+    def tap(self, taps: Iterable[str], inputs: Tensor, data_samples: Any = None) -> Tapped:
         """Choose what to record, and return it for ``inputs`` (``(B, 3, H, W)``) as a dry run.
 
-        :attr:`model` is replaced by a network for these taps; others must not be chosen later.
+        Raises:
+            UserError: a tap does not exist, is never passed, or does not say which of several
+                tensors it means.
         """
-        taps = list(taps)
-        inputs = self._own_inputs(inputs, None, {})
-        self._recorder.remove()
-        if self.rewritten:
-            self._rewrite(taps, inputs)
-        self._recorder = TapRecorder(self.model, taps)
+        inputs = self._own_inputs(inputs, data_samples, {})
+        self._recorder = TapRecorder(self.model, taps, stays=self._compiled)
         if self._compiled:
-            self._run = CompiledRun(self.name, self._whole_forward)
+            self._run = CompiledRun(self.name, self._recorded)
         with self._autocast(inputs):
-            return self._finished(self._recorder.dry_run(lambda: self._forward(inputs)))
+            found = self._recorder.dry_run(lambda: self._forward(inputs, data_samples))
+        return {tap: self._finished(leaves) for tap, leaves in found.items()}
 
-    def _rewrite(self, taps: Sequence[str], inputs: Tensor) -> None:
-        network = folded(self.model, taps, inputs)
-        if network is None:
-            print_log(f"Teacher '{self.name}' runs with its batch norms: it is slower, as its taps "
-                      'change when they are folded', 'current')
-        else:
-            self.model = network
-        if self._channels_last:
-            self.model.to(memory_format=torch.channels_last)
-
-    def __call__(self, inputs: Tensor, data_samples: Sequence | None = None,
-                 shared: dict[Any, Tensor] | None = None) -> dict[str, Any]:
-        """Return the tapped values, without gradients.
+    def __call__(self, inputs: Tensor, data_samples: Any = None,
+                 shared: dict[Any, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return the tapped leaves by name, without gradients.
 
         Args:
             inputs: ``(B, 3, H, W)``, preprocessed for the student.
-            data_samples: their ``img_shape`` tells which part of an input is padding.
+            data_samples: of the batch; their ``img_shape`` tells which part of an input is padding.
             shared: where teachers leave what they made of these inputs for each other; empty
                 before the first.
         """
         inputs = self._own_inputs(inputs, data_samples, {} if shared is None else shared)
+        run = self._recorded if self._run is None else self._run
         with torch.no_grad(), self._autocast(inputs):
-            if self._run is not None:
-                return self._finished(self._run(inputs))
-            return self._finished(self._recorder.record(lambda: self._forward(inputs),
-                                                        whole=not self.ends_early))
+            return self._finished(run(inputs, data_samples))
 
-    def _own_inputs(self, inputs: Tensor, data_samples: Sequence | None,
+    def _own_inputs(self, inputs: Tensor, data_samples: Any,
                     shared: dict[Any, Tensor]) -> Tensor:
         key = self._renormalise, self._channels_last
         if key not in shared:
@@ -142,17 +114,17 @@ class Teacher:
             return nullcontext()
         return torch.autocast(inputs.device.type, PRECISIONS[self._precision])
 
-    def _finished(self, values: dict[str, Any]) -> dict[str, Any]:
+    def _finished(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         if self._precision is None:
             return values
         return map_tensors(lambda value: value.float() if value.is_floating_point() else value,
                            values)
 
-    def _forward(self, inputs: Tensor) -> None:
-        forward_for_taps(self.model, inputs)
+    def _forward(self, inputs: Tensor, data_samples: Any) -> None:
+        forward_for_taps(self.model, inputs, data_samples)
 
-    def _whole_forward(self, inputs: Tensor) -> dict[str, Any]:
-        return self._recorder.record(lambda: self._forward(inputs), whole=True)
+    def _recorded(self, inputs: Tensor, data_samples: Any) -> dict[str, Tensor]:
+        return self._recorder.record(lambda: self._forward(inputs, data_samples))
 
 
 def _check_options(name: str, compiled: Any, precision: Any) -> None:
@@ -172,9 +144,10 @@ def build_model(config: str | Path | Config) -> nn.Module:
     """
     cfg = config
     if not isinstance(config, Config):
-        if not Path(config).is_file():
+        path = config_path(config)
+        if not path.is_file():
             raise UserError(f"config '{config}' does not exist: correct the path")
-        cfg = Config.fromfile(config)
+        cfg = Config.fromfile(path)
     if 'model' not in cfg:
         raise UserError(f"config '{cfg.filename}' has no `model`: name a training config")
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmkd')):
@@ -184,23 +157,31 @@ def build_model(config: str | Path | Config) -> nn.Module:
 
 def build_teacher(name: str, config: str | Path | Config, checkpoint: str | Path,
                   student_preprocessor: nn.Module, device: torch.device,
-                  weight: float = 1.0, compiled: bool = False,
-                  precision: str | None = None) -> Teacher:
+                  weight: float = 1.0, compiled: bool = False, precision: str | None = None,
+                  prefix: str = '', preprocessor: Mapping[str, Any] | str | None = None,
+                  size: tuple[int, int] | None = None, multiple_of: int | None = None) -> Teacher:
     """Build a teacher from its config and checkpoint, frozen and on ``device``.
 
     Args:
         name: its name in the config.
-        config: what it was trained with.
+        config: what it was trained with; its model may be any registered or importable
+            ``nn.Module``, ``dict(type='package.module.Class', ...)``.
         checkpoint: its weights.
         student_preprocessor: the ``data_preprocessor`` of the student.
         device: where it runs.
         weight: share of this teacher among its peers.
         compiled: the entry's ``compile``; see :class:`Teacher`.
         precision: see :class:`Teacher`.
+        prefix: see :func:`load_weights`.
+        preprocessor: ``dict(mean=[...], std=[...], bgr_to_rgb=True)`` of a network that does not
+            say itself how its inputs are normalised, or ``'none'`` for one that takes BGR pixels
+            from 0 to 255.
+        size: height and width that its inputs are resized to.
+        multiple_of: number that the height and width of its inputs are rounded up to multiples of.
 
     Raises:
         UserError: from :func:`build_model`, or the checkpoint is missing, truncated, of another
-            architecture, or would run code; or another argument is out of range.
+            architecture, or would run code; or another argument is missing or out of range.
     """
     if not isinstance(weight, (int, float)) or not 0 < weight < float('inf'):
         raise UserError(f"teacher '{name}' has weight {weight!r}: give a number above 0, or take "
@@ -208,13 +189,34 @@ def build_teacher(name: str, config: str | Path | Config, checkpoint: str | Path
     _check_options(name, compiled, precision)
     with undisturbed_random_state():
         model = build_model(config)
+    own = _preprocessor_of(name, model, preprocessor)
     try:
-        meta = load_weights(model, checkpoint)
+        meta = load_weights(model, checkpoint, prefix)
     except UserError as error:
         raise UserError(f"teacher '{name}': {error}") from error
     classes = (meta.get('dataset_meta') or {}).get('classes')
     parameters = sum(p.numel() for p in model.parameters())
     print_log(f"Teacher '{name}': {parameters / 1e6:.2f} M parameters from {checkpoint}", 'current')
     return Teacher(name, model.to(device), weight, classes,
-                   renormalisation(student_preprocessor, model.data_preprocessor), compiled,
+                   renormalisation(student_preprocessor, own, size, multiple_of), compiled,
                    precision)
+
+
+def _preprocessor_of(name: str, model: nn.Module, given: Mapping[str, Any] | str | None
+                     ) -> nn.Module:
+    """Return what tells how a teacher's inputs are normalised.
+
+    Raises:
+        UserError: nothing does.
+    """
+    if given == 'none':
+        return ImgDataPreprocessor()
+    if given is not None:
+        return ImgDataPreprocessor(**given)
+    own = getattr(model, 'data_preprocessor', None)
+    if not isinstance(own, ImgDataPreprocessor):
+        raise UserError(f"teacher '{name}' ({type(model).__name__}) does not say how its inputs "
+                        'are normalised: add preprocessor=dict(mean=[...], std=[...], '
+                        "bgr_to_rgb=True) to its entry, or preprocessor='none' if it takes BGR "
+                        'pixels from 0 to 255')
+    return own

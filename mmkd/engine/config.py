@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.registry import FUNCTIONS, DefaultScope, Registry
 from mmengine.runner import Runner
 
 from mmkd import registry
+from mmkd.config_files import config_path
+from mmkd.distillation.branch import CONSTRUCTOR_FACTS
+from mmkd.distillation.legacy import modernise
 from mmkd.engine.student_options import OPTIONS
 from mmkd.errors import UserError, did_you_mean
 
-__all__ = ['load_config', 'validate_config']
+__all__ = ['counted_classes', 'load_config', 'override', 'validate_config']
 
 ENTRIES = frozenset(inspect.signature(Runner.__init__).parameters).union(OPTIONS)
 DATA = (registry.DATASETS, registry.TRANSFORMS, registry.DATA_SAMPLERS, FUNCTIONS)
@@ -23,13 +27,14 @@ NETWORK = (registry.MODELS, registry.TASK_UTILS, registry.WEIGHT_INITIALIZERS)
 SECTIONS: dict[str, tuple[Registry, ...]] = {
     'model': NETWORK,
     'teachers': NETWORK,
+    'terms': (registry.TERMS, *NETWORK),
     'train_dataloader': DATA,
     'val_dataloader': DATA,
     'test_dataloader': DATA,
     'val_evaluator': (registry.METRICS, registry.EVALUATOR),
     'test_evaluator': (registry.METRICS, registry.EVALUATOR),
     'default_hooks': (registry.HOOKS, *NETWORK),
-    'custom_hooks': (registry.HOOKS, *NETWORK),
+    'custom_hooks': (registry.HOOKS, registry.TERMS, *NETWORK),
     'optim_wrapper': (registry.OPTIM_WRAPPERS, registry.OPTIMIZERS,
                       registry.OPTIM_WRAPPER_CONSTRUCTORS),
     'param_scheduler': (registry.PARAM_SCHEDULERS,),
@@ -43,13 +48,13 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     """Read the config at ``path`` and override entries of it.
 
     Args:
-        path: a Python config.
+        path: a Python config, or ``'mmdet::...'`` for one that MMDetection carries.
         options: dotted key to value, as ``--cfg-options`` gives them.
 
     Raises:
         UserError: the file is missing or broken, or an option fits nowhere.
     """
-    path = Path(path)
+    path = config_path(path)
     if not path.is_file():
         raise UserError(f"config '{path}' does not exist.{_neighbours(path)}")
     try:
@@ -67,14 +72,30 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     except Exception as error:  # a config is a program: anything can go wrong in it
         raise UserError(f"config '{path}' cannot be read, {type(error).__name__}: "
                         f'{_first_line(error)}') from error
+    if config.get('default_scope') == 'mmdet':
+        config.default_scope = 'mmkd'  # whose registries know MMDetection's names and mmkd's
+    override(config, options)
+    return config
+
+
+def override(config: Config, options: Mapping[str, Any] | None) -> None:
+    """Change entries of a config.
+
+    Args:
+        config: changed.
+        options: dotted key to value, as ``--cfg-options`` gives them.
+
+    Raises:
+        UserError: an option fits nowhere.
+    """
     for option in options or {}:
         _check_entry(option.partition('.')[0], ENTRIES | config.keys(), config)
     try:
         config.merge_from_dict(dict(options or {}))
     except (KeyError, IndexError, TypeError, AssertionError) as error:
-        raise UserError(f"--cfg-options do not fit config '{path}': "
+        raise UserError(f"--cfg-options do not fit config '{config.filename}': "
                         f'{_first_line(error)}') from error
-    return config
+    modernise(config)
 
 
 def validate_config(cfg: Config) -> None:
@@ -97,6 +118,9 @@ def validate_config(cfg: Config) -> None:
             _check_arguments(f'default_hooks.{name}', hook)
         for i, hook in enumerate(cfg.get('custom_hooks') or ()):
             _check_arguments(f'custom_hooks[{i}]', hook)
+            if isinstance(hook, Mapping) and hook.get('type') == 'DistillationHook':
+                _check_terms(f'custom_hooks[{i}].terms', hook.get('terms'))
+        _check_terms('terms', cfg.get('terms'))
         _check_classes(cfg)
 
 
@@ -158,19 +182,51 @@ def _check_type(place: str, name: str, registries: Sequence[Registry]) -> None:
     raise UserError(f"unknown type '{name}' at {place}.{hint}")
 
 
-def _check_arguments(place: str, hook: Any) -> None:
-    if not isinstance(hook, Mapping) or not isinstance(hook.get('type'), str):
+def _check_terms(place: str, terms: Any) -> None:
+    if terms is not None and not isinstance(terms, Mapping):
+        raise UserError(f'{place} is {terms!r}: give every term a name, '
+                        'dict(NAME=dict(tap=..., loss=dict(type=...)))')
+    for name, term in (terms or {}).items():
+        if not isinstance(term, Mapping):
+            raise UserError(f'{place}.{name} is {term!r}: describe a term, '
+                            'dict(tap=..., loss=dict(type=...))')
+        _check_part(f'{place}.{name}', {'type': 'Term', **term}, registry.TERMS)
+        for part in ('loss', 'connector'):
+            if term.get(part) is not None:
+                _check_part(f'{place}.{name}.{part}', term[part], registry.MODELS)
+
+
+def _check_part(place: str, entry: Any, kind: Registry) -> None:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get('type'), str):
+        raise UserError(f"{place} is {entry!r}: write dict(type='NAME', ...)")
+    _check_arguments(place, entry, kind)
+    given = {*entry, *CONSTRUCTOR_FACTS}
+    missing = [name for name in _needed(_find(entry['type'], [kind])) if name not in given]
+    if missing:
+        raise UserError(f"{entry['type']} at {place} lacks the argument '{missing[0]}'")
+
+
+def _needed(cls: Any) -> list[str]:
+    if not inspect.isclass(cls):
+        return []
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    return [p.name for p in parameters
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def _check_arguments(place: str, entry: Any, kind: Registry = registry.HOOKS) -> None:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get('type'), str):
         return
-    cls = _find(hook['type'], [registry.HOOKS])
+    cls = _find(entry['type'], [kind])
     if not inspect.isclass(cls):
         return
     known, takes_any = _arguments(cls)
-    for name in hook:
+    for name in entry:
         hint = did_you_mean(name, known)
         # mmengine's CheckpointHook swallows what it does not know.
         if name not in known | {'type', '_scope_'} and (hint or not takes_any):
             hint = hint or f' It takes: {", ".join(sorted(known))}'
-            raise UserError(f"unexpected argument '{name}' of {hook['type']} at {place}.{hint}")
+            raise UserError(f"unexpected argument '{name}' of {entry['type']} at {place}.{hint}")
 
 
 def _arguments(cls: type) -> tuple[set[str], bool]:
@@ -178,7 +234,9 @@ def _arguments(cls: type) -> tuple[set[str], bool]:
 
     A class with ``**kwargs`` passes them to its base.
     """
-    known, takes_any = {'priority'}, False  # mmengine itself reads every hook's priority
+    known, takes_any = set(), False
+    if issubclass(cls, Hook):
+        known.add('priority')  # mmengine itself reads it
     for base in cls.__mro__[:-1]:
         if '__init__' in vars(base):
             parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
@@ -193,12 +251,27 @@ def _arguments(cls: type) -> tuple[set[str], bool]:
 def _check_classes(cfg: Config) -> None:
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         for classes in _classes((cfg.get(loader) or {}).get('dataset')):
-            heads = cfg.model.get('bbox_head', ())
-            for head in heads if isinstance(heads, Sequence) else [heads]:
-                if head.get('num_classes', len(classes)) != len(classes):
+            for place, count in counted_classes(cfg.model, 'model'):
+                if count != len(classes):
                     raise UserError(
-                        f'model.bbox_head.num_classes is {head["num_classes"]}, but {loader} has '
-                        f'{len(classes)} classes ({", ".join(classes[:20])}): make them agree')
+                        f'{place} is {count}, but {loader} has {len(classes)} classes '
+                        f'({", ".join(classes[:20])}): make them agree')
+
+
+def counted_classes(node: Any, place: str) -> Iterator[tuple[str, int]]:
+    """Yield every number of the data's classes below a model's config, and where it stands.
+
+    Proposals know no classes, and a denoising generator's follow from the head's.
+    """
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key in ('num_classes', 'num_things_classes') and isinstance(value, int):
+                yield f'{place}.{key}', value
+            elif key not in ('rpn_head', 'backbone', 'train_cfg', 'test_cfg', 'dn_cfg'):
+                yield from counted_classes(value, f'{place}.{key}')
+    elif isinstance(node, Sequence) and not isinstance(node, str):
+        for i, value in enumerate(node):
+            yield from counted_classes(value, f'{place}[{i}]')
 
 
 def _classes(dataset: Any) -> Iterator[Sequence[str]]:

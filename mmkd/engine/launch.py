@@ -17,11 +17,13 @@ from mmengine.runner import Runner
 from torch import distributed, nn
 
 from mmkd.detection.initial_weights import fetch_initial_weights
-from mmkd.distillation import TeacherHook
+from mmkd.distillation import DistillationHook
 from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
 from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
-from mmkd.engine.config import load_config, validate_config
+from mmkd.engine.config import load_config, override, validate_config
+from mmkd.engine.data_root import use_data
+from mmkd.engine.distil import distil
 from mmkd.engine.environment import environment_report
 from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
 from mmkd.errors import UserError
@@ -37,7 +39,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
                         '(default: work_dir of the config, or work_dirs/<name of the config>)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override entries of the config, e.g. train_cfg.max_epochs=2 '
-                        'custom_hooks.1.weight=0')
+                        'distill_weights.heatmap=0')
     parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none',
                         help='pytorch when torchrun starts it (see dist_train.sh and dist_test.sh)')
 
@@ -48,7 +50,15 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
     Raises:
         UserError: see :mod:`mmkd.engine.config`.
     """
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config)
+    if getattr(args, 'data', None):
+        use_data(cfg, args.data, args.classes.split(',') if args.classes else None)
+    if getattr(args, 'teacher', None):
+        distil(cfg, args.teacher, args.method.split(',') if args.method else None)
+        print_log('distillation, as --dump writes it down:\n'
+                  f'teachers = {cfg.teachers}\nterms = {cfg.terms}\n'
+                  f'distill_weights = {cfg.distill_weights}', 'current')
+    override(cfg, args.cfg_options)
     validate_config(cfg)
     stem = Path(args.config).stem
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / stem)
@@ -97,7 +107,7 @@ def cache_teachers(cfg: Config) -> None:
     fix_views(cfg)
     with _processes(cfg):
         runner = StudentRunner.from_cfg(cfg)
-        hook = next((hook for hook in runner.hooks if isinstance(hook, TeacherHook)), None)
+        hook = next((hook for hook in runner.hooks if isinstance(hook, DistillationHook)), None)
         if hook is None:
             raise UserError(f"config '{cfg.filename}' has no teachers to cache: name the config of "
                             'a distillation')

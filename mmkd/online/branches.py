@@ -1,6 +1,6 @@
 """What online methods train beside their networks: gates, branches, attention, ensembles.
 
-Connectors of terms of :class:`~mmkd.distillation.SelfDistillHook`; all of them are ``multi_level``.
+Connectors of terms of :class:`~mmkd.distillation.SelfTerm`; all of them are ``multi_level``.
 Those of cohorts take the embeddings of all members and then their logits::
 
     tap=['members.*.backbone.embedding', 'members.*.head.fc']

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mmkd.distillation.branch import Branch
-from mmkd.distillation.distill_hook import DistillHook, unwrapped
+from mmkd.distillation.distillation_hook import DistillationHook
 from mmkd.distillation.losses.l_mcl import StageOutputs, cross_entropies
 from mmkd.distillation.taps import TapRecorder, forward_for_taps
 from mmkd.distillation.teachers import undisturbed_random_state
+from mmkd.distillation.term import Term
 from mmkd.errors import UserError
 from mmkd.online.heads import LayerwiseHeads
 from mmkd.registry import HOOKS
@@ -149,7 +150,7 @@ class MetaOptimizeHook(Hook):
         self._batch: tuple[Tensor, Tensor] | None = None
 
     def before_run(self, runner: Runner) -> None:
-        """Find the meta-network that the TeacherHook has built."""
+        """Find the meta-network that the DistillationHook has built."""
         if not isinstance(runner._train_loop, BaseLoop):
             return
         term, branch = _layerwise_term(runner)
@@ -257,10 +258,11 @@ class _TappedCohort(nn.Module):
             return functional_call(self, {**weights, **meta, **buffers}, (inputs,))
 
 
-def _layerwise_term(runner: Runner) -> tuple[DistillHook, Branch]:
-    for term in runner.hooks:
-        for branch in getattr(term, 'branches', {}).values():
-            branch = unwrapped(branch)
+def _layerwise_term(runner: Runner) -> tuple[Term, Branch]:
+    terms = [term for hook in runner.hooks if isinstance(hook, DistillationHook)
+             for term in hook.terms]
+    for term in terms:
+        for branch in term.branches.values():
             if branch.connectors and isinstance(branch.connectors[0], LayerwiseHeads):
                 return term, branch
     raise UserError("MetaOptimizeHook finds no term with connector=dict(type='LayerwiseHeads'): "

@@ -140,7 +140,6 @@ def embed(model: nn.Module, loader: DataLoader) -> tuple[Tensor, Tensor, Tensor]
         logits = model(batch['inputs'], mode='tensor')
         parts = recorder.take()[TAP].float(), logits.argmax(1), batch['data_samples'].labels
         found.append(tuple(part.cpu() for part in parts))
-    recorder.remove()
     features, predicted, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
     return features, predicted, labels
 

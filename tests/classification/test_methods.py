@@ -74,7 +74,7 @@ def test_a_killed_crd_run_ends_as_an_undisturbed_one(tmp_path, cifar_config):
     states = [load_checkpoint_safely(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'part')]
     for key, value in states[0]['state_dict'].items():
         assert torch.equal(value, states[1]['state_dict'][key]), key
-    banks = [state['distillation']['distill']['resnet14'] for state in states]
+    banks = [state['distillation']['crd']['resnet14'] for state in states]
     assert sum(np.prod(bank.shape) for bank in banks[0].values()) > 0
     for key, value in banks[0].items():
         assert torch.equal(value, banks[1][key]), key
@@ -116,7 +116,7 @@ def test_a_cell_has_the_published_hyper_parameters(cell, published, monkeypatch)
     for name, value in zip(('DATA', 'METHOD', 'TEACHER', 'STUDENT'), cell.split(), strict=True):
         monkeypatch.setenv(name, value)
     cfg = load_config(ROOT / CONFIG)
-    [term] = [hook for hook in cfg.custom_hooks if hook.type == 'DistillHook']
+    [term] = cfg.terms.values()
     found = dict(term.loss, ce=cfg.model.get('ce_weight', 1.0), weight=term.weight,
                  warmup=term.get('warmup_epochs', 0))
     expected = dict(ce=1.0) | published

@@ -68,7 +68,7 @@ def test_the_detectors_backbone_is_the_classifiers(depth, tmp_path):
         stages = TapRecorder(classifier.to(dtype), taps).dry_run(lambda x=image: classifier(x))
         with torch.no_grad():
             for tap, output in zip(taps, backbone.to(dtype)(image), strict=True):
-                torch.testing.assert_close(stages[tap], output, msg=tap)
+                torch.testing.assert_close(stages[tap][tap], output, msg=tap)
 
 
 def test_a_whole_detector_starts_from_it(tmp_path):

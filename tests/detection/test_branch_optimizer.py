@@ -2,11 +2,19 @@
 
 import pytest
 import torch
-from helpers import centernet, runner, save_teacher, train_config
+from helpers import (
+    centernet,
+    centernet_terms,
+    distillation,
+    distillation_hook,
+    runner,
+    save_teacher,
+    train_config,
+)
 
 from mmkd.errors import UserError
 
-HOOKS = [dict(type='TeacherHook'), dict(type='FeatureDistillHook', weight=1.0, joint='each')]
+HOOKS = distillation(terms=centernet_terms('feature', joint='each'))
 
 
 @pytest.fixture(scope='module')
@@ -20,8 +28,8 @@ def _config(tmp_path, teachers, iters=3, **extra):
 
 
 def _connectors(run):
-    hook = next(h for h in run.hooks if type(h).__name__ == 'TeacherHook')
-    return [p for term in hook.terms for b in term.branches.values() for p in b.parameters()]
+    return [p for term in distillation_hook(run).terms for b in term.branches.values()
+            for p in b.parameters()]
 
 
 def test_the_group_has_the_optimizers_own_settings(tmp_path, teachers):
@@ -87,8 +95,8 @@ def test_large_gradients_of_connectors_leave_the_students_alone(tmp_path, teache
 
 
 def test_a_frozen_tap_is_refused_at_the_first_step(tmp_path, teachers):
-    hooks = [HOOKS[0], dict(type='DistillHook', tap='backbone.layer1', name='early',
-                            loss=dict(type='AttentionTransferLoss'))]
+    hooks = distillation(terms=dict(early=dict(tap='backbone.layer1',
+                                               loss=dict(type='AttentionTransferLoss'))))
     model = centernet()
     model.backbone.update(frozen_stages=1)
     config = train_config(tmp_path, model, hooks, iters=1, teachers=teachers)

@@ -4,7 +4,16 @@ import logging
 
 import pytest
 import torch
-from helpers import CLASSES, centernet, runner, save_teacher, train_config
+from helpers import (
+    CLASSES,
+    centernet,
+    centernet_terms,
+    distillation,
+    distillation_hook,
+    runner,
+    save_teacher,
+    train_config,
+)
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import nn
@@ -56,9 +65,9 @@ def messages(monkeypatch):
     return found
 
 
-def _config(tmp_path, teachers, hooks, val=False, **extra):
-    config = train_config(tmp_path, centernet(), [dict(type='TeacherHook'), *hooks], iters=1,
-                          teachers=teachers, **extra)
+def _config(tmp_path, teachers, terms, val=False, **extra):
+    config = train_config(tmp_path, centernet(), distillation(), iters=1, teachers=teachers,
+                          terms=terms, **extra)
     if val:
         config.val_dataloader = ConfigDict(
             batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
@@ -70,13 +79,13 @@ def _config(tmp_path, teachers, hooks, val=False, **extra):
 
 
 def _faulty(fault):
-    return [dict(type='DistillHook', tap='bbox_head:input', name='term', weight=1.0,
-                 connector=dict(type='ConvConnector'), loss=dict(type='FaultyLoss', fault=fault))]
+    return dict(term=dict(tap='bbox_head:input:-1', connector=dict(type='ConvConnector'),
+                          loss=dict(type='FaultyLoss', fault=fault)))
 
 
 @pytest.mark.parametrize(('fault', 'sentence'), [
     ('nan', "term 'term' has the loss nan in the first step"),
-    ('cut', "term 'term' has a loss .* and no gradient at bbox_head:input")])
+    ('cut', "term 'term' has a loss .* and no gradient at bbox_head:input:-1")])
 def test_a_term_that_teaches_nothing_stops_the_run(tmp_path, teachers, fault, sentence):
     with pytest.raises(UserError, match=sentence):
         runner(_config(tmp_path, teachers, _faulty(fault))).train()
@@ -90,21 +99,20 @@ def test_a_term_out_of_proportion_is_named(tmp_path, teachers, messages, fault, 
 
 
 def test_a_healthy_run_prints_one_table_and_each_teacher(tmp_path, teachers, messages):
-    hooks = [dict(type='HeatmapDistillHook', weight=1.0),
-             dict(type='FeatureDistillHook', weight=2.0)]
-    runner(_config(tmp_path, teachers, hooks, val=True)).train()
+    terms = centernet_terms('heatmap') | centernet_terms('feature', weight=2.0)
+    runner(_config(tmp_path, teachers, terms, val=True)).train()
     tables = [text for text in messages if 'gradient over that of the own loss' in text]
     assert len(tables) == 1
-    assert 'distill_heatmap' in tables[0] and 'distill_feature' in tables[0]
+    assert '\n  heatmap, ' in tables[0] and '\n  feature, ' in tables[0]
     assert any("Teacher 'big': pascal_voc/mAP" in text and '50 validation images' in text
                and 'the student: not known yet' in text for text in messages)
 
 
 def test_the_check_changes_nothing_about_the_training(tmp_path, teachers):
-    hooks = [dict(type='FeatureDistillHook', weight=2.0)]
+    terms = centernet_terms('feature', weight=2.0)
     states = []
     for check in (True, False):
-        config = _config(tmp_path / str(check), teachers, hooks, val=True)
+        config = _config(tmp_path / str(check), teachers, terms, val=True)
         config.custom_hooks[0].check_teachers = check
         run = runner(config)
         run.train()
@@ -114,11 +122,11 @@ def test_the_check_changes_nothing_about_the_training(tmp_path, teachers):
 
 
 def test_a_connector_that_is_not_in_the_optimizer(tmp_path, teachers):
-    run = runner(_config(tmp_path, teachers, [dict(type='FeatureDistillHook', weight=1.0)]))
+    run = runner(_config(tmp_path, teachers, centernet_terms('feature')))
     run.train()
-    terms = next(h for h in run.hooks if type(h).__name__ == 'TeacherHook').terms
+    terms = distillation_hook(run).terms
     check_connectors(terms, run.optim_wrapper.optimizer)
-    with pytest.raises(UserError, match="connector of term 'distill_feature' to 'big'"):
+    with pytest.raises(UserError, match="connector of term 'feature' to 'big'"):
         check_connectors(terms, torch.optim.SGD(run.model.parameters(), lr=0.1))
 
 
@@ -131,7 +139,7 @@ def test_a_teacher_fed_raw_pixels(tmp_path, teachers):
     """Its config lost mean and std: the inputs it gets are pixels from 0 to 255."""
     entry = save_teacher(tmp_path, 'raw', centernet(mean=None, std=None))
     run = runner(_config(tmp_path / 'run', dict(raw=entry),
-                         [dict(type='FeatureDistillHook', weight=1.0)], val=True))
+                         centernet_terms('feature'), val=True))
     run.train()
     raw = build_teacher('raw', entry['config'], entry['checkpoint'],
                         run.model.data_preprocessor, torch.device('cpu'))

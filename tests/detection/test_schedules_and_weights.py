@@ -2,11 +2,19 @@
 
 import pytest
 import torch
-from helpers import centernet, runner, save_teacher, train_config
+from helpers import (
+    centernet,
+    centernet_terms,
+    distillation,
+    distillation_hook,
+    runner,
+    save_teacher,
+    train_config,
+)
 
-from mmkd.distillation.distill_hook import DistillHook
+from mmkd.distillation import DistillationHook
+from mmkd.distillation.entries import built_terms
 from mmkd.distillation.gradients import BalancedWeight, gradient_norm
-from mmkd.distillation.teacher_hook import TeacherHook
 from mmkd.errors import UserError
 
 
@@ -17,17 +25,11 @@ def teachers(tmp_path_factory):
             for seed, name in enumerate(('weak', 'middle', 'strong'))}
 
 
-def _hook(run):
-    return next(h for h in run.hooks if isinstance(h, TeacherHook))
-
-
 def test_progressive_teachers_follow_each_other(tmp_path, teachers):
-    hooks = [dict(type='TeacherHook', schedule='progressive'),
-             dict(type='HeatmapDistillHook', weight=1.0), dict(type='FeatureDistillHook',
-                                                               weight=1.0)]
+    hooks = distillation(terms=centernet_terms('heatmap', 'feature'), schedule='progressive')
     run = runner(train_config(tmp_path, centernet(), hooks, iters=7, teachers=teachers))
     seen = []
-    hook = _hook(run)
+    hook = distillation_hook(run)
     losses = hook._losses
     hook._losses = lambda *args: (seen.append([t.name for t in hook.active]), losses(*args))[1]
     run.train()
@@ -38,7 +40,7 @@ def test_progressive_teachers_follow_each_other(tmp_path, teachers):
 
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(UserError, match=r"schedule='progresive'.*progressive"):
-        TeacherHook(schedule='progresive')
+        DistillationHook(schedule='progresive')
 
 
 def test_a_gradient_s_norm_by_hand():
@@ -61,40 +63,36 @@ def test_a_balanced_weight_by_hand():
 
 
 def test_the_weight_sets_itself_is_logged_saved_and_resumed(tmp_path, teachers):
-    hooks = [dict(type='TeacherHook'),
-             dict(type='FeatureDistillHook', weight=123.0, gradient_share=0.3)]
+    hooks = distillation(terms=centernet_terms('feature', weight=123.0, gradient_share=0.3))
     some = dict(strong=teachers['strong'])
     run = runner(train_config(tmp_path, centernet(), hooks, iters=2, teachers=some))
     run.train()
-    value = _hook(run).balanced['distill_feature'].value
+    value = distillation_hook(run).balanced['feature'].value
     assert value not in (None, 123.0)
-    log = run.message_hub.get_scalar('train/weight_distill_feature')
+    log = run.message_hub.get_scalar('train/weight_feature')
     assert log.current() == pytest.approx(value)
     saved = torch.load(f'{run.work_dir}/iter_2.pth', weights_only=False)
-    assert saved['distillation_weights'] == {'distill_feature': value}
+    assert saved['distillation_weights'] == {'feature': value}
     resumed = runner(train_config(tmp_path, centernet(), hooks, iters=3, teachers=some,
                                   resume=True))
     resumed.train()
-    assert _hook(resumed).balanced['distill_feature'].value == pytest.approx(value)
+    assert distillation_hook(resumed).balanced['feature'].value == pytest.approx(value)
 
 
 def test_the_share_holds_in_the_first_step(tmp_path, teachers):
     """|w dL_term| / (|dL_own| + |w dL_term|) at the tap is what was asked for."""
-    hooks = [dict(type='TeacherHook'), dict(type='FeatureDistillHook', gradient_share=0.25,
-                                            weight=1.0)]
+    hooks = distillation(terms=centernet_terms('feature', gradient_share=0.25))
     config = train_config(tmp_path, centernet(), hooks, iters=1,
                           teachers=dict(strong=teachers['strong']))
     config.optim_wrapper.optimizer = dict(type='SGD', lr=0.0)
     run = runner(config)
     norms = []
-    hook = _hook(run)
+    hook = distillation_hook(run)
     weighted = hook._weighted
 
     def spy(term, raw, step, own):
         loss = weighted(term, raw, step, own)
-        feature = step.student['bbox_head:input']
-        while not isinstance(feature, torch.Tensor):
-            feature = feature[-1]
+        feature = step.student['bbox_head:input:-1']
         total = sum(value for name, value in own.items() if 'loss' in name)
         norms.extend(torch.autograd.grad(value, feature, retain_graph=True)[0].norm().item()
                      for value in (total, loss))
@@ -109,4 +107,4 @@ def test_the_share_holds_in_the_first_step(tmp_path, teachers):
 @pytest.mark.parametrize('share', [0, 1.0, -0.1, '0.3'])
 def test_a_share_out_of_range(share):
     with pytest.raises(UserError, match='gradient_share'):
-        DistillHook(dict(type='PKDLoss'), 'neck', gradient_share=share)
+        built_terms(centernet_terms('feature', gradient_share=share), None)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from helpers import distillation_hook
 from mmengine.structures import InstanceData
-from test_distill_hooks import _first_losses, _hooks, teachers  # noqa: F401  (a fixture)
+from test_terms import _first_losses, _hooks, teachers  # noqa: F401  (a fixture)
 
 from mmkd.detection import CenterNetHead
 from mmkd.detection.teacher_maps import Maps
@@ -15,6 +16,7 @@ from mmkd.detection.teacher_shares import (
     image_shares,
     shares_of_images,
 )
+from mmkd.detection.terms import MAPS
 from mmkd.distillation.losses import PKDLoss, SoftFocalLoss, WidthHeightLoss
 from mmkd.errors import UserError
 
@@ -120,11 +122,11 @@ def test_shares_reach_every_term_of_a_run(tmp_path, teachers):  # noqa: F811
     """Against the formula, with the shares taken from the maps that the terms saw."""
     got, model, batch, run = _first_losses(
         tmp_path, _hooks(teachers, joint='labels'), distill_weights=(1, 1, 1, 1))
-    hook = next(h for h in run.hooks if type(h).__name__ == 'TeacherHook')
+    hook = distillation_hook(run)
     feature = model.extract_feat(batch['inputs'])
     heat, wh, _ = (m[-1] for m in model.bbox_head(feature))
     taps = {t.name: t(batch['inputs'], batch['data_samples'], {}) for t in hook.teachers}
-    maps = [Maps(*(m[-1] for m in taps[t.name]['bbox_head'])) for t in hook.teachers]
+    maps = [Maps(*(taps[t.name][leaf] for leaf in MAPS)) for t in hook.teachers]
     shares = shares_of_images('labels', maps, [1.0, 1.0], model, batch['data_samples'])
     term = hook.terms[3]
     expected = dict(heatmap=0.0, wh=0.0)
@@ -134,8 +136,7 @@ def test_shares_reach_every_term_of_a_run(tmp_path, teachers):  # noqa: F811
         expected['wh'] += WidthHeightLoss()(wh, own.wh, own.heatmap, share)
         connectors = term.branches[teacher.name].connectors
         adapted.append(connectors[0](feature[-1]) if connectors else feature[-1])
-        given = taps[teacher.name]['bbox_head:input']
-        theirs.append(given[-1] if isinstance(given, (list, tuple)) else given)
+        theirs.append(taps[teacher.name]['bbox_head:input:-1'])
     # On features, who is near has more to say: its share, times its loss to the power of -4.
     pairs = list(zip(adapted, theirs, strict=True))
     near = torch.stack([share * PKDLoss()(*pair).detach() ** -4

@@ -4,9 +4,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers import (
+    AtTheEnd,
     NoiseDetection,
     build,
     centernet,
+    centernet_terms,
+    distillation,
+    distillation_hook,
     leave_process_group,
     runner,
     save_teacher,
@@ -18,11 +22,10 @@ W = (1000.0, 1.0, 0.1, 100.0)
 
 
 def _config(folder, teachers, batch):
-    terms = ('HeatmapDistillHook', 'WidthHeightDistillHook', 'OffsetDistillHook',
-             'AttentionDistillHook')
-    config = train_config(folder, centernet(), [dict(type='TeacherHook'),
-                                                *(dict(type=t) for t in terms)],
-                          iters=1, batch=batch, teachers=teachers, distill_weights=W)
+    terms = centernet_terms('heatmap', 'wh', 'offset') | dict(
+        attention=dict(type='FeatureTerm', joint='each', loss=dict(type='AttentionLoss')))
+    config = train_config(folder, centernet(), distillation(), iters=1, batch=batch,
+                          teachers=teachers, terms=terms, distill_weights=W)
     config.optim_wrapper.optimizer = dict(type='SGD', lr=0.0)
     config.default_hooks = {}
     return config
@@ -35,16 +38,21 @@ def _losses_and_gradients(config, images):
     are left out of the comparison.
     """
     run = runner(config)
+    end = AtTheEnd(lambda run: _taken(run, images))
+    run.register_hook(end)
     run.train()
+    return end.found
+
+
+def _taken(run, images):
     model = run.model
     inner = getattr(model, 'module', model)
     inner.load_state_dict(build(centernet(), seed=5).state_dict())
     for module in inner.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
-    hook = next(h for h in run.hooks if type(h).__name__ == 'AttentionDistillHook')
-    branches = {name: getattr(b, 'module', b) for name, b in hook.branches.items()}
-    connectors = {name: b.connectors[0] for name, b in branches.items() if b.connectors}
+    [term] = [term for term in distillation_hook(run).terms if term.name == 'attention']
+    connectors = {name: b.connectors[0] for name, b in term.branches.items() if b.connectors}
     for connector in connectors.values():
         torch.nn.init.constant_(connector.conv.weight, 0.1)
         torch.nn.init.constant_(connector.conv.bias, 0.0)

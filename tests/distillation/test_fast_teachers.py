@@ -1,4 +1,4 @@
-"""Teachers that are rewritten for speed give what the plain networks give."""
+"""Teachers give what the plain networks give, however they are run."""
 
 import copy
 import functools
@@ -6,23 +6,31 @@ import shutil
 
 import pytest
 import torch
-from helpers import build, centernet, runner, save_teacher, train_config
+from helpers import (
+    build,
+    centernet,
+    centernet_terms,
+    distillation,
+    runner,
+    save_teacher,
+    train_config,
+)
 from mmengine.config import ConfigDict
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from mmkd.distillation import teachers as teachers_module
 from mmkd.distillation.inference import runs_channels_last
 from mmkd.distillation.renormalisation import Renormalisation
 from mmkd.distillation.student_teachers import MeanTeacher, PartnerTeacher
-from mmkd.distillation.taps import expand_taps
+from mmkd.distillation.tap_paths import endpoint_of, endpoints
+from mmkd.distillation.taps import flat
 from mmkd.distillation.teachers import Teacher, build_teacher
 from mmkd.errors import UserError
 from mmkd.ops.deform_layer import ModulatedDeformConv2dPack
 
 
 def _trained(model):
-    """Batch norms as training leaves them: such as make a wrong folding show."""
+    """Batch norms as training leaves them."""
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             nn.init.normal_(module.running_mean, std=0.1)
@@ -44,20 +52,21 @@ def _classifier(backbone):
 
 
 def _plain(model, taps, inputs):
-    """The values of all taps in a full forward pass, copied as each module returns."""
-    values, hooks = {}, []
+    """What each tapped leaf is in a full forward pass, copied as each module returns."""
+    taps = [name for tap in taps for name in endpoints(model, tap)]
+    calls, hooks = {endpoint_of(tap): [] for tap in taps}, []
 
     def copied(value):
         return tree_map(torch.clone, value)
 
-    for tap in taps:
-        module = model.get_submodule(tap.removesuffix(':input'))
-        if tap.endswith(':input'):
+    for end, found in calls.items():
+        module = model.get_submodule(end.removesuffix(':input'))
+        if end.endswith(':input'):
             hooks.append(module.register_forward_pre_hook(
-                lambda _, args, tap=tap: values.update({tap: copied(args[0])})))
+                lambda _, args, found=found: found.append(copied(args[0]))))
         else:
             hooks.append(module.register_forward_hook(
-                lambda *call, tap=tap: values.update({tap: copied(call[-1])})))
+                lambda *call, found=found: found.append(copied(call[-1]))))
     with torch.no_grad():
         if hasattr(model, 'bbox_head'):
             model.bbox_head(model.extract_feat(inputs))
@@ -65,29 +74,48 @@ def _plain(model, taps, inputs):
             model(inputs)
     for hook in hooks:
         hook.remove()
-    return values
+    values = {end: found[0] if len(found) == 1 else found for end, found in calls.items()}
+    return {name: leaf for tap in taps for name, leaf in _picked(tap, values).items()}
+
+
+def _picked(tap, values):
+    """As the names of the paths used here say: no step, a number, or `*` in the first place."""
+    end = endpoint_of(tap)
+    steps = tap[len(end):].split(':')[1:]
+    if steps[:1] == ['*']:
+        numbers = range(len(values[end]))
+        return {name: leaf for i in numbers
+                for name, leaf in _picked(':'.join([end, str(i), *steps[1:]]), values).items()}
+    value = values[end]
+    for step in steps:
+        value = value[int(step)]
+    [leaf] = tree_leaves(value)
+    return {tap: leaf}
 
 
 def _assert_equal(found, expected, rtol=1e-5):
-    assert set(found) == set(expected)
-    for tap, value in expected.items():
-        for ours, theirs in zip(tree_leaves(found[tap]), tree_leaves(value), strict=True):
-            assert not ours.requires_grad and ours.shape == theirs.shape
-            assert (ours - theirs).norm() <= rtol * theirs.norm(), tap
+    assert list(found) == list(expected)
+    for tap, theirs in expected.items():
+        ours = found[tap]
+        assert not ours.requires_grad and ours.shape == theirs.shape
+        assert (ours - theirs).norm() <= rtol * theirs.norm(), tap
 
 
 RESNET = centernet()
 NETWORKS = dict(
-    resnet=(RESNET, ['backbone.bn1', 'backbone.layer?', 'neck', 'bbox_head', 'bbox_head:input']),
+    resnet=(RESNET, ['backbone.bn1', 'backbone.layer?', 'neck', 'bbox_head:*:-1',
+                     'bbox_head:input:0']),
     inner=(RESNET, ['backbone.layer1.0.conv1', 'backbone.layer2.0.bn2:input',
-                    'backbone.layer3.0.bn1', 'backbone.layer4.0.downsample']),
+                    'backbone.layer3.0.bn1', 'backbone.layer3.0.relu:*',
+                    'backbone.layer4.0.downsample']),
     hourglass=(centernet(stacks=2), ['backbone.stem', 'backbone.hourglass_modules.?',
-                                     'backbone.out_convs.0.bn', 'bbox_head', 'bbox_head:input']),
+                                     'backbone.out_convs.0.bn', 'bbox_head:*:0', 'bbox_head:0:-1',
+                                     'bbox_head:input:*']),
     mobilenetv2=(_with_backbone(1280, type='MobileNetV2', out_indices=(7, ), widen_factor=0.25),
-                 ['backbone.layer?', 'backbone.conv2.bn', 'bbox_head']),
+                 ['backbone.layer?', 'backbone.conv2.bn', 'bbox_head:*:0']),
     efficientnet=(_with_backbone(1280, type='EfficientNet', arch='b0', out_indices=(6, ),
                                  norm_cfg=dict(type='BN', eps=1e-3)),
-                  ['backbone.layers.?', 'neck', 'bbox_head']),
+                  ['backbone.layers.?', 'neck', 'bbox_head:*:0']),
     **{name: (_classifier(name), ['backbone.stage?', 'backbone.stage?.preact', 'head.fc'])
        for name in ('resnet8', 'wrn_16_1', 'vgg8', 'mobilenetv2_half', 'shufflenetv1',
                     'shufflenetv2_0_5x')})
@@ -97,24 +125,19 @@ NETWORKS = dict(
 def test_taps_are_those_of_the_plain_network(network):
     config, taps = NETWORKS[network]
     model = _trained(build(config))
-    taps = expand_taps(model, taps)
     inputs = torch.randn(2, 3, *((64, 64) if hasattr(model, 'bbox_head') else (32, 32)))
-    plain = copy.deepcopy(model)
+    expected = _plain(copy.deepcopy(model), taps, inputs)
     teacher = Teacher('t', model)
     teacher.tap(taps, torch.randn(1, *inputs.shape[1:]))
-    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in net.modules())
-             for net in (plain, teacher.model)]
-    assert norms[1] < 0.6 * norms[0], 'it was folded'
-    expected = _plain(plain, taps, inputs)
     for _ in range(2):
         _assert_equal(teacher(inputs), expected)
     first = next(m for m in teacher.model.modules() if isinstance(m, nn.Conv2d))
     assert first.weight.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(_plain(model, taps, inputs)[taps[0]], expected[taps[0]]), 'left as it was'
+    assert not any('forward' in vars(module) for module in model.modules())
 
 
 class Chain(nn.Module):
-    """conv, norm, in-place ReLU, twice; `shared` runs twice; `calls` counts what ran."""
+    """conv, norm, in-place ReLU, twice; `shared` runs twice."""
 
     def __init__(self):
         super().__init__()
@@ -124,10 +147,6 @@ class Chain(nn.Module):
         self.rest = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(inplace=True))
         self.shared = nn.Conv2d(4, 4, 1)
         self.last = nn.Conv2d(4, 2, 1)
-        self.calls = []
-        for name in ('first', 'shared', 'last'):
-            getattr(self, name).register_forward_hook(
-                lambda *call, name=name, calls=self.calls: calls.append(name))
 
     def forward(self, inputs, mode='tensor'):
         x = self.relu(self.bn1(self.first(inputs)))
@@ -149,72 +168,11 @@ def _tapped(model, taps, **options):
     return teacher, inputs, _plain(plain, taps, inputs)
 
 
-@pytest.mark.parametrize('tap, folded', [
-    ('bn1', {'bn1', 'rest.0'}), ('relu', {'bn1', 'rest.0'}), ('first.0:input', {'bn1', 'rest.0'}),
-    ('conv2:input', {'bn1', 'rest.0'}), ('rest.0', {'bn1', 'rest.0'}),
-    # What the norm is given is the layer's value: shown by the layer, by what contains it, by the
-    # norm, and by what the norm is the first of.
-    ('first.0', {'rest.0'}), ('first', {'rest.0'}), ('bn1:input', {'rest.0'}),
-    ('conv2', {'bn1'}), ('rest:input', {'bn1'}), ('rest.0:input', {'bn1'}),
-])
-def test_a_norm_stays_where_a_tap_shows_what_it_is_given(chain, tap, folded):
-    teacher, inputs, expected = _tapped(chain, [tap])
-    _assert_equal(teacher(inputs), expected)
-    norms = {name for name in ('bn1', 'rest.0')
-             if isinstance(teacher.model.get_submodule(name), nn.Identity)}
-    assert norms == folded
-
-
 def test_a_tap_before_an_in_place_relu_is_not_overwritten(chain):
     teacher, inputs, expected = _tapped(chain, ['bn1', 'rest.0', 'last'])
     found = teacher(inputs)
     assert found['bn1'].min() < 0 and found['rest.0'].min() < 0
     _assert_equal(found, expected)
-
-
-@pytest.mark.parametrize('taps, calls', [
-    (['first.0'], []), (['first'], ['first']), (['rest'], ['first']),
-    (['shared'], ['first', 'shared', 'shared']), (['shared:input'], ['first', 'shared']),
-    (['last:input', 'first'], ['first', 'shared', 'shared']),
-    (['last', 'first'], ['first', 'shared', 'shared', 'last']),
-])
-def test_nothing_behind_the_last_tap_runs(chain, taps, calls):
-    teacher, inputs, expected = _tapped(chain, taps)
-    chain.calls.clear()
-    for _ in range(2):
-        found = teacher(inputs)
-    assert chain.calls == calls * 2
-    _assert_equal(found, expected)
-
-
-class Swallower(Chain):
-    def forward(self, inputs, mode='tensor'):
-        try:
-            return super().forward(inputs)
-        except Exception:
-            return None
-
-
-def test_a_network_that_catches_exceptions_ends_early_all_the_same():
-    teacher, inputs, expected = _tapped(_trained(Swallower()), ['first'])
-    _assert_equal(teacher(inputs), expected)
-
-
-class Standardised(nn.Conv2d):
-    """Scales its weight to norm 1 whenever it is called: what is folded into it is lost."""
-
-    def forward(self, x):
-        return nn.functional.conv2d(x, self.weight / self.weight.norm(), self.bias)
-
-
-def test_a_network_that_cannot_be_folded_runs_as_it_is(chain, monkeypatch):
-    lines = []
-    monkeypatch.setattr(teachers_module, 'print_log', lambda line, logger: lines.append(line))
-    chain.conv2 = Standardised(4, 4, 1)
-    teacher, inputs, expected = _tapped(chain, ['rest'])
-    _assert_equal(teacher(inputs), expected)
-    assert [line for line in lines if "'t' runs with its batch norms" in line]
-    assert isinstance(teacher.model.bn1, nn.BatchNorm2d)
 
 
 def test_layers_that_read_memory_as_it_lies_keep_its_layout():
@@ -252,8 +210,8 @@ def test_a_compiled_teacher_gives_the_same(chain, compiler, monkeypatch):
     from mmkd.distillation import inference
     lines = []
     monkeypatch.setattr(inference, 'print_log', lambda line, logger: lines.append(line))
-    teacher, inputs, expected = _tapped(chain, ['first', 'bn1', 'rest.0', 'shared', 'shared:input'],
-                                        compiled=True)
+    teacher, inputs, expected = _tapped(
+        chain, ['first', 'bn1', 'rest.0', 'shared:*', 'shared:input:1'], compiled=True)
     state = torch.get_rng_state()
     for _ in range(2):
         _assert_equal(teacher(inputs), expected)
@@ -315,28 +273,36 @@ def test_teachers_share_what_they_make_of_the_inputs(chain):
         assert torch.equal(teacher(inputs)['last'], values)
 
 
-def test_teachers_made_of_the_student_are_not_rewritten(chain):
+def test_a_student_that_teaches_stays_as_it_is(chain):
     partner = PartnerTeacher('p', chain.train())
     mean = MeanTeacher('m', chain, 0.9)
     inputs = torch.randn(2, 3, 8, 8)
     for teacher in (partner, mean):
-        model = teacher.model
         teacher.tap(['first'], inputs)
-        assert teacher.model is model and isinstance(model.bn1, nn.BatchNorm2d)
-        assert not model.conv2.weight.is_contiguous(memory_format=torch.channels_last)
-    chain.calls.clear()
+    assert partner.model is chain and mean.model is not chain
+    assert not chain.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(p.requires_grad for p in chain.parameters())
+    assert chain.training and chain.rest[0].num_batches_tracked == 0
     mean(inputs)
-    assert chain.calls == ['first']
+    assert chain.rest[0].num_batches_tracked == 0
+    for value, expected in ((4.0, 4.0), (8.0, 6.0)):  # it moves, whatever its layout of memory
+        nn.init.constant_(chain.conv2.weight, value)
+        mean.update(chain)
+        assert (mean.model.conv2.weight == expected).all()
     partner(inputs)  # batch norms behind the tap see the partners
-    assert chain.calls == ['first', 'first', 'shared', 'shared', 'last']
+    assert chain.rest[0].num_batches_tracked == 1
 
 
-def test_a_teacher_expands_wildcards():
+def test_a_teacher_finds_what_wildcards_stand_for():
     teacher = Teacher('t', build(_classifier('resnet8')))
-    assert teacher.expand(['head.fc', 'backbone.stage?']) == [
-        'head.fc', 'backbone.stage1', 'backbone.stage2', 'backbone.stage3']
+    images = torch.zeros(1, 3, 32, 32)
+    found = teacher.tap(['head.fc', 'backbone.stage?'], images)
+    assert {tap: list(leaves) for tap, leaves in found.items()} == {
+        'head.fc': ['head.fc'],
+        'backbone.stage?': ['backbone.stage1', 'backbone.stage2', 'backbone.stage3']}
+    assert list(teacher(images)) == list(flat(found))
     with pytest.raises(UserError, match=r"tap 'head\.fd' does not exist.*Did you mean"):
-        teacher.expand('head.fd')
+        teacher.tap(['head.fd'], images)
 
 
 @pytest.mark.parametrize('options, message', [
@@ -358,9 +324,9 @@ def test_options_in_an_entry(tmp_path, monkeypatch):
     losses = {}
     # A mean square, which is smooth: a teacher that was never trained has scores near 0.1, where
     # rounding to bfloat16 decides which peaks the soft focal loss counts.
-    term = dict(type='HeatmapDistillHook', loss=dict(type='HeatmapLoss'), weight=1.0, joint='each')
+    terms = centernet_terms('heatmap', loss=dict(type='HeatmapLoss'), weight=1.0, joint='each')
     for name, options in dict(plain={}, fast=dict(compile=True, precision='bf16')).items():
-        hooks = [dict(type='TeacherHook', teachers=dict(big=entry | options)), term]
+        hooks = distillation(dict(big=entry | options), terms)
         run = runner(train_config(tmp_path / name, centernet(), hooks, iters=2))
         run.train()
         losses[name] = run.message_hub.get_scalar('train/loss_distill_heatmap').data[0]
@@ -372,14 +338,13 @@ def test_options_in_an_entry(tmp_path, monkeypatch):
 @pytest.mark.parametrize('wrong', [dict(compil=True), dict(precison='bf16')])
 def test_misspelt_keys_of_an_entry(tmp_path, wrong):
     entry = save_teacher(tmp_path, 'big', centernet())
-    hooks = [dict(type='TeacherHook', teachers=dict(big=entry | wrong)),
-             dict(type='HeatmapDistillHook', weight=1.0)]
-    with pytest.raises(UserError, match=r"teacher 'big' has the keys \[.*`compile` or `precision`"):
+    hooks = distillation(dict(big=entry | wrong), centernet_terms('heatmap', weight=1.0))
+    with pytest.raises(UserError, match=r"teacher 'big' has the keys \[.*compile, precision"):
         runner(train_config(tmp_path / 'run', centernet(), hooks)).train()
 
 
 def test_the_students_own_teachers_take_no_such_options(tmp_path):
-    hooks = [dict(type='TeacherHook', teachers=dict(mean=dict(ema=0.9, compile=True))),
-             dict(type='HeatmapDistillHook', weight=1.0)]
+    hooks = distillation(dict(mean=dict(ema=0.9, compile=True)),
+                         centernet_terms('heatmap', weight=1.0))
     with pytest.raises(UserError, match="teacher 'mean' has the keys"):
         runner(train_config(tmp_path, centernet(), hooks)).train()

@@ -2,13 +2,28 @@
 
 import pytest
 from tiny_run import ROOT, write_config
+from torch import nn
 
+from mmkd.distillation.entries import built_terms
 from mmkd.engine.config import load_config, validate_config
 from mmkd.errors import UserError
+from mmkd.registry import MODELS
 
 
 def check(tmp_path, more='', **options):
     validate_config(load_config(write_config(tmp_path, more), options))
+
+
+@MODELS.register_module(force=True)
+class MarginLoss(nn.Module):
+    """A loss with an argument that has no default."""
+
+    def __init__(self, margin, student_channels):
+        super().__init__()
+
+
+def _terms(text):
+    return f'custom_hooks = [dict(type="DistillationHook")]\nterms = dict({text})'
 
 
 def test_shipped_runtime_passes(tmp_path):
@@ -16,12 +31,31 @@ def test_shipped_runtime_passes(tmp_path):
 
 
 @pytest.mark.parametrize('more, message', [
-    ('custom_hooks = [dict(type="HeatmapDistilHook")]',
-     r"'HeatmapDistilHook' at custom_hooks\[0\].* Did you mean 'HeatmapDistillHook'\?"),
-    ('custom_hooks = [dict(type="HeatmapDistillHook", wieght=1)]',
-     "unexpected argument 'wieght' of HeatmapDistillHook.* Did you mean 'weight'"),
-    ('custom_hooks = [dict(type="DistillHook", weight=1, loss=dict(type="KDLos"))]',
-     r"'KDLos' at custom_hooks\[0\]\.loss"),
+    ('custom_hooks = [dict(type="DistilationHook")]',
+     r"'DistilationHook' at custom_hooks\[0\].* Did you mean 'DistillationHook'\?"),
+    ('custom_hooks = [dict(type="DistillationHook", scedule="joint")]',
+     "unexpected argument 'scedule' of DistillationHook.* Did you mean 'schedule'"),
+    (_terms('heatmap=dict(type="CentreNetTerm", map="wh", loss=dict(type="KDLoss"))'),
+     "'CentreNetTerm' at terms.heatmap. Did you mean 'CenterNetTerm'"),
+    (_terms('heatmap=dict(type="CenterNetTerm", map="wh", jiont="max", '
+            'loss=dict(type="HeatmapLoss"))'),
+     "unexpected argument 'jiont' of CenterNetTerm at terms.heatmap. Did you mean 'joint'"),
+    (_terms('x=dict(tap="neck", loss=dict(type="KDLos"))'),
+     "'KDLos' at terms.x.loss. Did you mean 'KDLoss'"),
+    (_terms('x=dict(tap="neck", loss=dict(type="KDLoss", temprature=4))'),
+     "unexpected argument 'temprature' of KDLoss at terms.x.loss. Did you mean 'temperature'"),
+    (_terms('x=dict(tap="neck", loss=dict(type="MarginLoss"))'),
+     "MarginLoss at terms.x.loss lacks the argument 'margin'"),
+    (_terms('x=dict(tap="neck", loss=dict(type="PKDLoss"), connector=dict(type="ConvConnector", '
+            'kernel=3))'), "unexpected argument 'kernel' of ConvConnector at terms.x.connector"),
+    (_terms('x=dict(tap="neck")'), "Term at terms.x lacks the argument 'loss'"),
+    (_terms('x=dict(loss=dict(type="PKDLoss"))'), "Term at terms.x lacks the argument 'tap'"),
+    (_terms('x=dict(tap="neck", loss="PKDLoss")'), "terms.x.loss is 'PKDLoss': write dict"),
+    (_terms('x="PKDLoss"'), "terms.x is 'PKDLoss': describe a term"),
+    ('terms = ["PKDLoss"]', r"terms is \['PKDLoss'\]: give every term a name"),
+    ('custom_hooks = [dict(type="DistillationHook", terms=dict(x=dict(type="SelfTerm", tap="neck", '
+     'loss=dict(type="KDLoss", temprature=4))))]',
+     r"unexpected argument 'temprature' of KDLoss at custom_hooks\[0\].terms.x.loss"),
     ('default_hooks["checkpoint"] = dict(type="SafeCheckpointHook", intervall=1)',
      "'intervall' of SafeCheckpointHook at default_hooks.checkpoint. Did you mean 'interval'"),
     ('custom_hooks = [dict(type="EpochSeedHook", priority="LOW", qqqqq=3)]',
@@ -75,6 +109,34 @@ def test_broken_config(tmp_path, content, message):
         load_config(tmp_path / 'broken.py')
     assert '\n' not in str(raised.value)
     assert 'broken.py' in str(raised.value)
+
+
+def test_what_follows_from_the_data_need_not_be_written(tmp_path):
+    """CRD's loss takes labels and channels, a connector channels: both are known in the run."""
+    check(tmp_path, _terms('x=dict(tap="neck", loss=dict(type="CRDLoss"), '
+                           'connector=dict(type="ConvConnector"))'))
+    check(tmp_path, 'custom_hooks = [dict(type="DistillationHook", terms=dict('
+                    'x=dict(type="SelfTerm", tap="neck", loss=dict(type="PKDLoss"))))]')
+
+
+def test_hooks_of_old_and_their_options(tmp_path):
+    """What --cfg-options says of a hook of old reaches its term, which is checked as others are."""
+    old = 'custom_hooks = [dict(type="TeacherHook"), dict(type="HeatmapDistillHook")]\n'
+    config = load_config(write_config(tmp_path, old), {'custom_hooks.1.joint': 'max'})
+    validate_config(config)
+    assert config.terms.heatmap.joint == 'max'
+    assert [hook.type for hook in config.custom_hooks] == ['DistillationHook']
+    with pytest.raises(UserError, match=r"'wieght' of CenterNetTerm.* Did you mean 'weight'"):
+        check(tmp_path, old + 'custom_hooks[1]["wieght"] = 1')
+
+
+def test_options_reach_a_term_by_its_name():
+    config = load_config(ROOT / 'configs/centernet_mt_r18.py',
+                         {'terms.heatmap.joint': 'max', 'distill_weights.feature': 7})
+    validate_config(config)
+    found = {term.name: term for term in built_terms(config.terms, config.distill_weights)}
+    assert found['heatmap'].joint == 'max' and found['wh'].joint == 'labels'
+    assert found['feature'].weight == 7 and found['heatmap'].weight == 5
 
 
 def test_options(tmp_path):

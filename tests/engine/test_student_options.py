@@ -151,8 +151,9 @@ def test_a_run_goes_on_with_other_options(options, then, plain, tmp_path):
 def test_taps_inside_a_compiled_network():
     torch.manual_seed(0)
     model = MODELS.build(helpers.centernet()).train()
-    # A batch norm's output that a ReLU behind it overwrites, stages, and the head as a whole.
-    taps = ['backbone.bn1', 'backbone.layer2.0.bn1', 'backbone.layer3', 'neck:input', 'bbox_head']
+    # A batch norm's output that a ReLU behind it overwrites, stages, and all maps of the head.
+    taps = ['backbone.bn1', 'backbone.layer2.0.bn1', 'backbone.layer3', 'neck:input:-1',
+            'bbox_head:*:-1']
     recorder = TapRecorder(model, taps)
     inputs = torch.randn(2, 3, 64, 64)
 
@@ -163,6 +164,7 @@ def test_taps_inside_a_compiled_network():
 
     recorder.dry_run(lambda: model.bbox_head(model.extract_feat(inputs)))
     eager = features()
+    assert len(eager) == 4 + 3
     names = list(model.state_dict())
     compile_student(model, GRAPHS)
     for tap, value in features().items():
@@ -173,10 +175,9 @@ def test_taps_inside_a_compiled_network():
 
 def test_distillation_of_a_compiled_student_is_the_same(tmp_path):
     teacher = helpers.save_teacher(tmp_path, 'teacher', helpers.centernet())
-    hooks = [dict(type='TeacherHook', teachers=dict(teacher=teacher)),
-             dict(type='HeatmapDistillHook', weight=10.0),
-             dict(type='DistillHook', tap='backbone.bn1', weight=0.1,
-                  loss=dict(type='FitNetLoss'))]
+    hooks = helpers.distillation(
+        dict(teacher=teacher), helpers.centernet_terms('heatmap', weight=10.0) | dict(
+            early=dict(tap='backbone.bn1', weight=0.1, loss=dict(type='FitNetLoss'))))
     losses = [run(tmp_path, detector, iters=3, hooks=hooks, **options)[0]
               for options in (dict(), dict(channels_last=True, compile=GRAPHS))]
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-4)

@@ -10,7 +10,7 @@ from mmkd.classification import Classifier
 from mmkd.distillation.losses.okddip import OKDDipLoss
 from mmkd.distillation.losses.one import ONELoss
 from mmkd.distillation.losses.pcl import PCLLoss
-from mmkd.distillation.taps import TapRecorder, expand_taps
+from mmkd.distillation.taps import TapRecorder
 from mmkd.errors import UserError
 from mmkd.online.branches import CohortGate, ONEBranches, PeerAttention, PeerEnsemble
 
@@ -44,13 +44,8 @@ def _student(network='resnet8'):
 
 
 def _tapped(model, images):
-    taps = expand_taps(model, ['backbone.stage?', 'head.fc'])
-    recorder = TapRecorder(model, taps)
-    recorder.start()
-    model(images)
-    values = recorder.take()
-    recorder.remove()
-    return [values[tap] for tap in taps]
+    recorder = TapRecorder(model, ['backbone.stage?', 'head.fc'])
+    return list(recorder.record(lambda: model(images)).values())
 
 
 def _branches(model, values, **options):

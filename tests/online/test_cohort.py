@@ -11,7 +11,7 @@ import mmkd  # noqa: F401
 from mmkd.classification import Classifier, TopKAccuracy
 from mmkd.classification.data import ClassificationSample
 from mmkd.distillation import load_checkpoint_safely, load_weights
-from mmkd.distillation.taps import expand_taps
+from mmkd.distillation.tap_paths import endpoints
 from mmkd.errors import UserError
 from mmkd.online import Cohort, CohortAccuracy, MemberCheckpointHook
 
@@ -95,7 +95,7 @@ def test_views_are_augmented_for_each_member_and_not_in_a_test():
 
 
 def test_a_wildcard_stands_for_the_members_in_order():
-    assert expand_taps(_cohort(), 'members.*.head.fc') == [
+    assert endpoints(_cohort(), 'members.*.head.fc') == [
         f'members.{name}.head.fc' for name in NETWORKS]
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import mmkd  # noqa: F401
 from mmkd.classification.networks.base import ReluStage, TappedNetwork, conv_bn
-from mmkd.distillation import load_checkpoint_safely
+from mmkd.distillation import DistillationHook, load_checkpoint_safely
 from mmkd.distillation.losses.l_mcl import LMCLLoss
 from mmkd.engine import launch
 from mmkd.engine.config import load_config, validate_config
@@ -186,8 +186,8 @@ def test_the_meta_step_changes_nothing_but_the_meta_network(train, monkeypatch):
     original, seen = MetaOptimizeHook.after_train_iter, []
 
     def everything(hook, runner):
-        branch = next(term for term in runner.hooks if type(term).__name__ == 'SelfDistillHook'
-                      ).branches['student']
+        [term] = next(hook for hook in runner.hooks if isinstance(hook, DistillationHook)).terms
+        branch = term.branches['student']
         state = _flat(dict(model=runner.model.state_dict(), branch=branch.state_dict(),
                            optimizer=runner.optim_wrapper.optimizer.state_dict()))
         gradients = {f'grad/{name}': p.grad.clone() for module in (runner.model, branch)
@@ -272,7 +272,7 @@ def test_arguments_out_of_range(options, message):
 
 def test_a_run_without_what_the_hook_needs(train, tmp_path):
     with pytest.raises(UserError, match='finds no term'):
-        train(**{'custom_hooks.2.weight': 0.0})
+        train(**{'terms.l_mcl.weight': 0.0})
     train('part')
     file = tmp_path / 'part/epoch_1.pth'
     saved = torch.load(file)

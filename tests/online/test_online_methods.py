@@ -36,7 +36,7 @@ def config(cifar_config, tmp_path):
     def read(path, folder='run', options=None, **choices):
         cfg = cifar_config(path, tmp_path / folder, options, **choices)
         if choices.get('METHOD') == 'l_mcl':
-            cfg.custom_hooks[3].interval = 2  # and not 50: there are two steps in an epoch
+            cfg.custom_hooks[-1].interval = 2  # and not 50: there are two steps in an epoch
         return cfg
     return read
 
@@ -162,8 +162,8 @@ def test_a_cohort_that_cannot_run(choices, message, config):
 
 def test_a_layer_that_does_not_exist(config):
     cfg = config(ONLINE, METHOD='dml', MEMBERS='resnet8,resnet8',
-                 options={'custom_hooks.2.tap': ['members.resnet8_1.head.fc',
-                                                 'members.resnet8_2.haed.fc']})
+                 options={'terms.dml.tap': ['members.resnet8_1.head.fc',
+                                            'members.resnet8_2.haed.fc']})
     with pytest.raises(UserError, match=r"^tap 'members.resnet8_2.haed.fc' does not exist in "
                                         r"Cohort. Did you mean 'members.resnet8_2.head.fc'\?"):
         launch.train(cfg)
@@ -171,8 +171,8 @@ def test_a_layer_that_does_not_exist(config):
 
 def test_embeddings_of_two_sizes_cannot_be_compared(config):
     cfg = config(ONLINE, METHOD='mcl', MEMBERS='resnet8,resnet8x4')
-    cfg.custom_hooks[2].connector = None
-    message = r"^term 'self_distill': embeddings of shape \(8, 64\) and \(8, 256\) cannot be "
+    cfg.terms.mcl.connector = None
+    message = r"^term 'mcl': embeddings of shape \(8, 64\) and \(8, 256\) cannot be "
     with pytest.raises(UserError, match=message) as caught:
         launch.train(cfg)
     assert '\n' not in str(caught.value)
@@ -184,7 +184,7 @@ def test_batches_without_a_positive_pair_train_on(config, tmp_path):
                         options={'train_dataloader.batch_size': 2}))
     [saved] = _states(tmp_path, 1, 'run')
     assert saved['meta']['iter'] == 10
-    for states in (saved['state_dict'], saved['distillation']['self_distill']['student']):
+    for states in (saved['state_dict'], saved['distillation']['mcl']['student']):
         assert all(value.isfinite().all() for value in states.values())
 
 
@@ -198,7 +198,8 @@ def test_the_tables_of_the_document_are_those_of_the_configs(folder):
     files = {path.stem: path for path in (ROOT / f'configs/{folder}/methods').glob('*.py')}
     assert rows.keys() == files.keys() - {'ce'}
     for method, row in rows.items():
-        [term] = [hook for hook in load_config(files[method]).custom_hooks if 'loss' in hook]
+        [(name, term)] = load_config(files[method]).terms.items()
+        assert name == method
         loss, weight = row.split(' | ')[1], row.split(' | ')[3]
         assert loss.startswith(f'`{term.loss.type}`')
         assert weight.startswith('as `mcl`') or float(

@@ -80,7 +80,7 @@ def _finish(process):
 @pytest.mark.parametrize('method', ['pcl', 'l_mcl'])
 def test_killed_and_resumed_it_ends_as_an_undisturbed_run(method, start, tmp_path):
     # Layer-wise MCL learns its weights every 50 steps; here there are 6.
-    options = ['--cfg-options', 'custom_hooks.3.interval=1'] if method == 'l_mcl' else []
+    options = ['--cfg-options', 'custom_hooks.2.interval=1'] if method == 'l_mcl' else []
     _finish(start(method, tmp_path / 'whole', *options))
     process = start(method, tmp_path / 'part', *options, PAUSE='1')
     deadline = time.monotonic() + 120

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mmkd  # noqa: F401
-from mmkd.distillation.taps import TapRecorder, expand_taps, forward_for_taps
+from mmkd.distillation.taps import TapRecorder, flat, forward_for_taps
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 from mmkd.selfdistill import AuxiliaryClassifiers
@@ -15,9 +15,9 @@ TAPS = ['backbone.stage?', 'backbone.embedding', 'head.fc']
 def _tapped(network, side=32):
     torch.manual_seed(0)
     model = MODELS.build(dict(type='Classifier', backbone=dict(type=network), num_classes=7))
-    recorder = TapRecorder(model, expand_taps(model, TAPS))
+    recorder = TapRecorder(model, TAPS)
     values = recorder.dry_run(lambda: forward_for_taps(model.eval(), torch.randn(2, 3, side, side)))
-    return list(values.values())
+    return list(flat(values).values())
 
 
 def _built(values):

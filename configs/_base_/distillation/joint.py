@@ -1,11 +1,11 @@
+# joint: soft focal, sizes, offsets and PKD from CenterNets; the default between CenterNets.
 # The recommended recipe: what distils best on the data sets of docs/results.md, whatever the number
 # of classes or the size of the image. A leaf config adds
 #   teachers = dict(NAME=dict(config=..., checkpoint=...), ...)
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='HeatmapDistillHook'),      # SoftFocalLoss
-    dict(type='WidthHeightDistillHook'),  # WidthHeightLoss
-    dict(type='OffsetDistillHook'),       # OffsetLoss
-    dict(type='FeatureDistillHook'),      # PKDLoss
-]
-distill_weights = (5, 1, 0.1, 50)  # heatmap, width-height, offset, feature
+terms = dict(
+    heatmap=dict(type='CenterNetTerm', map='heatmap', loss=dict(type='SoftFocalLoss')),
+    wh=dict(type='CenterNetTerm', map='wh', loss=dict(type='WidthHeightLoss')),
+    offset=dict(type='CenterNetTerm', map='offset', loss=dict(type='OffsetLoss')),
+    feature=dict(type='FeatureTerm', loss=dict(type='PKDLoss')))
+distill_weights = dict(heatmap=5, wh=1, offset=0.1, feature=50)
+custom_hooks = [dict(type='DistillationHook')]

@@ -1,8 +1,4 @@
 # Attention transfer on every stage, weight 1000 (RepDistiller).
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='DistillHook', tap='backbone.stage?', weight=1000.0,
-        loss=dict(type='AttentionTransferLoss', p=2)),
-]
+terms = dict(at=dict(
+    tap='backbone.stage?', weight=1000.0, loss=dict(type='AttentionTransferLoss', p=2)))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

@@ -1,8 +1,5 @@
 # Contrastive representation distillation on the embeddings, weight 0.8.
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='DistillHook', tap='backbone.embedding', weight=0.8,
-        loss=dict(type='CRDLoss', dim=128, num_negatives=16384, temperature=0.07, momentum=0.5)),
-]
+terms = dict(crd=dict(
+    tap='backbone.embedding', weight=0.8,
+    loss=dict(type='CRDLoss', dim=128, num_negatives=16384, temperature=0.07, momentum=0.5)))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

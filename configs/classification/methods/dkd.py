@@ -6,12 +6,8 @@ beta = dict(
     resnet20=2.0, resnet32=2.0, vgg8=6.0, wrn_16_2=6.0, wrn_40_1=6.0, imagenet_mobilenetv1=2.0,
     mobilenetv2_half=6.0 if '{{$TEACHER:resnet32x4}}' == 'vgg13' else 8.0,
 ).get(student, 0.5 if on_imagenet else 8.0)
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='DistillHook', tap='head.fc', weight=1.0,
-        warmup_epochs=0 if on_imagenet else 20,
-        loss=dict(
-            type='DKDLoss', alpha=1.0, beta=beta, temperature=1.0 if on_imagenet else 4.0)),
-]
+terms = dict(dkd=dict(
+    tap='head.fc', weight=1.0, warmup_epochs=0 if on_imagenet else 20,
+    loss=dict(
+        type='DKDLoss', alpha=1.0, beta=beta, temperature=1.0 if on_imagenet else 4.0)))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

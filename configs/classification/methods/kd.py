@@ -3,10 +3,7 @@
 # gradient is that of their averaged probabilities.
 on_imagenet = '{{$DATA:cifar100}}' == 'imagenet'
 model = dict(ce_weight=0.5 if on_imagenet else 0.1)
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='DistillHook', tap='head.fc', weight=0.5 if on_imagenet else 0.9,
-        loss=dict(type='KDLoss', temperature=1.0 if on_imagenet else 4.0)),
-]
+terms = dict(kd=dict(
+    tap='head.fc', weight=0.5 if on_imagenet else 0.9,
+    loss=dict(type='KDLoss', temperature=1.0 if on_imagenet else 4.0)))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

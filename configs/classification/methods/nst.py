@@ -1,6 +1,3 @@
 # Neuron selectivity transfer on every stage, weight 50 (RepDistiller).
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(type='DistillHook', tap='backbone.stage?', weight=50.0, loss=dict(type='NSTLoss')),
-]
+terms = dict(nst=dict(tap='backbone.stage?', weight=50.0, loss=dict(type='NSTLoss')))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

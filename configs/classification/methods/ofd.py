@@ -1,10 +1,7 @@
 # Overhaul of feature distillation: every stage before its last ReLU, weight 1e-3; on ImageNet
 # 1e-4 (the authors' code).
 on_imagenet = '{{$DATA:cifar100}}' == 'imagenet'
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='DistillHook', tap='backbone.stage?.preact', weight=1e-4 if on_imagenet else 1e-3,
-        loss=dict(type='OFDLoss'), connector=dict(type='OFDConnector')),
-]
+terms = dict(ofd=dict(
+    tap='backbone.stage?.preact', weight=1e-4 if on_imagenet else 1e-3, loss=dict(type='OFDLoss'),
+    connector=dict(type='OFDConnector')))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

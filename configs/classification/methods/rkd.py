@@ -1,8 +1,5 @@
 # Relational KD on the embeddings: distances 25, angles 50.
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='DistillHook', tap='backbone.embedding', weight=1.0,
-        loss=dict(type='RKDLoss', distance_weight=25.0, angle_weight=50.0)),
-]
+terms = dict(rkd=dict(
+    tap='backbone.embedding', weight=1.0,
+    loss=dict(type='RKDLoss', distance_weight=25.0, angle_weight=50.0)))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

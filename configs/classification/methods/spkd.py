@@ -1,9 +1,5 @@
 # Similarity-preserving KD on the map that is pooled, weight 3000. RepDistiller taps the last stage,
 # which is the same but in MobileNetV2 and ShuffleNetV2: they have one more convolution behind it.
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='DistillHook', tap='backbone.embedding:input', weight=3000.0,
-        loss=dict(type='SimilarityPreservingLoss')),
-]
+terms = dict(spkd=dict(
+    tap='backbone.embedding:input', weight=3000.0, loss=dict(type='SimilarityPreservingLoss')))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

@@ -1,6 +1,3 @@
 # Variational information distillation on every stage, weight 1 (RepDistiller).
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(type='DistillHook', tap='backbone.stage?', weight=1.0, loss=dict(type='VIDLoss')),
-]
+terms = dict(vid=dict(tap='backbone.stage?', weight=1.0, loss=dict(type='VIDLoss')))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

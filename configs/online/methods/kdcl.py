@@ -3,10 +3,7 @@
 _base_ = '../../_base_/classification/cifar_300e.py'
 
 data_preprocessor = dict(views='{{$MEMBERS:resnet32,resnet32}}'.count(',') + 1)
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='SelfDistillHook', tap='members.*.head.fc', weight=1.0,
-        loss=dict(type='KDCLLoss', ensemble='minlogit', temperature=2.0)),
-]
+terms = dict(kdcl=dict(
+    type='SelfTerm', tap='members.*.head.fc', weight=1.0,
+    loss=dict(type='KDCLLoss', ensemble='minlogit', temperature=2.0)))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

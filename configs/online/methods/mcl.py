@@ -2,16 +2,13 @@
 # soft forms; two images of every class in a batch, where there are classes enough.
 _base_ = '../../_base_/classification/cifar_300e.py'
 
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='SelfDistillHook', tap='members.*.backbone.embedding', weight=1.0,
-        loss=dict(
-            type='MCLLoss', temperature=0.07, kd_temperature=3.0, vcl=0.1, soft_vcl=1.0, icl=0.1,
-            soft_icl=1.0),
-        connector=dict(type='ContrastiveHeads', dim=128)),
-]
+terms = dict(mcl=dict(
+    type='SelfTerm', tap='members.*.backbone.embedding', weight=1.0,
+    loss=dict(
+        type='MCLLoss', temperature=0.07, kd_temperature=3.0, vcl=0.1, soft_vcl=1.0, icl=0.1,
+        soft_icl=1.0),
+    connector=dict(type='ContrastiveHeads', dim=128)))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]
 if '{{$DATA:cifar100}}' in ('cifar100', 'tiny_imagenet', 'imagenet'):
     train_dataloader = dict(
         batch_sampler=dict(type='ClassBalancedSampler', samples_per_class=2), drop_last=False)

@@ -2,12 +2,8 @@
 # one leads and imitates their mean. T = 3, 80 epochs of warm-up; the paper has four members.
 _base_ = '../../_base_/classification/cifar_300e.py'
 
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='SelfDistillHook', tap=['members.*.backbone.embedding', 'members.*.head.fc'],
-        weight=1.0, warmup_epochs=80, warmup='gaussian',
-        loss=dict(type='OKDDipLoss', temperature=3.0),
-        connector=dict(type='PeerAttention', reduction=8)),
-]
+terms = dict(okddip=dict(
+    type='SelfTerm', tap=['members.*.backbone.embedding', 'members.*.head.fc'], weight=1.0,
+    warmup_epochs=80, warmup='gaussian', loss=dict(type='OKDDipLoss', temperature=3.0),
+    connector=dict(type='PeerAttention', reduction=8)))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

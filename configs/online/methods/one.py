@@ -2,11 +2,8 @@
 # the whole, T = 3, 80 epochs of warm-up. The paper's branches of one network: ../../selfdistill.
 _base_ = '../../_base_/classification/cifar_300e.py'
 
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='SelfDistillHook', tap=['members.*.backbone.embedding', 'members.*.head.fc'],
-        weight=1.0, warmup_epochs=80, warmup='gaussian',
-        loss=dict(type='ONELoss', temperature=3.0), connector=dict(type='CohortGate')),
-]
+terms = dict(one=dict(
+    type='SelfTerm', tap=['members.*.backbone.embedding', 'members.*.head.fc'], weight=1.0,
+    warmup_epochs=80, warmup='gaussian', loss=dict(type='ONELoss', temperature=3.0),
+    connector=dict(type='CohortGate')))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

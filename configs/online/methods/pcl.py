@@ -4,11 +4,8 @@ _base_ = '../../_base_/classification/cifar_300e.py'
 
 data_preprocessor = dict(views='{{$MEMBERS:resnet32,resnet32}}'.count(',') + 1)
 teachers = dict(mean=dict(ema=0.999))
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='DistillHook', tap=['members.*.backbone.embedding', 'members.*.head.fc'],
-        weight=1.0, warmup_epochs=80, warmup='gaussian',
-        loss=dict(type='PCLLoss', temperature=3.0), connector=dict(type='PeerEnsemble')),
-]
+terms = dict(pcl=dict(
+    tap=['members.*.backbone.embedding', 'members.*.head.fc'], weight=1.0, warmup_epochs=80,
+    warmup='gaussian', loss=dict(type='PCLLoss', temperature=3.0),
+    connector=dict(type='PeerEnsemble')))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

@@ -2,11 +2,8 @@
 # are gone after training. alpha 0.3, T = 3 and the hint's 0.03: see BYOTLoss.
 _base_ = '../../_base_/classification/{{$DATA:cifar100}}.py'
 
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='SelfDistillHook', tap=['backbone.stage?', 'backbone.embedding', 'head.fc'],
-        weight=1.0, connector=dict(type='AuxiliaryClassifiers'),
-        loss=dict(type='BYOTLoss', alpha=0.3, temperature=3.0, hint_weight=0.03)),
-]
+terms = dict(byot=dict(
+    type='SelfTerm', tap=['backbone.stage?', 'backbone.embedding', 'head.fc'], weight=1.0,
+    connector=dict(type='AuxiliaryClassifiers'),
+    loss=dict(type='BYOTLoss', alpha=0.3, temperature=3.0, hint_weight=0.03)))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

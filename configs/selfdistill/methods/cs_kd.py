@@ -9,10 +9,5 @@ train_dataloader = dict(
     batch_sampler=dict(type='PairSampler'),
     drop_last=False)
 teachers = dict(partner=dict(partners=True))
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='DistillHook', tap='head.fc', weight=1.0,
-        loss=dict(type='CSKDLoss', temperature=4.0)),
-]
+terms = dict(cs_kd=dict(tap='head.fc', weight=1.0, loss=dict(type='CSKDLoss', temperature=4.0)))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

@@ -4,10 +4,7 @@
 _base_ = '../../_base_/classification/{{$DATA:cifar100}}.py'
 
 data_preprocessor = dict(views=2)
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='SelfDistillHook', tap=['backbone.embedding', 'head.fc'], weight=0.5,
-        loss=dict(type='DDGSDLoss', temperature=4.0, mmd_weight=5e-4)),
-]
+terms = dict(ddgsd=dict(
+    type='SelfTerm', tap=['backbone.embedding', 'head.fc'], weight=0.5,
+    loss=dict(type='DDGSDLoss', temperature=4.0, mmd_weight=5e-4)))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

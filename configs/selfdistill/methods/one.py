@@ -2,12 +2,8 @@
 # and each imitates the whole. T = 3, weight 1, Gaussian warm-up over 80 epochs.
 _base_ = '../../_base_/classification/{{$DATA:cifar100}}.py'
 
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='SelfDistillHook', tap=['backbone.stage?', 'head.fc'], weight=1.0,
-        warmup_epochs=80, warmup='gaussian',
-        loss=dict(type='ONELoss', temperature=3.0, auxiliary_ce=True),
-        connector=dict(type='ONEBranches', num_branches=3)),
-]
+terms = dict(one=dict(
+    type='SelfTerm', tap=['backbone.stage?', 'head.fc'], weight=1.0, warmup_epochs=80,
+    warmup='gaussian', loss=dict(type='ONELoss', temperature=3.0, auxiliary_ce=True),
+    connector=dict(type='ONEBranches', num_branches=3)))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

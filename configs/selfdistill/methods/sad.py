@@ -2,10 +2,6 @@
 # at 10 the gradient is a quarter of the cross-entropy's (ResNet20, CIFAR-10, after 6 epochs).
 _base_ = '../../_base_/classification/{{$DATA:cifar100}}.py'
 
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='SelfDistillHook', tap='backbone.stage?', weight=10.0,
-        loss=dict(type='SADLoss')),
-]
+terms = dict(sad=dict(
+    type='SelfTerm', tap='backbone.stage?', weight=10.0, loss=dict(type='SADLoss')))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

@@ -4,10 +4,7 @@
 # fast as alone (ResNet8 on 3000 images of CIFAR-10: 1.63 and 1.60 after six epochs; 1.80 at 3000).
 _base_ = '../../_base_/classification/{{$DATA:cifar100}}.py'
 
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='SelfDistillHook', tap='backbone.stage?', weight=300.0,
-        loss=dict(type='SCDLoss', p=2, pool=8, distance='l2')),
-]
+terms = dict(scd=dict(
+    type='SelfTerm', tap='backbone.stage?', weight=300.0,
+    loss=dict(type='SCDLoss', p=2, pool=8, distance='l2')))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

@@ -4,10 +4,7 @@
 # 1.60, at 300 1.80, at 100 1.65).
 _base_ = '../../_base_/classification/{{$DATA:cifar100}}.py'
 
-custom_hooks = [
-    dict(type='TeacherHook'),
-    dict(type='BestAndLastHook'),
-    dict(
-        type='SelfDistillHook', tap='backbone.stage?', weight=100.0,
-        loss=dict(type='SimilarityPreservingLoss')),
-]
+terms = dict(spkd=dict(
+    type='SelfTerm', tap='backbone.stage?', weight=100.0,
+    loss=dict(type='SimilarityPreservingLoss')))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

@@ -10,6 +10,7 @@ from mmkd.distillation.cache.codecs import Codec
 from mmkd.distillation.cache.outputs import columns
 from mmkd.distillation.cache.shards import Entry
 from mmkd.distillation.cache.store import TeacherStore
+from mmkd.distillation.taps import Tapped
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError
 
@@ -21,7 +22,7 @@ class CachedTeacher(Teacher):
 
     Args:
         store: complete.
-        codecs: for each stored tap how it is stored.
+        codecs: for each stored leaf how it is stored.
         weight: share of this teacher among its peers, > 0.
         device: where the taps are wanted.
         live: the network, for taps that are not stored; None if there are none.
@@ -36,28 +37,25 @@ class CachedTeacher(Teacher):
         self.codecs = codecs
         self.device = device
         self._live = live
-        self._stored: list[str] = []
+        self._stored: set[str] = set()
         self.classes = store.contents.classes and tuple(store.contents.classes)
 
-    def expand(self, taps: str | Sequence[str]) -> list[str]:
-        """Return every tap that names and wildcards stand for; see :func:`..taps.expand_taps`."""
+    def tap(self, taps: Iterable[str], inputs: Tensor, data_samples: Any = None) -> Tapped:
+        """Choose what to give; return it for the first view of as many images."""
         assert self.store.contents is not None
         patterns = self.store.contents.patterns
-        taps = [taps] if isinstance(taps, str) else list(taps)
-        if self._live is not None and any(tap not in patterns for tap in taps):
-            return self._live.expand(taps)
-        return [name for tap in taps for name in patterns[tap]]
-
-    def tap(self, taps: Iterable[str], inputs: Tensor) -> dict[str, Any]:
-        """Choose what to give; return it for the first view there is."""
         wanted = list(dict.fromkeys(taps))
-        self._stored = [tap for tap in wanted if tap in self.codecs]
-        found = self._decoded([self._entry(0, 0)])
-        others = [tap for tap in wanted if tap not in self.codecs]
-        return found if self._live is None else found | self._live.tap(others, inputs)
+        # The store may hold more than this run's cached terms have codecs for.
+        stored = {tap: patterns[tap] for tap in wanted
+                  if tap in patterns and self.codecs.keys() >= set(patterns[tap])}
+        self._stored = {leaf for leaves in stored.values() for leaf in leaves}
+        values = self._decoded([self._entry(i % self.store.images, 0) for i in range(len(inputs))])
+        found = {tap: {leaf: values[leaf] for leaf in leaves} for tap, leaves in stored.items()}
+        others = [tap for tap in wanted if tap not in stored]
+        return found if self._live is None else found | self._live.tap(others, inputs, data_samples)
 
     def __call__(self, inputs: Tensor, data_samples: Any = None,
-                 shared: dict[Any, Tensor] | None = None) -> dict[str, Any]:
+                 shared: dict[Any, Tensor] | None = None) -> dict[str, Tensor]:
         """Return the taps for a batch.
 
         Args:
@@ -87,7 +85,7 @@ class CachedTeacher(Teacher):
         entry = self.store.read(image, view)
         return entry._replace(data=torch.as_tensor(entry.data))
 
-    def _decoded(self, entries: Sequence[Entry]) -> dict[str, Any]:
+    def _decoded(self, entries: Sequence[Entry]) -> dict[str, Tensor]:
         assert self.store.contents is not None
         counts = self.store.contents.arrays
         arrays = columns(entries, self.device)

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from mmkd.config_files import config_path
 from mmkd.distillation.cache.options import CacheOptions
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.errors import UserError
 
 __all__ = ['data_identity', 'difference', 'teacher_identity']
 
-FORMAT = 1
+FORMAT = 2
 NO_INFLUENCE = ('init_cfg', 'train_cfg', 'test_cfg')
 PLACES = ('data_root', 'data_prefix', 'ann_file', 'metainfo')  # their content is hashed
 
@@ -62,9 +63,10 @@ def teacher_identity(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model_of(config: str) -> Any:
-    if not Path(config).is_file():
+    path = config_path(config)
+    if not path.is_file():
         raise UserError(f"config '{config}' does not exist: correct the path")
-    model = Config.fromfile(config).get('model')
+    model = Config.fromfile(path).get('model')
     if model is None:
         raise UserError(f"config '{config}' has no `model`: name a training config")
     return model

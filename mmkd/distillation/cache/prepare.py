@@ -13,13 +13,14 @@ from torch.utils.data import DataLoader
 
 from mmkd.distillation.cache.build import Job, build
 from mmkd.distillation.cache.cached_teacher import CachedTeacher
-from mmkd.distillation.cache.codecs import Codec
+from mmkd.distillation.cache.codecs import Codec, check_first_axis
 from mmkd.distillation.cache.identity import data_identity, teacher_identity
 from mmkd.distillation.cache.options import CacheOptions
 from mmkd.distillation.cache.store import Contents, TeacherStore
 from mmkd.distillation.cache.views import FixedViews
-from mmkd.distillation.distill_hook import DistillHook
+from mmkd.distillation.taps import flat
 from mmkd.distillation.teachers import Teacher
+from mmkd.distillation.term import Term
 from mmkd.errors import UserError, did_you_mean
 
 __all__ = ['CachePlan']
@@ -46,7 +47,7 @@ class CachePlan:
 
     options: CacheOptions
     cfg: Config
-    terms: Sequence[DistillHook]
+    terms: Sequence[Term]
     loader: DataLoader
     student: nn.Module
     build_teacher: Callable[[str, Mapping[str, Any]], Teacher]
@@ -100,10 +101,11 @@ class CachePlan:
             if name not in stores:
                 found.append(self.build_teacher(name, entry))
                 continue
-            needs_live = any(tap not in self._codecs() for term in self.live
+            needs_live = any(tap not in self._codecs(name) for term in self.live
+                             if term.learns_from(name)
                              for tap in term.stored_as(self.options.dtype))
             found.append(CachedTeacher(
-                stores[name], self._expanded(stores[name].contents.patterns),
+                stores[name], self._expanded(name, stores[name].contents.patterns),
                 entry.get('weight', 1.0), device,
                 self.build_teacher(name, entry) if needs_live else None))
         if getattr(self.dataset.dataset, 'augments', True):
@@ -135,13 +137,15 @@ class CachePlan:
         in_memory = not getattr(self.dataset.dataset, 'augments', True)
         stores = {}
         for name, entry in entries.items():
+            if not self._codecs(name):
+                continue
             store = TeacherStore(
                 Path(self.options.folder, name), data | teacher_identity(entry),
                 len(self.dataset),
                 IMAGES_PER_SHARD_IN_MEMORY if in_memory else IMAGES_PER_SHARD)
             store.load()
             lacking = store.contents and store.covers(
-                {tap: codec.name for tap, codec in self._codecs().items()})
+                {tap: codec.name for tap, codec in self._codecs(name).items()})
             if lacking:
                 raise UserError(f"the cache '{store.folder}' does not serve this run: {lacking}; "
                                 'name another folder in teacher_cache, or delete this one to '
@@ -149,10 +153,10 @@ class CachePlan:
             stores[name] = store
         return stores
 
-    def _codecs(self) -> dict[str, Codec]:
-        """For each tap or wildcard of a cached term how it is stored."""
+    def _codecs(self, teacher: str) -> dict[str, Codec]:
+        """For each tap that a cached term has of a teacher how its leaves are stored."""
         found: dict[str, Codec] = {}
-        for term in self.cached:
+        for term in (term for term in self.cached if term.learns_from(teacher)):
             for tap, codec in term.stored_as(self.options.dtype).items():
                 if found.setdefault(tap, codec).name != codec.name:
                     raise UserError(f"teacher_cache: '{tap}' is stored in another way for term "
@@ -160,9 +164,9 @@ class CachePlan:
                                     'teacher_cache.terms=[...]')
         return found
 
-    def _expanded(self, patterns: Mapping[str, Sequence[str]]) -> dict[str, Codec]:
-        return {tap: codec for pattern, codec in self._codecs().items()
-                for tap in patterns[pattern]}
+    def _expanded(self, teacher: str, patterns: Mapping[str, Sequence[str]]) -> dict[str, Codec]:
+        return {leaf: codec for pattern, codec in self._codecs(teacher).items()
+                for leaf in patterns[pattern]}
 
     def _job(self, entries: Mapping[str, Mapping[str, Any]],
              stores: Mapping[str, TeacherStore]) -> Job:
@@ -170,17 +174,21 @@ class CachePlan:
         print_log(f"Teachers {', '.join(stores)}: their outputs for {self._count()} views of "
                   f'{len(self.dataset)} images go to {self.options.folder}', 'current')
         first = self.loader.collate_fn(self.dataset.__getitems__([0]))
-        inputs = self.preprocessor(first, True)['inputs']
+        data = self.preprocessor(first, True)
+        inputs = data['inputs']
         pairs, codecs = [], {}
         for name, store in stores.items():
             teacher = self.build_teacher(name, entries[name])
-            patterns = {pattern: teacher.expand(pattern) for pattern in self._codecs()}
-            codecs[name] = self._expanded(patterns)
-            values = teacher.tap(codecs[name], inputs)
-            arrays = {tap: codec.encode(values[tap])[0] for tap, codec in codecs[name].items()}
+            tapped = teacher.tap(self._codecs(name), inputs, data.get('data_samples'))
+            patterns = {pattern: list(leaves) for pattern, leaves in tapped.items()}
+            codecs[name] = self._expanded(name, patterns)
+            values = flat(tapped)
+            for leaf, value in values.items():
+                check_first_axis(value, len(inputs), leaf, name)
+            arrays = {leaf: codec.encode(values[leaf])[0] for leaf, codec in codecs[name].items()}
             store.create(Contents(
-                taps={tap: codec.name for tap, codec in codecs[name].items()},
-                arrays={tap: len(own) for tap, own in arrays.items()}, patterns=patterns,
+                taps={leaf: codec.name for leaf, codec in codecs[name].items()},
+                arrays={leaf: len(own) for leaf, own in arrays.items()}, patterns=patterns,
                 classes=teacher.classes and list(teacher.classes),
                 input_size=list(inputs.shape[-2:])))
             pairs.append((teacher, store))

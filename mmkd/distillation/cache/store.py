@@ -23,11 +23,11 @@ class Contents:
     """What an entry of a store holds."""
 
     taps: Mapping[str, str]
-    """For each tap the name of its codec, in the order of the arrays."""
+    """For each leaf the name of its codec, in the order of the arrays."""
     arrays: Mapping[str, int]
-    """For each tap how many arrays it has."""
+    """For each leaf how many arrays it has."""
     patterns: Mapping[str, Sequence[str]]
-    """For each tap or wildcard of a config the taps it stands for."""
+    """For each tap of a config the leaves it stands for."""
     classes: Sequence[str] | None
     """The teacher's classes, if known."""
     input_size: Sequence[int]

@@ -38,7 +38,7 @@ class FixedViews(Dataset):
         self.views = views
         self.seed = seed
         self.stores: dict[str, TeacherStore] = {}
-        """Of the teachers whose stored outputs come with each image; filled by TeacherHook."""
+        """Of the teachers whose stored outputs come with each image; filled when a run begins."""
 
     def __getattr__(self, name: str) -> Any:  # metainfo, labels and what else there is
         if name.startswith('__') or name == 'dataset':

@@ -1,5 +1,6 @@
 """Published distillation losses: tensor math that imports only torch, one per file."""
 
+from mmkd.distillation.losses._errors import InputError as InputError
 from mmkd.distillation.losses.attention import AttentionLoss
 from mmkd.distillation.losses.attention_transfer import AttentionTransferLoss
 from mmkd.distillation.losses.byot import BYOTLoss

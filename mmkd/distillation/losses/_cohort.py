@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._logits import kl_divergence
 from mmkd.distillation.losses._precision import at_least_float32
 
@@ -17,14 +18,14 @@ def checked_logits(logits: Sequence[Tensor], loss: str) -> list[Tensor]:
         loss: name of the loss that asks.
 
     Raises:
-        ValueError: there are fewer than two members, or they differ in shape.
+        InputError: there are fewer than two members, or they differ in shape.
     """
     if len(logits) < 2:
-        raise ValueError(f'{loss} needs the logits of at least two members, not of {len(logits)}: '
+        raise InputError(f'{loss} needs the logits of at least two members, not of {len(logits)}: '
                          'train a cohort of two networks or more')
     shapes = [tuple(z.shape) for z in logits]
     if logits[0].dim() != 2 or len(set(shapes)) > 1:
-        raise ValueError(f'{loss} compares logits (batch, classes) of one shape, not '
+        raise InputError(f'{loss} compares logits (batch, classes) of one shape, not '
                          f'{", ".join(map(str, shapes))}: tap `head.fc` of every member')
     return [at_least_float32(z) for z in logits]
 
@@ -33,10 +34,10 @@ def check_labels(labels: Tensor, logits: Tensor, loss: str) -> None:
     """Check that there is a label for each of the logits ``(B, C)``.
 
     Raises:
-        ValueError: there is not.
+        InputError: there is not.
     """
     if labels.shape != logits.shape[:1]:
-        raise ValueError(f'{loss} needs one label per sample, shape {tuple(logits.shape[:1])}, and '
+        raise InputError(f'{loss} needs one label per sample, shape {tuple(logits.shape[:1])}, and '
                          f'got labels of shape {tuple(labels.shape)}')
 
 
@@ -44,10 +45,10 @@ def check_temperature(temperature: float, loss: str) -> None:
     """Check that a temperature is above 0.
 
     Raises:
-        ValueError: it is not.
+        InputError: it is not.
     """
     if not temperature > 0:
-        raise ValueError(f'{loss} needs a temperature above 0, not {temperature!r}')
+        raise InputError(f'{loss} needs a temperature above 0, not {temperature!r}')
 
 
 def imitation(student: Tensor, targets: Sequence[Tensor], temperature: float) -> Tensor:

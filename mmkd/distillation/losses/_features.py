@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmkd.distillation.losses._errors import InputError
+
 
 def unit(vectors: Tensor, dim: int) -> Tensor:
     """Divide vectors along ``dim`` by their L2 norm; a zero vector stays zero, without gradient.
@@ -21,7 +23,7 @@ def at_smaller_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Average-pool the larger of two maps ``(B, C, H, W)`` to the height and width of the smaller.
 
     Raises:
-        ValueError: one is not four-dimensional or the batches differ.
+        InputError: one is not four-dimensional or the batches differ.
     """
     check_maps(student, teacher)
     size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
@@ -32,10 +34,10 @@ def check_maps(student: Tensor, teacher: Tensor) -> None:
     """Check that two features are maps ``(B, C, H, W)`` of the same batch.
 
     Raises:
-        ValueError: they are not.
+        InputError: they are not.
     """
     if student.dim() != 4 or teacher.dim() != 4 or student.shape[0] != teacher.shape[0]:
-        raise ValueError(f'a student feature of shape {tuple(student.shape)} cannot be compared '
+        raise InputError(f'a student feature of shape {tuple(student.shape)} cannot be compared '
                          f'with a teacher feature of shape {tuple(teacher.shape)}: tap maps of '
                          '(batch, channels, height, width) in both, of the same batch')
 
@@ -51,10 +53,10 @@ def check_same_shape(student: Tensor, teacher: Tensor, loss: str,
         connector: name of what brings the student to the teacher's channels.
 
     Raises:
-        ValueError: they are not.
+        InputError: they are not.
     """
     if student.dim() != 4 or student.shape != teacher.shape:
-        raise ValueError(f'{loss} compares maps (batch, channels, height, width) of one shape, '
+        raise InputError(f'{loss} compares maps (batch, channels, height, width) of one shape, '
                          f'not {tuple(student.shape)} of the student and {tuple(teacher.shape)} '
                          'of the teacher: tap maps of the same stride, and give the term '
                          f"connector=dict(type='{connector}') if their channels differ")

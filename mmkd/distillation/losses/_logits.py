@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._precision import at_least_float32
 
 
@@ -15,10 +16,10 @@ def scaled_logits(student: Tensor, teacher: Tensor, temperature: float) -> tuple
         temperature: ``T`` > 0.
 
     Raises:
-        ValueError: the shapes differ or are not ``(B, C)``.
+        InputError: the shapes differ or are not ``(B, C)``.
     """
     if student.shape != teacher.shape or student.dim() != 2:
-        raise ValueError(f'student logits of shape {tuple(student.shape)} cannot be compared with '
+        raise InputError(f'student logits of shape {tuple(student.shape)} cannot be compared with '
                          f'teacher logits of shape {tuple(teacher.shape)}: both must be (batch, '
                          'classes), with the same classes')
     return (at_least_float32(student) / temperature,

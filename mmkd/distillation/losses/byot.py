@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._logits import kl_divergence, scaled_logits
 from mmkd.distillation.losses._precision import at_least_float32
 
@@ -38,7 +39,7 @@ class BYOTLoss(nn.Module):
         hint_weight: ``lambda``, at least 0.
 
     Raises:
-        ValueError: ``alpha`` is out of its range.
+        InputError: ``alpha`` is out of its range.
     """
 
     multi_level = True
@@ -47,7 +48,7 @@ class BYOTLoss(nn.Module):
                  hint_weight: float = 0.03) -> None:
         super().__init__()
         if not 0 <= alpha <= 1:
-            raise ValueError(f'BYOTLoss has alpha {alpha!r}: give a share from 0 to 1')
+            raise InputError(f'BYOTLoss has alpha {alpha!r}: give a share from 0 to 1')
         self.alpha = alpha
         self.temperature = temperature
         self.hint_weight = hint_weight
@@ -66,7 +67,7 @@ class BYOTLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: the shapes do not fit.
+            InputError: the shapes do not fit.
         """
         feature, logits = teacher[-2:]
         return torch.stack([self._of_one(*one, feature, logits, labels) for one in student]).sum()
@@ -74,7 +75,7 @@ class BYOTLoss(nn.Module):
     def _of_one(self, feature: Tensor, logits: Tensor, deep_feature: Tensor, deep_logits: Tensor,
                 labels: Tensor) -> Tensor:
         if feature.shape != deep_feature.shape:
-            raise ValueError(f'the auxiliary feature of shape {tuple(feature.shape)} cannot be '
+            raise InputError(f'the auxiliary feature of shape {tuple(feature.shape)} cannot be '
                              'compared with the deepest feature of shape '
                              f"{tuple(deep_feature.shape)}: give the term connector=dict(type="
                              "'AuxiliaryClassifiers') and tap ['backbone.stage?', "

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._features import check_maps, unit
 from mmkd.distillation.losses._image_weights import mean_of_images
 from mmkd.distillation.losses._precision import at_least_float32
@@ -41,11 +42,11 @@ class CosineLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: a feature is not four-dimensional, or batches or channels differ.
+            InputError: a feature is not four-dimensional, or batches or channels differ.
         """
         check_maps(student, teacher)
         if student.shape[1] != teacher.shape[1]:
-            raise ValueError(f'CosineLoss compares vectors of one length, and a cell of the '
+            raise InputError(f'CosineLoss compares vectors of one length, and a cell of the '
                              f'student has {student.shape[1]} channels, one of the teacher '
                              f"{teacher.shape[1]}: add connector=dict(type='ConvConnector')")
         student, teacher = at_least_float32(student), at_least_float32(teacher.detach())

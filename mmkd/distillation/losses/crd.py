@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkd.distillation.losses._distributed import gather_rows, sum_over_processes, world_size
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._features import unit
 from mmkd.distillation.losses._precision import at_least_float32
 
@@ -46,7 +47,7 @@ class CRDLoss(nn.Module):
         momentum: of the memory.
 
     Raises:
-        ValueError: the labels are not ``(M,)``, or all equal, so that nothing is a negative.
+        InputError: the labels are not ``(M,)``, or all equal, so that nothing is a negative.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int, sample_labels: Tensor,
@@ -55,7 +56,7 @@ class CRDLoss(nn.Module):
         super().__init__()
         labels = torch.as_tensor(sample_labels)
         if labels.dim() != 1 or labels.is_floating_point() or len(labels.unique()) < 2:
-            raise ValueError('CRDLoss needs the class of every training sample, of two classes at '
+            raise InputError('CRDLoss needs the class of every training sample, of two classes at '
                              f'least, and got {len(labels.unique())} in labels of shape '
                              f'{tuple(labels.shape)}: without another class there are no negatives')
         self.student_embedding = nn.Linear(student_channels, dim)
@@ -87,12 +88,12 @@ class CRDLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: the features are not two-dimensional, or features and indices are not
+            InputError: the features are not two-dimensional, or features and indices are not
                 of one batch.
         """
         if not student.dim() == teacher.dim() == 2 or not (
                 (len(student),) == (len(teacher),) == indices.shape):
-            raise ValueError('CRDLoss takes embeddings (batch, dimensions) and one index per '
+            raise InputError('CRDLoss takes embeddings (batch, dimensions) and one index per '
                              f'sample, not {tuple(student.shape)} of the student, '
                              f'{tuple(teacher.shape)} of the teacher and indices of shape '
                              f'{tuple(indices.shape)}: tap embeddings')

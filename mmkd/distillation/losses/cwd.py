@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._features import check_same_shape
 from mmkd.distillation.losses._image_weights import mean_of_images
 from mmkd.distillation.losses._precision import at_least_float32
@@ -37,13 +38,13 @@ class CWDLoss(nn.Module):
         standardise: whether to standardise the channels first.
 
     Raises:
-        ValueError: ``tau`` is not above 0.
+        InputError: ``tau`` is not above 0.
     """
 
     def __init__(self, tau: float = 1.0, standardise: bool = False) -> None:
         super().__init__()
         if not tau > 0:
-            raise ValueError(f'CWDLoss needs a temperature tau above 0, not {tau!r}')
+            raise InputError(f'CWDLoss needs a temperature tau above 0, not {tau!r}')
         self.tau, self.standardise = tau, standardise
 
     def forward(self, student: Tensor, teacher: Tensor,
@@ -59,7 +60,7 @@ class CWDLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: the shapes differ or are not four-dimensional, or ``standardise`` has a
+            InputError: the shapes differ or are not four-dimensional, or ``standardise`` has a
                 single cell of a single image to work on.
         """
         check_same_shape(student, teacher, 'CWDLoss')
@@ -74,6 +75,6 @@ class CWDLoss(nn.Module):
 
 def _standardised(maps: Tensor) -> Tensor:
     if maps[:, 0].numel() == 1:
-        raise ValueError(f'CWDLoss cannot standardise maps of shape {tuple(maps.shape)}, one cell '
+        raise InputError(f'CWDLoss cannot standardise maps of shape {tuple(maps.shape)}, one cell '
                          'of one image: use a larger batch, or standardise=False')
     return F.batch_norm(maps, None, None, training=True)

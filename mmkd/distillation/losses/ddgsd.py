@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._logits import kl_divergence, scaled_logits
 from mmkd.distillation.losses._precision import at_least_float32
 
@@ -51,13 +52,13 @@ class DDGSDLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: these are not two such tensors.
+            InputError: these are not two such tensors.
         """
         shapes = [tuple(value.shape) for value in student]
         rows = {shape[0] for shape in shapes}
         wanted = {2 * (max(rows) // 2 if labels is None else len(labels))}
         if [len(shape) for shape in shapes] != [2, 2] or rows != wanted:
-            raise ValueError('DDGSDLoss needs embeddings (2 batch, dimensions) and logits (2 '
+            raise InputError('DDGSDLoss needs embeddings (2 batch, dimensions) and logits (2 '
                              f'batch, classes) of two views, not {shapes}: tap '
                              "['backbone.embedding', 'head.fc'] and set data_preprocessor.views=2")
         features, logits = student

@@ -46,7 +46,7 @@ class DISTLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: the shapes differ or are not ``(B, C)``.
+            InputError: the shapes differ or are not ``(B, C)``.
         """
         student, teacher = scaled_logits(student, teacher, self.temperature)
         student, teacher = student.softmax(1), teacher.softmax(1)

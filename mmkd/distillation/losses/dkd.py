@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._logits import kl_divergence, scaled_logits
 
 __all__ = ['DKDLoss']
@@ -47,12 +48,12 @@ class DKDLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: the logits' shapes differ or are not ``(B, C)``, or labels are not
+            InputError: the logits' shapes differ or are not ``(B, C)``, or labels are not
                 ``(B,)``.
         """
         student, teacher = scaled_logits(student, teacher, self.temperature)
         if labels.shape != student.shape[:1]:
-            raise ValueError(f'labels of shape {tuple(labels.shape)} do not belong to logits of '
+            raise InputError(f'labels of shape {tuple(labels.shape)} do not belong to logits of '
                              f'shape {tuple(student.shape)}: DKD needs one class per sample, so '
                              'mix no labels')
         student_target, student_others = _decouple(student, labels)

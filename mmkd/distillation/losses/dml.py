@@ -24,7 +24,7 @@ class DMLLoss(nn.Module):
         temperature: ``T`` > 0.
 
     Raises:
-        ValueError: the temperature is not above 0.
+        InputError: the temperature is not above 0.
     """
 
     multi_level = True
@@ -44,7 +44,7 @@ class DMLLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: there are fewer than two members, or the shapes differ.
+            InputError: there are fewer than two members, or the shapes differ.
         """
         logits = checked_logits(student, 'DMLLoss')
         return torch.stack([imitation(z, others(logits, i), self.temperature)

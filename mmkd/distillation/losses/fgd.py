@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._features import check_same_shape
 from mmkd.distillation.losses._image_weights import mean_of_images
 from mmkd.distillation.losses._precision import at_least_float32
@@ -92,7 +93,7 @@ class FGDLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: the features' shapes differ or are not four-dimensional, or there are not
+            InputError: the features' shapes differ or are not four-dimensional, or there are not
                 boxes and a size for each image.
         """
         check_same_shape(student, teacher, 'FGDLoss')
@@ -178,9 +179,9 @@ def _foreground(boxes: Tensor, img_shape: tuple[int, int], size: tuple[int, int]
 def _check_boxes(boxes: Sequence[Tensor], img_shapes: Sequence[tuple[int, int]],
                  batch: int) -> None:
     if len(boxes) != batch or len(img_shapes) != batch:
-        raise ValueError(f'FGDLoss needs boxes and a size for each of {batch} images, and got '
+        raise InputError(f'FGDLoss needs boxes and a size for each of {batch} images, and got '
                          f'{len(boxes)} sets of boxes and {len(img_shapes)} sizes')
     for image_boxes in boxes:
         if image_boxes.dim() != 2 or image_boxes.shape[1] != 4:
-            raise ValueError('FGDLoss needs the boxes of an image as (n, 4), x0 y0 x1 y1, and '
+            raise InputError('FGDLoss needs the boxes of an image as (n, 4), x0 y0 x1 y1, and '
                              f'got {tuple(image_boxes.shape)}')

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._precision import at_least_float32
 
 __all__ = ['FitNetLoss']
@@ -31,10 +32,10 @@ class FitNetLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: the shapes differ.
+            InputError: the shapes differ.
         """
         if student.shape != teacher.shape:
-            raise ValueError(f'a student feature of shape {tuple(student.shape)} cannot be '
+            raise InputError(f'a student feature of shape {tuple(student.shape)} cannot be '
                              f'compared with a teacher feature of shape {tuple(teacher.shape)}: '
                              'give the term a connector, or tap layers of the same size')
         return F.mse_loss(at_least_float32(student), at_least_float32(teacher.detach()))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.distillation.losses._distributed import gather_rows, world_size
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._features import unit
 from mmkd.distillation.losses._precision import at_least_float32
 
@@ -42,15 +43,15 @@ class FSECDLoss(nn.Module):
         temperature: ``tau`` > 0.
 
     Raises:
-        ValueError: there is no such policy, or the temperature is not above 0.
+        InputError: there is no such policy, or the temperature is not above 0.
     """
 
     def __init__(self, policy: str = 'instance', temperature: float = 0.1) -> None:
         super().__init__()
         if policy not in POLICIES:
-            raise ValueError(f"FSECDLoss has no policy {policy!r}: use 'instance' or 'class'")
+            raise InputError(f"FSECDLoss has no policy {policy!r}: use 'instance' or 'class'")
         if not temperature > 0:
-            raise ValueError(f'FSECDLoss needs a temperature above 0, not {temperature!r}')
+            raise InputError(f'FSECDLoss needs a temperature above 0, not {temperature!r}')
         self.policy = policy
         self.temperature = temperature
 
@@ -66,16 +67,16 @@ class FSECDLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: the features are not of one shape ``(B, D)``, the labels not ``(B,)`` or
+            InputError: the features are not of one shape ``(B, D)``, the labels not ``(B,)`` or
                 absent though the policy needs them, or there is a single sample in all.
         """
         if student.dim() != 2 or student.shape != teacher.shape:
-            raise ValueError(f'FSECDLoss compares embeddings (batch, dimensions) of one shape, not '
+            raise InputError(f'FSECDLoss compares embeddings (batch, dimensions) of one shape, not '
                              f'{tuple(student.shape)} of the student with {tuple(teacher.shape)} '
                              'of the teacher: tap embeddings and give the term a LinearConnector')
         targets, first = gather_rows(at_least_float32(teacher))
         if len(targets) == 1:
-            raise ValueError('a batch of one sample is too small for FSECDLoss, which contrasts '
+            raise InputError('a batch of one sample is too small for FSECDLoss, which contrasts '
                              'samples: use a larger batch, and drop_last for the rest')
         positives = self._positives(len(student), len(targets), first, student.device, labels)
         with torch.autocast(device_type=student.device.type, enabled=False):
@@ -92,7 +93,7 @@ class FSECDLoss(nn.Module):
             return everyone[first:first + own].unsqueeze(1) == everyone
         if labels is None or labels.shape != (own,):
             found = 'none' if labels is None else f'labels of shape {tuple(labels.shape)}'
-            raise ValueError("FSECDLoss(policy='class') needs one label per sample, shape "
+            raise InputError("FSECDLoss(policy='class') needs one label per sample, shape "
                              f'({own},), and got {found}: use data with labels and no mixing of '
                              "images, or policy='instance'")
         return labels.unsqueeze(1) == gather_rows(labels)[0]

@@ -36,7 +36,7 @@ class KDLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: the shapes differ or are not ``(B, C)``.
+            InputError: the shapes differ or are not ``(B, C)``.
         """
         student, teacher = scaled_logits(student, teacher, self.temperature)
         return self.temperature ** 2 * kl_divergence(student, teacher)

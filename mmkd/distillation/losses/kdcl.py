@@ -12,6 +12,7 @@ from mmkd.distillation.losses._cohort import (
     checked_logits,
     imitation,
 )
+from mmkd.distillation.losses._errors import InputError
 
 __all__ = ['KDCLLoss']
 
@@ -43,7 +44,7 @@ class KDCLLoss(nn.Module):
         temperature: ``T`` > 0.
 
     Raises:
-        ValueError: there is no such ensemble, or the temperature is not above 0.
+        InputError: there is no such ensemble, or the temperature is not above 0.
     """
 
     multi_level = True
@@ -52,7 +53,7 @@ class KDCLLoss(nn.Module):
         super().__init__()
         check_temperature(temperature, 'KDCLLoss')
         if ensemble not in ENSEMBLES:
-            raise ValueError(f'KDCLLoss has no ensemble {ensemble!r}: use '
+            raise InputError(f'KDCLLoss has no ensemble {ensemble!r}: use '
                              f'{", ".join(map(repr, ENSEMBLES))}')
         self.ensemble = ENSEMBLES[ensemble]
         self.temperature = temperature
@@ -68,7 +69,7 @@ class KDCLLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: there are fewer than two members, or the shapes do not fit.
+            InputError: there are fewer than two members, or the shapes do not fit.
         """
         logits = checked_logits(student, 'KDCLLoss')
         check_labels(labels, logits[0], 'KDCLLoss')

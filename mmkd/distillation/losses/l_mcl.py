@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._logits import kl_divergence, scaled_logits
 from mmkd.distillation.losses._precision import at_least_float32
 from mmkd.distillation.losses.mcl import (
@@ -75,7 +76,7 @@ class LMCLLoss(MCLLoss):
         soft_icl: ``lambda``.
 
     Raises:
-        ValueError: a temperature is not above 0.
+        InputError: a temperature is not above 0.
     """
 
     def __init__(self, temperature: float = 0.1, kd_temperature: float = 3.0, vcl: float = 0.1,
@@ -93,7 +94,7 @@ class LMCLLoss(MCLLoss):
             a scalar.
 
         Raises:
-            ValueError: from :meth:`layerwise`, or logits differ in shape.
+            InputError: from :meth:`layerwise`, or logits differ in shape.
         """
         heads = [logits for member in outputs.logits for logits in member[:-1]]
         return (self.layerwise(outputs, labels) + cross_entropies(heads, labels)
@@ -110,13 +111,13 @@ class LMCLLoss(MCLLoss):
                 without gradient.
 
         Raises:
-            ValueError: there are fewer than two members, the embeddings are not of one shape
+            InputError: there are fewer than two members, the embeddings are not of one shape
                 ``(B, d)``, the labels are not ``(B,)`` or the weights not ``(N, N, B)``.
         """
         embeddings = [embedding for member in outputs.embeddings for embedding in member]
         check_embeddings(embeddings if len(outputs.embeddings) > 1 else embeddings[:1], labels)
         if outputs.weights.shape != (len(embeddings), len(embeddings), len(labels)):
-            raise ValueError(f'weights of shape {tuple(outputs.weights.shape)} do not belong to '
+            raise InputError(f'weights of shape {tuple(outputs.weights.shape)} do not belong to '
                              f'{len(embeddings)} embeddings of {len(labels)} images')
         n, m = _pairs_of_stages(outputs.embeddings).to(labels.device)
         with torch.autocast(device_type=labels.device.type, enabled=False):

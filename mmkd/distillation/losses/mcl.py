@@ -6,6 +6,7 @@ from itertools import permutations
 import torch
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._precision import at_least_float32
 
 __all__ = ['MCLLoss', 'contrast', 'mimicry', 'similarities']
@@ -46,7 +47,7 @@ class MCLLoss(nn.Module):
         soft_icl: ``lambda``.
 
     Raises:
-        ValueError: a temperature is not above 0.
+        InputError: a temperature is not above 0.
     """
 
     multi_level = True
@@ -55,7 +56,7 @@ class MCLLoss(nn.Module):
                  soft_vcl: float = 1.0, icl: float = 0.1, soft_icl: float = 1.0) -> None:
         super().__init__()
         if not (temperature > 0 and kd_temperature > 0):
-            raise ValueError(f'{type(self).__name__} has temperature {temperature} and '
+            raise InputError(f'{type(self).__name__} has temperature {temperature} and '
                              f'kd_temperature {kd_temperature}: give numbers above 0')
         self.temperature = temperature
         self.kd_temperature = kd_temperature
@@ -75,7 +76,7 @@ class MCLLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: there are fewer than two members, their embeddings are not of one shape
+            InputError: there are fewer than two members, their embeddings are not of one shape
                 ``(B, d)``, or the labels are not ``(B,)``.
         """
         check_embeddings(embeddings, labels)
@@ -141,15 +142,15 @@ def mimicry(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 def check_embeddings(embeddings: Sequence[Tensor], labels: Tensor) -> None:
     """Raise ValueError unless there are several embeddings of one shape ``(B, d)``, and labels."""
     if len(embeddings) < 2:
-        raise ValueError(f'mutual contrastive learning needs the embeddings of at least two '
+        raise InputError(f'mutual contrastive learning needs the embeddings of at least two '
                          f'networks, not {len(embeddings)}: tap every member of a cohort '
                          "(tap='members.*.backbone.embedding')")
     first = embeddings[0]
     for other in embeddings:
         if other.shape != first.shape or other.dim() != 2:
-            raise ValueError(f'embeddings of shape {tuple(first.shape)} and {tuple(other.shape)} '
+            raise InputError(f'embeddings of shape {tuple(first.shape)} and {tuple(other.shape)} '
                              'cannot be contrasted: both must be (batch, dimensions), of one size, '
                              "as connector=dict(type='ContrastiveHeads') makes them")
     if labels.shape != first.shape[:1]:
-        raise ValueError(f'embeddings of shape {tuple(first.shape)} and labels of shape '
+        raise InputError(f'embeddings of shape {tuple(first.shape)} and labels of shape '
                          f'{tuple(labels.shape)} do not belong together: give one label per sample')

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._features import check_same_shape
 from mmkd.distillation.losses._image_weights import mean_of_images
 from mmkd.distillation.losses._precision import at_least_float32
@@ -37,14 +38,14 @@ class MGDLoss(nn.Module):
         mask_ratio: ``lambda``, the share of cells that are masked, in ``[0, 1)``.
 
     Raises:
-        ValueError: ``mask_ratio`` is not in ``[0, 1)``.
+        InputError: ``mask_ratio`` is not in ``[0, 1)``.
     """
 
     def __init__(self, teacher_channels: int, alpha: float = 2e-5,
                  mask_ratio: float = 0.65) -> None:
         super().__init__()
         if not 0 <= mask_ratio < 1:
-            raise ValueError(f'MGDLoss needs a mask_ratio of at least 0 and below 1, not '
+            raise InputError(f'MGDLoss needs a mask_ratio of at least 0 and below 1, not '
                              f'{mask_ratio!r}: it is the share of cells that are masked')
         self.alpha, self.mask_ratio = alpha, mask_ratio
         self.generator = nn.Sequential(
@@ -64,7 +65,7 @@ class MGDLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: the shapes differ or are not four-dimensional.
+            InputError: the shapes differ or are not four-dimensional.
         """
         check_same_shape(student, teacher, 'MGDLoss')
         student, teacher = at_least_float32(student), at_least_float32(teacher.detach())

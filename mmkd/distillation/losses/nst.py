@@ -34,7 +34,7 @@ class NSTLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: a feature is not four-dimensional or the batches differ.
+            InputError: a feature is not four-dimensional or the batches differ.
         """
         student, teacher = at_smaller_size(at_least_float32(student),
                                            at_least_float32(teacher.detach()))

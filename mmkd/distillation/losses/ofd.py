@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.distillation.losses._distributed import sum_over_processes
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._features import at_smaller_size
 from mmkd.distillation.losses._precision import at_least_float32
 
@@ -61,16 +62,16 @@ class OFDLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: a feature is not four-dimensional, or channels or the number of stages are
+            InputError: a feature is not four-dimensional, or channels or the number of stages are
                 not those of the teacher.
         """
         shapes = [tuple(feature.shape) for feature in (*student, *teacher)]
         if any(len(shape) != 4 for shape in shapes):
-            raise ValueError('OFDLoss compares maps (batch, channels, height, width), not features '
+            raise InputError('OFDLoss compares maps (batch, channels, height, width), not features '
                              f'of shapes {shapes}: tap maps')
         ours, theirs = ([f.shape[1] for f in features] for features in (student, teacher))
         if ours != self.channels or theirs != self.channels:
-            raise ValueError(f'OFDLoss was built for {self.channels} channels and got '
+            raise InputError(f'OFDLoss was built for {self.channels} channels and got '
                              f'{ours} from the student and {theirs} from the teacher: give the '
                              "term connector=dict(type='OFDConnector')")
         teacher = [at_least_float32(feature.detach()) for feature in teacher]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.distillation.losses._cohort import check_temperature, checked_logits, imitation
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._precision import at_least_float32
 
 __all__ = ['OKDDipLoss']
@@ -34,7 +35,7 @@ class OKDDipLoss(nn.Module):
         temperature: ``T`` > 0.
 
     Raises:
-        ValueError: the temperature is not above 0.
+        InputError: the temperature is not above 0.
     """
 
     multi_level = True
@@ -55,13 +56,13 @@ class OKDDipLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: there are fewer than two members, or the shapes do not fit.
+            InputError: there are fewer than two members, or the shapes do not fit.
         """
         *peers, leader = checked_logits(student[0], 'OKDDipLoss')
         attention = at_least_float32(student[1])
         expected = (len(leader), len(peers), len(peers))
         if attention.shape != expected:
-            raise ValueError(f'OKDDipLoss needs the attention of each peer to each, shape '
+            raise InputError(f'OKDDipLoss needs the attention of each peer to each, shape '
                              f'{expected}, and got {tuple(attention.shape)}: give the term '
                              "connector=dict(type='PeerAttention')")
         known = torch.stack(peers).detach()

@@ -12,6 +12,7 @@ from mmkd.distillation.losses._cohort import (
     checked_logits,
     imitation,
 )
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._precision import at_least_float32
 
 __all__ = ['ONELoss']
@@ -39,7 +40,7 @@ class ONELoss(nn.Module):
             of a cohort, where each has its own. The first branch is the student.
 
     Raises:
-        ValueError: the temperature is not above 0.
+        InputError: the temperature is not above 0.
     """
 
     multi_level = True
@@ -63,13 +64,13 @@ class ONELoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: there are fewer than two branches, or the shapes do not fit.
+            InputError: there are fewer than two branches, or the shapes do not fit.
         """
         logits = checked_logits(student[0], 'ONELoss')
         gate = at_least_float32(student[1])
         check_labels(labels, logits[0], 'ONELoss')
         if gate.shape != (len(labels), len(logits)):
-            raise ValueError(f'ONELoss needs a weight for each sample and branch, shape '
+            raise InputError(f'ONELoss needs a weight for each sample and branch, shape '
                              f'{(len(labels), len(logits))}, and got {tuple(gate.shape)}: give the '
                              "term connector=dict(type='ONEBranches') or 'CohortGate'")
         ensemble = (gate.t().unsqueeze(2) * torch.stack(logits)).sum(0)

@@ -13,6 +13,7 @@ from mmkd.distillation.losses._cohort import (
     imitation,
     others,
 )
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._precision import at_least_float32
 
 __all__ = ['PCLLoss']
@@ -41,7 +42,7 @@ class PCLLoss(nn.Module):
         temperature: ``T`` > 0.
 
     Raises:
-        ValueError: the temperature is not above 0.
+        InputError: the temperature is not above 0.
     """
 
     multi_level = True
@@ -66,14 +67,14 @@ class PCLLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: there are fewer than two peers, or the shapes do not fit.
+            InputError: there are fewer than two peers, or the shapes do not fit.
         """
         peers, ensemble = student
         checked = checked_logits([*peers, ensemble, *teacher[-len(peers):]], 'PCLLoss')
         peers, ensemble = checked_logits(peers, 'PCLLoss'), at_least_float32(ensemble)
         means = checked[len(peers) + 1:]
         if len(means) != len(peers):
-            raise ValueError(f'PCLLoss has {len(peers)} peers and {len(means)} mean teachers: tap '
+            raise InputError(f'PCLLoss has {len(peers)} peers and {len(means)} mean teachers: tap '
                              'the same layers of both')
         check_labels(labels, ensemble, 'PCLLoss')
         divergences = [imitation(z, [ensemble.detach()], self.temperature)

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._features import at_smaller_size
 from mmkd.distillation.losses._image_weights import mean_of_images
 from mmkd.distillation.losses._precision import at_least_float32
@@ -42,12 +43,12 @@ class PKDLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: a feature is not four-dimensional, or batches or channels differ.
+            InputError: a feature is not four-dimensional, or batches or channels differ.
         """
         student, teacher = at_smaller_size(at_least_float32(student),
                                            at_least_float32(teacher.detach()))
         if student.shape[1] != teacher.shape[1]:
-            raise ValueError(f'PKDLoss compares channel by channel, and the student has '
+            raise InputError(f'PKDLoss compares channel by channel, and the student has '
                              f'{student.shape[1]}, the teacher {teacher.shape[1]}: add '
                              "connector=dict(type='ConvConnector')")
         squares = (_standardised(student) - _standardised(teacher)).square()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._image_weights import mean_of_images
 from mmkd.distillation.losses._precision import at_least_float32
 
@@ -46,11 +47,11 @@ class ReviewKDLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: the shapes differ.
+            InputError: the shapes differ.
         """
         ours, theirs = ([tuple(f.shape) for f in features] for features in (student, teacher))
         if ours != theirs:
-            raise ValueError(f'student features of shapes {ours} cannot be compared with teacher '
+            raise InputError(f'student features of shapes {ours} cannot be compared with teacher '
                              f"features of shapes {theirs}: give the term connector=dict("
                              "type='ReviewConnector')")
         return sum(_hcl(at_least_float32(s), at_least_float32(t.detach()), image_weights)

@@ -17,7 +17,7 @@ class SADLoss(nn.Module):
     attention map ``Q_b = sum_c |A_{bc}|^2``, the softmax over its cells, and ``B`` bilinear
     upsampling (without aligned corners) to the larger height and width of the two: the deeper,
     coarser map is brought to the shallower one's size, so no cell of the layer that learns is
-    lost. As a term of a :class:`~mmkd.distillation.SelfDistillHook` every tapped layer imitates
+    lost. As a term of a :class:`~mmkd.distillation.SelfTerm` every tapped layer imitates
     the next deeper one, which is a constant.
 
     Source: Y. Hou, Z. Ma, C. Liu, C. C. Loy, "Learning Lightweight Lane Detection CNNs by Self
@@ -37,7 +37,7 @@ class SADLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: a feature is not four-dimensional or the batches differ.
+            InputError: a feature is not four-dimensional or the batches differ.
         """
         check_maps(student, teacher)
         size = [max(sides) for sides in zip(student.shape[2:], teacher.shape[2:], strict=True)]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._features import check_maps, unit
 from mmkd.distillation.losses._precision import at_least_float32
 
@@ -46,7 +47,7 @@ class SCDLoss(nn.Module):
     * ``'kl'``: ``1/B sum_i KL(G^{l+1}_i || G^l_i)``, rows that sum to 1.
 
     The network learns from itself in one stage: as a term of a
-    :class:`~mmkd.distillation.SelfDistillHook` over taps from shallow to deep,
+    :class:`~mmkd.distillation.SelfTerm` over taps from shallow to deep,
     ``L = CE + weight * sum_l distance(G^l, G^{l+1})``, in one direction, the deeper a constant.
     The image of a zero feature has similarity 0 and gets no gradient; in a batch of one nothing
     is to be learnt and the loss is 0.
@@ -68,15 +69,15 @@ class SCDLoss(nn.Module):
         distance: ``'l2'``, ``'l1'`` or ``'kl'``.
 
     Raises:
-        ValueError: there is no such distance, or ``p`` or ``pool`` is out of range.
+        InputError: there is no such distance, or ``p`` or ``pool`` is out of range.
     """
 
     def __init__(self, p: float = 2.0, pool: int | None = 8, distance: str = 'l2') -> None:
         super().__init__()
         if distance not in DISTANCES:
-            raise ValueError(f"SCDLoss has no distance {distance!r}: use 'l2', 'l1' or 'kl'")
+            raise InputError(f"SCDLoss has no distance {distance!r}: use 'l2', 'l1' or 'kl'")
         if not p > 0 or (pool is not None and not pool > 0):
-            raise ValueError(f'SCDLoss has p {p!r} and pool {pool!r}: give numbers above 0, or '
+            raise InputError(f'SCDLoss has p {p!r} and pool {pool!r}: give numbers above 0, or '
                              'pool=None')
         self.p = p
         self.pool = pool
@@ -93,7 +94,7 @@ class SCDLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: a feature is not four-dimensional or the batches differ.
+            InputError: a feature is not four-dimensional or the batches differ.
         """
         check_maps(student, teacher)
         with torch.autocast(device_type=student.device.type, enabled=False):

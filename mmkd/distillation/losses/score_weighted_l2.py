@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._features import check_same_shape
 from mmkd.distillation.losses._image_weights import weighted
 from mmkd.distillation.losses._precision import at_least_float32
@@ -41,13 +42,13 @@ class ScoreWeightedL2Loss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: the features' shapes differ or are not four-dimensional, or there is not
+            InputError: the features' shapes differ or are not four-dimensional, or there is not
                 one score for each cell.
         """
         check_same_shape(student, teacher, 'ScoreWeightedL2Loss', connector='MLPConnector')
         batch, channels, height, width = student.shape
         if scores.shape not in ((batch, 1, height, width), (batch, height, width)):
-            raise ValueError(f'ScoreWeightedL2Loss needs one score for each cell, shape '
+            raise InputError(f'ScoreWeightedL2Loss needs one score for each cell, shape '
                              f'{(batch, 1, height, width)} or {(batch, height, width)}, and got '
                              f"{tuple(scores.shape)}: give it the scores of the feature's level")
         difference = at_least_float32(student) - at_least_float32(teacher.detach())

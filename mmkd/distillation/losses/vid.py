@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import InputError
 from mmkd.distillation.losses._features import at_smaller_size
 from mmkd.distillation.losses._precision import at_least_float32
 
@@ -36,14 +37,14 @@ class VIDLoss(nn.Module):
         init_variance: ``sigma_c^2`` to start from.
 
     Raises:
-        ValueError: the initial variance is not above the lower bound of 1e-5.
+        InputError: the initial variance is not above the lower bound of 1e-5.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int,
                  init_variance: float = 5.0) -> None:
         super().__init__()
         if not init_variance > MIN_VARIANCE:
-            raise ValueError(f'VIDLoss needs an init_variance above {MIN_VARIANCE}, not '
+            raise InputError(f'VIDLoss needs an init_variance above {MIN_VARIANCE}, not '
                              f'{init_variance!r}')
         self.regressor = nn.Sequential(
             nn.Conv2d(student_channels, teacher_channels, 1, bias=False), nn.ReLU(),
@@ -63,7 +64,7 @@ class VIDLoss(nn.Module):
             a scalar.
 
         Raises:
-            ValueError: one is not four-dimensional, or the batches differ.
+            InputError: one is not four-dimensional, or the batches differ.
         """
         with torch.autocast(device_type=student.device.type, enabled=False):
             student, teacher = at_smaller_size(at_least_float32(student),

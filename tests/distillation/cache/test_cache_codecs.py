@@ -5,9 +5,10 @@ import pytest
 import torch
 from helpers import through_a_shard as back
 
-from mmkd.distillation.cache.codecs import DenseCodec
+from mmkd.distillation.cache.codecs import DenseCodec, check_first_axis
 from mmkd.distillation.cache.outputs import StoredOutputs, columns
 from mmkd.distillation.cache.shards import Shard, written_shard
+from mmkd.errors import UserError
 
 
 def _values():
@@ -50,10 +51,12 @@ def test_nothing_becomes_infinite(dtype, tmp_path):
     assert torch.equal(found, torch.tensor(expected))
 
 
-def test_of_nested_outputs_the_last_tensor(tmp_path):
-    levels = [torch.zeros(2, 3), torch.ones(2, 4)]
-    for value in (levels, tuple(levels), dict(a=levels[0], b=levels), [levels[0], [levels]]):
-        assert torch.equal(back(DenseCodec('float32'), value, tmp_path), levels[1])
+@pytest.mark.parametrize('shape', [(), (3, 2), (6, 2, 5)])
+def test_a_leaf_without_a_row_for_each_image(shape):
+    """As the layers of a decoder that come stacked."""
+    check_first_axis(torch.zeros(2, 5), 2, 'head', 't')
+    with pytest.raises(UserError, match=r"'head' of teacher 't' has the shape .* for 2 images"):
+        check_first_axis(torch.zeros(shape), 2, 'head', 't')
 
 
 @pytest.mark.parametrize('value', [

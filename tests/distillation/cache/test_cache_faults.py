@@ -75,8 +75,8 @@ def test_a_full_disk(tmp_path, teachers, monkeypatch):
     (dict(views=0), r'teacher_cache has views=0: give a number of at least 1'),
     (dict(veiws=2), r"unknown entry 'veiws'. Did you mean 'views'"),
     (dict(views='all'), r"views='all' needs data in memory"),
-    (dict(terms=['distill_heatmpa']), r"'distill_heatmpa', which is no term .* Did you mean"),
-    (dict(terms='distill_wh'), r'give a list of names'),
+    (dict(terms=['heatmpa']), r"'heatmpa', which is no term .* Did you mean"),
+    (dict(terms='wh'), r'give a list of names'),
     (dict(dtype='int8'), r"dtype='int8': give 'float16' or 'float32'"),
     (dict(seed=-1), r'seed=-1'),
 ])

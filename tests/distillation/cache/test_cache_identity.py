@@ -86,7 +86,7 @@ def test_another_student_batch_seed_and_schedule(tmp_path, teachers, cache, acce
     config = _config(tmp_path, teachers, cache, seed=9, batch=2)
     config.model.backbone.base_channels, config.model.neck.in_channels = 2, 16
     config.optim_wrapper.optimizer.lr = 0.002
-    config.distill_weights = (7, 1, 1, 1)
+    config.distill_weights = dict(heatmap=7)
     accepted(config)
 
 
@@ -175,12 +175,13 @@ def test_teachers_that_change_places(tmp_path, teachers, cache, refused):
 
 def test_a_term_that_is_not_there(tmp_path, teachers, cache, refused):
     refused(_config(tmp_path, teachers, cache, TERMS),
-            "it holds bbox_head and not 'bbox_head:input'")
+            "it holds bbox_head:0:-1, bbox_head:1:-1, bbox_head:2:-1 and not "
+            "'bbox_head:input:-1'")
 
 
 def test_another_dtype(tmp_path, teachers, cache, refused):
     refused(_config(tmp_path, teachers, cache, options=dict(dtype='float32')),
-            "it holds 'bbox_head' as", 'float16', 'float32')
+            "it holds 'bbox_head:0:-1' as", 'float16', 'float32')
 
 
 @pytest.mark.parametrize('content', ['', '{', '[]', '{"made_from": {}}',
@@ -197,7 +198,8 @@ def test_the_description_is_plain_json(cache):
     for name in ('resnet', 'hourglass'):
         with open(f'{cache}/{name}/made_from.json', encoding='utf-8') as file:
             spec = json.load(file)
-        assert spec['contents']['patterns'] == dict(bbox_head=['bbox_head'])
+        assert spec['contents']['patterns'] == {
+            leaf: [leaf] for leaf in ('bbox_head:0:-1', 'bbox_head:1:-1', 'bbox_head:2:-1')}
         assert spec['contents']['classes'] == ['disc', 'ring', 'star']
         assert '/data' not in json.dumps(spec['made_from'])
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import distillation_hook
 from mmengine.registry import DefaultScope
 from tiny_cache import TERMS, assert_same_shards, build, detection, train
 
@@ -9,8 +10,7 @@ from mmkd.distillation.cache.cached_teacher import CachedTeacher
 from mmkd.distillation.student_teachers import MeanTeacher
 from mmkd.distillation.teachers import Teacher
 
-LOSSES = ('loss_distill_heatmap', 'loss_distill_wh', 'loss_distill_offset',
-          'loss_distill_feature')
+LOSSES = tuple(f'loss_distill_{term}' for term in TERMS)
 
 
 @pytest.fixture(scope='module')
@@ -101,16 +101,14 @@ def test_workers_draw_for_the_pass(tmp_path, teachers, cache):
     assert_same_shards(folder, cache)
 
 
-@pytest.mark.parametrize('terms', [['distill_feature'],
-                                   ['distill_heatmap', 'distill_wh', 'distill_offset']])
+@pytest.mark.parametrize('terms', [['feature'], ['heatmap', 'wh', 'offset']])
 @pytest.mark.parametrize('whole', [True, False])
 def test_part_of_the_terms(terms, whole, tmp_path, teachers, live, cache, calls):
     """For the others the teachers run, also if the cache there is holds theirs, too."""
     options = dict(folder=str(cache if whole else tmp_path / 'c'), views=2, terms=terms)
     _, rows = train(detection(tmp_path / 'a', teachers, options))
     close(rows, live[1], 1e-3)
-    live_terms = [f'loss_{term}' for term in ('distill_heatmap', 'distill_wh', 'distill_offset',
-                                              'distill_feature') if term not in terms]
+    live_terms = [f'loss_distill_{term}' for term in TERMS if term not in terms]
     assert {name: rows[0][name] for name in live_terms} == pytest.approx(
         {name: live[1][0][name] for name in live_terms}, rel=1e-5)
     assert calls.count('resnet') == calls.count('hourglass') == 16 + (0 if whole else 17)
@@ -206,8 +204,8 @@ def test_a_teacher_that_is_the_student_runs(tmp_path, teachers, calls):
     mixed = dict(resnet=teachers['resnet'], mean=dict(ema=0.9))
     options = dict(folder=str(tmp_path / 'c'), views=2, dtype='float32')
     run, rows = train(detection(tmp_path / 'a', mixed, options, terms=TERMS[:3]))
-    hook = next(hook for hook in run.hooks if type(hook).__name__ == 'TeacherHook')
-    assert [type(teacher) for teacher in hook.teachers] == [CachedTeacher, MeanTeacher]
+    kinds = [type(teacher) for teacher in distillation_hook(run).teachers]
+    assert kinds == [CachedTeacher, MeanTeacher]
     assert calls.count('resnet') == 17 and calls.count('mean') == 16
     assert [path.name for path in (tmp_path / 'c').iterdir() if path.is_dir()] == ['resnet']
     live = detection(tmp_path / 'b', mixed, dict(options, terms=[]), terms=TERMS[:3])
@@ -240,7 +238,7 @@ def test_sizes_are_told_before_building(tmp_path, teachers, capsys):
     out = capsys.readouterr()
     text = out.out + out.err
     told = [line for line in text.splitlines() if 'Cache of teacher' in line]
-    assert len(told) == 2 and 'bbox_head:input' in told[0]
+    assert len(told) == 2 and 'bbox_head:input:-1' in told[0]
     assert '24 views are missing in the cache' in text
     total = sum(path.stat().st_size for path in (tmp_path / 'c').rglob('*.shard'))
     [line] = [line for line in text.splitlines() if 'are missing in the cache' in line]

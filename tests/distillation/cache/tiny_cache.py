@@ -7,7 +7,15 @@ import random
 
 import numpy as np
 import torch
-from helpers import CLASSES, NoiseDetection, centernet, save_teacher, train_config
+from helpers import (
+    CLASSES,
+    NoiseDetection,
+    centernet,
+    centernet_terms,
+    distillation,
+    save_teacher,
+    train_config,
+)
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -15,9 +23,8 @@ from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.cache.shards import Shard
 from mmkd.registry import DATASETS, HOOKS
 
-TERMS = ('HeatmapDistillHook', 'WidthHeightDistillHook', 'OffsetDistillHook',
-         'FeatureDistillHook')
-W = (10.0, 1.0, 0.1, 20.0)
+W = dict(heatmap=10.0, wh=1.0, offset=0.1, feature=20.0)
+TERMS = tuple(W)
 
 
 @DATASETS.register_module(force=True)
@@ -95,10 +102,9 @@ def detection(work_dir, teachers, cache, epochs=2, terms=TERMS, batch=4, dataset
     if cache is not None:
         extra['teacher_cache'] = cache
     config = train_config(
-        work_dir, centernet(),
-        [dict(type='TeacherHook'), *(dict(type=t, joint='each') for t in terms),
-         dict(type='Losses')],
-        batch=batch, teachers=teachers, distill_weights=W, **extra)
+        work_dir, centernet(), [*distillation(), dict(type='Losses')], batch=batch,
+        teachers=teachers, terms=centernet_terms(*terms, joint='each'),
+        distill_weights={name: W[name] for name in terms}, **extra)
     config.train_dataloader.update(
         dataset=dict(type='ShakenDetection', **(dataset or {})), num_workers=workers,
         sampler=dict(type='DefaultSampler', shuffle=True))

@@ -1,25 +1,37 @@
-"""The distillation hooks in a run: what they add, what they leave alone, what they refuse."""
+"""The distillation terms of detectors in a run: what they add, leave alone and refuse."""
 
 import copy
+import functools
 
 import pytest
 import torch
-from helpers import CLASSES, NoiseDetection, build, centernet, runner, save_teacher, train_config
+from helpers import (
+    CLASSES,
+    RECIPE,
+    AtTheEnd,
+    NoiseDetection,
+    build,
+    centernet,
+    centernet_terms,
+    distillation,
+    distillation_hook,
+    runner,
+    save_teacher,
+    train_config,
+)
 from mmengine.dataset import pseudo_collate
 
 from mmkd.distillation import load_checkpoint_safely, losses
-from mmkd.distillation.distill_hook import DistillHook
+from mmkd.distillation.entries import built_terms
 from mmkd.distillation.teachers import build_teacher
 from mmkd.errors import UserError
 
-TERMS = ('HeatmapDistillHook', 'WidthHeightDistillHook', 'OffsetDistillHook',
-         'FeatureDistillHook')
 W = (1.0, 2.0, 0.1, 20.0)
-SOURCE = [dict(type='HeatmapDistillHook', loss=dict(type='HeatmapLoss')),
-          dict(type='WidthHeightDistillHook', loss=dict(type='PeakWidthHeightLoss')),
-          dict(type='OffsetDistillHook', loss=dict(type='PeakOffsetLoss')),
-          dict(type='AttentionDistillHook')]
-RECOMMENDED = [dict(type=term) for term in TERMS]
+SOURCE = dict(
+    heatmap=dict(type='CenterNetTerm', map='heatmap', loss=dict(type='HeatmapLoss')),
+    wh=dict(type='CenterNetTerm', map='wh', loss=dict(type='PeakWidthHeightLoss')),
+    offset=dict(type='CenterNetTerm', map='offset', loss=dict(type='PeakOffsetLoss')),
+    attention=dict(type='FeatureTerm', loss=dict(type='AttentionLoss')))
 
 
 @pytest.fixture(scope='module')
@@ -29,8 +41,8 @@ def teachers(tmp_path_factory):
                 hourglass=save_teacher(folder, 'hourglass', centernet(stacks=2), seed=2))
 
 
-def _hooks(teachers, terms=TERMS, **kwargs):
-    return [dict(type='TeacherHook', teachers=teachers), *(dict(type=t, **kwargs) for t in terms)]
+def _hooks(teachers, *terms, **changes):
+    return distillation(teachers, centernet_terms(*terms, **changes))
 
 
 def _run(tmp_path, hooks, iters=2, model=None, **extra):
@@ -44,13 +56,20 @@ def _first_losses(tmp_path, hooks, **extra):
     config = train_config(tmp_path, centernet(), hooks, iters=1, **extra)
     config.optim_wrapper.optimizer = dict(type='SGD', lr=0.0)
     run = runner(config)
+
+    def look(run):
+        model = run.model.train()
+        batch = model.data_preprocessor(
+            pseudo_collate([NoiseDetection()[i] for i in range(4)]), True)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+        return model(**batch, mode='loss'), model, batch, run
+
+    end = AtTheEnd(look)
+    run.register_hook(end)
     run.train()
-    model = run.model.train()
-    batch = model.data_preprocessor(pseudo_collate([NoiseDetection()[i] for i in range(4)]), True)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()
-    return model(**batch, mode='loss'), model, batch, run
+    return end.found
 
 
 def _maps_of(entry, batch, model):
@@ -62,17 +81,16 @@ def _maps_of(entry, batch, model):
 
 
 @pytest.mark.parametrize(('terms', 'kinds'), [
-    (RECOMMENDED, ('SoftFocalLoss', 'WidthHeightLoss', 'OffsetLoss', 'PKDLoss')),
+    (RECIPE, ('SoftFocalLoss', 'WidthHeightLoss', 'OffsetLoss', 'PKDLoss')),
     (SOURCE, ('HeatmapLoss', 'PeakWidthHeightLoss', 'PeakOffsetLoss', 'AttentionLoss'))])
 def test_every_term_adds_its_weighted_loss(tmp_path, teachers, terms, kinds):
-    hooks = [dict(type='TeacherHook', teachers=teachers), *(dict(t, joint='each') for t in terms)]
+    hooks = distillation(teachers, {name: dict(term, joint='each') for name, term in terms.items()})
     got, model, batch, run = _first_losses(tmp_path, hooks, distill_weights=W)
     feature = model.extract_feat(batch['inputs'])
     heat, wh, offset = (m[-1] for m in model.bbox_head(feature))
-    last = next(h for h in run.hooks if getattr(h, 'position', None) == 3)
+    last = distillation_hook(run).terms[3]
     heat_loss, wh_loss, offset_loss, feature_loss = (getattr(losses, kind)() for kind in kinds)
-    names = ('heatmap', 'wh', 'offset', last.name.removeprefix('distill_'))
-    sums = dict.fromkeys(names, 0.0)
+    sums = dict.fromkeys(terms, 0.0)
     for name, entry in teachers.items():
         (t_heat, t_wh, t_offset), t_feature = _maps_of(entry, batch, model)
         branch = last.branches[name]
@@ -80,7 +98,7 @@ def test_every_term_adds_its_weighted_loss(tmp_path, teachers, terms, kinds):
         sums['heatmap'] += 0.5 * heat_loss(heat, t_heat)
         sums['wh'] += 0.5 * wh_loss(wh, t_wh, t_heat)
         sums['offset'] += 0.5 * offset_loss(offset, t_offset, t_heat)
-        sums[names[3]] += 0.5 * feature_loss(connector(feature[-1]), t_feature)
+        sums[last.name] += 0.5 * feature_loss(connector(feature[-1]), t_feature)
     joined = {name for name, branch in last.branches.items() if branch.connectors}
     assert joined == {'resnet'}, '8 channels meet 16; the Hourglass has 8'
     for weight, (name, expected) in zip(W, sums.items(), strict=True):
@@ -94,7 +112,7 @@ def test_teachers_weights_are_shares(tmp_path, teachers):
     weighted = {name: dict(entry, weight=w) for (name, entry), w in
                 zip(teachers.items(), (3.0, 1.0), strict=True)}
     got, model, batch, _ = _first_losses(
-        tmp_path, _hooks(weighted, TERMS[:1], weight=1.0, joint='each'))
+        tmp_path, _hooks(weighted, 'heatmap', weight=1.0, joint='each'))
     heat = model.bbox_head(model.extract_feat(batch['inputs']))[0][-1]
     parts = [losses.SoftFocalLoss()(heat, _maps_of(entry, batch, model)[0][0])
              for entry in teachers.values()]
@@ -105,7 +123,8 @@ def test_teachers_weights_are_shares(tmp_path, teachers):
 @pytest.mark.parametrize('count', [1, 2])
 def test_every_rule_trains(tmp_path, teachers, joint, count):
     some = dict(list(teachers.items())[:count])
-    run = _run(tmp_path, _hooks(some, TERMS[:3], weight=1.0, joint=joint), iters=1)
+    hooks = _hooks(some, 'heatmap', 'wh', 'offset', weight=1.0, joint=joint)
+    run = _run(tmp_path, hooks, iters=1)
     assert all(p.isfinite().all() for p in run.model.parameters())
 
 
@@ -131,8 +150,8 @@ def test_checkpoint_holds_the_student_and_beside_it_the_connectors(tmp_path, tea
     run = _run(tmp_path, _hooks(teachers), distill_weights=W)
     saved = load_checkpoint_safely(run.work_dir + '/iter_2.pth')  # mmengine's extras are harmless
     assert set(saved['state_dict']) == set(build(centernet()).state_dict())
-    assert set(saved['distillation']) == {'distill_feature'}
-    assert set(saved['distillation']['distill_feature']) == {'resnet'}
+    assert set(saved['distillation']) == {'feature'}
+    assert set(saved['distillation']['feature']) == {'resnet'}
 
 
 def test_resume_restores_student_connectors_and_optimizer(tmp_path, teachers):
@@ -143,7 +162,7 @@ def test_resume_restores_student_connectors_and_optimizer(tmp_path, teachers):
              for run in (whole, resumed)]
     for key, value in saved[0]['state_dict'].items():
         assert torch.equal(value, saved[1]['state_dict'][key]), key
-    connectors = [s['distillation']['distill_feature']['resnet'] for s in saved]
+    connectors = [s['distillation']['feature']['resnet'] for s in saved]
     for key, value in connectors[0].items():
         assert torch.equal(value, connectors[1][key]), key
 
@@ -151,7 +170,7 @@ def test_resume_restores_student_connectors_and_optimizer(tmp_path, teachers):
 def test_connectors_learn(tmp_path, teachers):
     run = _run(tmp_path, _hooks(teachers), iters=2, distill_weights=W)
     saved = [torch.load(f'{run.work_dir}/iter_{i}.pth', weights_only=False)['distillation']
-             ['distill_feature']['resnet']['connectors.0.conv.weight'] for i in (1, 2)]
+             ['feature']['resnet']['connectors.0.conv.weight'] for i in (1, 2)]
     assert not torch.equal(*saved)
 
 
@@ -163,12 +182,42 @@ def test_resume_with_other_teachers_is_refused(tmp_path, teachers):
 
 
 def test_deepcopy_of_the_student_takes_no_teacher_along(tmp_path, teachers):
-    run = _run(tmp_path, _hooks(teachers), distill_weights=W)
-    twin = copy.deepcopy(run.model)
-    assert set(twin.state_dict()) == set(run.model.state_dict())
-    batch = run.model.data_preprocessor(pseudo_collate([NoiseDetection()[0]]), True)
-    assert 'loss_distill_heatmap' in run.model(**batch, mode='loss')
-    assert 'loss_distill_heatmap' not in twin(**batch, mode='loss'), 'only the student learns'
+    run = runner(train_config(tmp_path, centernet(), _hooks(teachers), iters=1, distill_weights=W))
+
+    def look(run):
+        twin = copy.deepcopy(run.model)
+        assert set(twin.state_dict()) == set(run.model.state_dict())
+        batch = run.model.data_preprocessor(pseudo_collate([NoiseDetection()[0]]), True)
+        return [model(**batch, mode='loss') for model in (run.model, twin)]
+
+    end = AtTheEnd(look)
+    run.register_hook(end)
+    run.train()
+    assert 'loss_distill_heatmap' in end.found[0]
+    assert 'loss_distill_heatmap' not in end.found[1], 'only the student learns'
+
+
+def test_a_model_can_be_trained_again(tmp_path, teachers):
+    """The hooks come off after the run: a second one adds its own terms once, or none."""
+    first = _run(tmp_path / 'first', _hooks(teachers), iters=1, distill_weights=W)
+    batch = first.model.data_preprocessor(pseudo_collate([NoiseDetection()[0]]), True)
+    assert not [name for name in first.model(**batch, mode='loss') if 'distill' in name]
+    calls = []
+    for name, hooks in (('again', _hooks(teachers)), ('alone', [])):
+        weights = dict(distill_weights=W) if hooks else {}
+        run = runner(train_config(tmp_path / name, centernet(), hooks, iters=1, **weights))
+        run.model = first.model
+        for hook in (distillation_hook(one) for one in (first, run) if hooks):
+            hook._losses = functools.partial(_counted, calls, hook._losses)
+        run.train()
+        logged = [key for key in run.message_hub.log_scalars if 'loss_distill' in key]
+        assert len(logged) == (4 if hooks else 0)
+    assert len(calls) == 1
+
+
+def _counted(calls, function, *args):
+    calls.append(args)
+    return function(*args)
 
 
 def test_a_hourglass_student_learns_in_its_last_stack(tmp_path, teachers):
@@ -180,7 +229,7 @@ def test_a_teacher_of_another_stride_and_other_class_order(tmp_path):
     # Two deconvolutions leave stride 8; the classes come in another order, with one more.
     order = ('star', 'cross', 'disc', 'ring')
     entry = save_teacher(tmp_path, 'coarse', centernet(num_classes=4, deconvs=2), classes=order)
-    hooks = _hooks(dict(coarse=entry), TERMS[:1], weight=1.0, loss=dict(type='HeatmapLoss'))
+    hooks = _hooks(dict(coarse=entry), 'heatmap', weight=1.0, loss=dict(type='HeatmapLoss'))
     got, model, batch, _ = _first_losses(tmp_path, hooks)
     heat = model.bbox_head(model.extract_feat(batch['inputs']))[0][-1]
     (t_heat, *_), _ = _maps_of(entry, batch, model)
@@ -204,45 +253,58 @@ def test_a_teacher_of_unknown_classes_is_refused_if_their_number_differs(tmp_pat
 
 @pytest.mark.parametrize('weight', [-1, float('nan'), float('inf'), '10', True])
 def test_a_weight_that_is_no_number_of_at_least_zero(weight):
-    with pytest.raises(UserError, match="term 'distill' has weight"):
-        DistillHook(dict(type='HeatmapLoss'), 'neck', weight=weight)
+    with pytest.raises(UserError, match=r"term 'wh' has weight .*: give a number of at least 0"):
+        built_terms(centernet_terms('wh', weight=weight), None)
+    with pytest.raises(UserError, match=r"term 'wh' has weight .*: give a number of at least 0"):
+        built_terms(centernet_terms('wh'), dict(wh=weight))
 
 
-@pytest.mark.parametrize('weights', [None, (1, 2, 3), (1000, 1, 0.1, -1), 'W'])
-def test_distill_weights_must_hold_four_numbers(tmp_path, teachers, weights):
-    with pytest.raises(UserError, match=r"term 'distill_\w+' has (no )?weight"):
-        _run(tmp_path, _hooks(teachers), distill_weights=weights)
+@pytest.mark.parametrize(('weights', 'message'), [
+    ((1, 2, 3), 'a number for each of the terms heatmap, wh, offset, feature, in this order or by'),
+    ('W', "distill_weights is 'W'"), (5, 'distill_weights is 5'),
+    ((1000, 1, 0.1, -1), "term 'feature' has weight -1"),
+    (dict(heatmap=1, wh=1, offset=1), "term 'feature' has no weight: add it to distill_weights"),
+    (dict(heatmpa=1), r"distill_weights names 'heatmpa', which is no term of this config "
+                      r"\(heatmap, wh, offset, feature\)\. Did you mean 'heatmap'")])
+def test_distill_weights_must_fit_the_terms(weights, message):
+    with pytest.raises(UserError, match=message) as caught:
+        built_terms(RECIPE, weights)
+    assert '\n' not in str(caught.value)
 
 
-def test_two_hooks_of_one_kind_need_names(tmp_path, teachers):
-    with pytest.raises(UserError, match="two distillation hooks are called 'distill_heatmap'"):
-        _run(tmp_path, _hooks(teachers, TERMS[:1] * 2, weight=1.0))
+def test_a_term_takes_its_weight_from_one_place():
+    terms = centernet_terms('heatmap') | centernet_terms('wh', weight=3.0)
+    found = built_terms(terms, dict(heatmap=2.0))
+    assert [(term.name, term.weight) for term in found] == [('heatmap', 2.0), ('wh', 3.0)]
+    with pytest.raises(UserError, match=r"'wh' has weight 3\.0 and distill_weights gives it 4"):
+        built_terms(terms, dict(heatmap=2.0, wh=4))
+    assert [term.weight for term in built_terms(RECIPE, None)] == [1.0] * 4
 
 
-def test_a_teacher_hook_without_teachers_or_terms(tmp_path, teachers):
-    with pytest.raises(UserError, match='TeacherHook has no teachers'):
+def test_a_run_that_cannot_distil(tmp_path, teachers):
+    with pytest.raises(UserError, match='DistillationHook has no teachers'):
         _run(tmp_path, _hooks({}), distill_weights=W)
     with pytest.raises(UserError, match='nothing to teach'):
-        _run(tmp_path, _hooks(teachers, ()))
+        _run(tmp_path, distillation(teachers, {}))
     with pytest.raises(UserError, match="teacher 'resnet' has the keys"):
         _run(tmp_path, _hooks(dict(resnet=dict(confg='x'))), distill_weights=W)
 
 
-def test_teachers_and_weights_as_config_lines(tmp_path, teachers):
-    hooks = [dict(type='TeacherHook'), *(dict(type=t) for t in TERMS)]
-    run = _run(tmp_path, hooks, iters=1, teachers=teachers, distill_weights=[1, 0, 0, 0])
-    hook = next(h for h in run.hooks if type(h).__name__ == 'TeacherHook')
+def test_teachers_terms_and_weights_as_config_lines(tmp_path, teachers):
+    run = _run(tmp_path, distillation(), iters=1, teachers=teachers, terms=RECIPE,
+               distill_weights=[1, 0, 0, 0])
+    hook = distillation_hook(run)
     assert [t.name for t in hook.teachers] == ['resnet', 'hourglass']
-    assert [t.name for t in hook.terms] == ['distill_heatmap'], 'a term of weight 0 is left out'
+    assert [t.name for t in hook.terms] == ['heatmap'], 'a term of weight 0 is left out'
 
 
 def test_a_generic_term_by_tap_and_loss(tmp_path, teachers):
-    """Any layer, any loss: the hook that the classification branch uses as well."""
-    generic = dict(type='DistillHook', tap='neck', loss=dict(type='AttentionLoss'), weight=2.0,
-                   connector=dict(type='ConvConnector'), name='neck')
-    hooks = [dict(type='TeacherHook', teachers=dict(resnet=teachers['resnet'])), generic]
+    """Any layer, any loss: the term that the classification branch uses as well."""
+    generic = dict(tap='neck:-1', loss=dict(type='AttentionLoss'), weight=2.0,
+                   connector=dict(type='ConvConnector'))
+    hooks = distillation(dict(resnet=teachers['resnet']), dict(neck=generic))
     got, *_ = _first_losses(tmp_path, hooks)
-    assert got['loss_neck'] > 0
+    assert got['loss_distill_neck'] > 0
 
 
 @pytest.mark.parametrize('wrapper', [dict(type='CPUAmpOptimWrapper'),

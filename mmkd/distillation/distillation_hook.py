@@ -1,19 +1,19 @@
 """How distillation enters a run.
 
-The student stays a plain model; everything below hangs on it by PyTorch hooks for the
-duration of a run::
+The student stays a plain model; everything below hangs on it for the duration of a run::
 
     runner.train()
-      before_run                TeacherHook builds the teachers, taps student and teachers, runs
-                                all of them once (a dry run: shapes, in-place layers) and lets
-                                every term build its connectors and losses
+      before_run                DistillationHook builds teachers and terms, runs student (one
+                                training pass) and teachers once on two images, and lets every
+                                term build its connectors and losses
       load_or_resume            both are restored with the checkpoint
       every iteration
         student(mode='loss')    pre-hook: start recording the student's taps
           ...                   the student computes its own losses
         forward hook            run each teacher once on the same inputs, ask every term for its
-                                loss, add them as `loss_<term>`; mmengine sums and logs them
+                                loss, add them as `loss_distill_<term>`; mmengine sums and logs them
       before_save_checkpoint    both are saved under 'distillation', beside `state_dict`
+      after_run                 the hooks come off the student
 
 Under DDP the student is called inside the wrapper, so the same hooks fire there.
 """
@@ -22,25 +22,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from mmengine.dist import all_reduce_params
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from mmkd.distillation.branch_optimizer import add_branches
 from mmkd.distillation.cache.options import cache_options
 from mmkd.distillation.cache.prepare import CachePlan
-from mmkd.distillation.check import (
-    check_connectors,
-    check_first_step,
-    check_teachers,
-)
-from mmkd.distillation.distill_hook import DistillHook, Step, unwrapped
-from mmkd.distillation.entries import active_terms, build_entry, checked_entries
+from mmkd.distillation.check import check_connectors, check_first_step, check_teachers
+from mmkd.distillation.dry_run import bare, rehearse
+from mmkd.distillation.entries import build_entry, built_terms, checked_entries
 from mmkd.distillation.gradients import (
     INTERVAL,
     BalancedWeight,
@@ -49,13 +42,15 @@ from mmkd.distillation.gradients import (
     own_loss,
     tapped_tensors,
 )
+from mmkd.distillation.step import Step
 from mmkd.distillation.student_teachers import MeanTeacher
-from mmkd.distillation.taps import TapRecorder, forward_for_taps
+from mmkd.distillation.taps import TapRecorder
 from mmkd.distillation.teachers import Teacher, undisturbed_random_state
+from mmkd.distillation.term import Term
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import HOOKS
 
-__all__ = ['TeacherHook']
+__all__ = ['DistillationHook']
 
 SCHEDULES = ('joint', 'progressive')
 CHECKPOINT_KEY = 'distillation'
@@ -64,8 +59,8 @@ MEAN_TEACHERS_KEY = 'mean_teachers'
 
 
 @HOOKS.register_module()
-class TeacherHook(Hook):
-    """Builds the teachers and lets every :class:`DistillHook` of the run learn from them.
+class DistillationHook(Hook):
+    """Builds the teachers and adds every term's loss to the student's own.
 
     Args:
         teachers: for each name ``dict(config=..., checkpoint=..., weight=1.0)``, where
@@ -73,7 +68,9 @@ class TeacherHook(Hook):
             ``precision='bf16'`` may follow, see :func:`build_teacher`; or, of the student itself,
             ``dict(ema=0.999)``, see :class:`MeanTeacher`, or ``dict(partners=True)``, see
             :class:`PartnerTeacher`. None for the config's top-level ``teachers``. Not needed if
-            every term is a :class:`SelfDistillHook`.
+            every term is a :class:`SelfTerm`.
+        terms: for each name the config of a :class:`Term`; None for the config's ``terms``. Their
+            weights may stand in the config's ``distill_weights``.
         schedule: ``'joint'``, all teachers teach all the time, or ``'progressive'``, one after
             another, each for the same number of iterations, in the order of the config: name the
             weakest first. The source is S. Cao, M. Li, J. Hays, D. Ramanan, Y.-X. Wang, L.-Y.
@@ -91,61 +88,68 @@ class TeacherHook(Hook):
     priority = 'HIGH'
 
     def __init__(self, teachers: Mapping[str, Mapping[str, Any]] | None = None,
+                 terms: Mapping[str, Mapping[str, Any]] | None = None,
                  schedule: str = 'joint', check_teachers: bool = True) -> None:
         if schedule not in SCHEDULES:
-            raise UserError(f'TeacherHook has schedule={schedule!r}: give one of '
+            raise UserError(f'DistillationHook has schedule={schedule!r}: give one of '
                             f'{", ".join(SCHEDULES)}.{did_you_mean(str(schedule), SCHEDULES)}')
         self._entries = teachers
+        self._terms = terms
         self.schedule = schedule
         self.check_teachers = check_teachers
         self.teachers: list[Teacher] = []
         self.active: list[Teacher] = []
         """The teachers of this iteration."""
-        self.terms: list[DistillHook] = []
+        self.terms: list[Term] = []
         self.balanced: dict[str, BalancedWeight] = {}
         """The weights that set themselves, by term."""
         self._iteration = 0
         self._first_step = True
         self._logs: MessageHub | None = None
+        self._handles: list[Any] = []
+
+    def _configure(self, runner: Runner) -> None:
+        cfg = runner.cfg
+        self.terms = built_terms(cfg.get('terms') if self._terms is None else self._terms,
+                                 cfg.get('distill_weights'))
+        if self._entries is None:
+            self._entries = cfg.get('teachers')
 
     def before_run(self, runner: Runner) -> None:
         """Set distillation up, unless the run does not train or every weight is 0."""
         if not isinstance(runner._train_loop, BaseLoop):
             return
-        self.terms = active_terms(runner.hooks, runner.cfg)
+        self._configure(runner)
         if not self.terms:
             runner.logger.warning('No distillation term has a weight above 0: the student trains '
                                   'alone')
             return
-        student = _bare(runner.model)
+        student = bare(runner.model)
         device = next(student.parameters()).device
         if any(term.needs_teachers for term in self.terms):
-            self.teachers = self._teachers(runner.cfg, runner.train_dataloader, student, device)
+            self.teachers = self._built_teachers(runner, student, device)
         self.active = self.teachers
         self.balanced = {term.name: BalancedWeight(term.gradient_share) for term in self.terms
                          if term.gradient_share is not None}
         self._logs = runner.message_hub
-        for term in self.terms:
-            term.resolve_taps(student, self.teachers)
-        recorder = TapRecorder(student, [tap for term in self.terms for tap in term.student_taps()])
+        recorder = TapRecorder(student, [tap for term in self.terms
+                                         for tap in term.student_patterns()])
         with undisturbed_random_state():
-            self._dry_run(runner, student, recorder)
-        add_branches(runner, [(term, name) for term in self.terms for name in term.branches],
-                     device)
+            rehearse(runner.train_dataloader, student, recorder, self.teachers, self.terms)
+        self._compute = add_branches(runner, self.terms, device, self.schedule == 'progressive')
         self._attach(student, recorder)
 
-    def _teachers(self, cfg: Config, loader: DataLoader, student: nn.Module,
-                  device: torch.device) -> list[Teacher]:
-        entries = checked_entries(cfg.get('teachers') if self._entries is None
-                                   else self._entries)
+    def _built_teachers(self, runner: Runner, student: nn.Module, device: torch.device
+                        ) -> list[Teacher]:
+        entries = checked_entries(self._entries)
 
         def build(name: str, entry: Mapping[str, Any]) -> Teacher:
             return build_entry(name, entry, student, device)
 
-        options = cache_options(cfg)
+        options = cache_options(runner.cfg)
         if options is None:
             return [build(name, entry) for name, entry in entries.items()]
-        plan = CachePlan(options, cfg, self.terms, loader, student, build)
+        plan = CachePlan(options, runner.cfg, self.terms, runner.train_dataloader, student, build)
         with undisturbed_random_state():
             return plan.teachers(entries, device)
 
@@ -158,49 +162,45 @@ class TeacherHook(Hook):
         if runner.cfg.get('teacher_cache') is None:
             raise UserError(f"config '{runner.cfg.filename}' has no teacher_cache: add the line "
                             "teacher_cache = dict(folder='work_dirs/cache', views=8)")
-        self.terms = active_terms(runner.hooks, runner.cfg)
-        student = _bare(runner.model)
-        self._teachers(runner.cfg, runner.build_dataloader(runner.cfg.train_dataloader, seed=0),
-                       student, next(student.parameters()).device)
-
-    def _dry_run(self, runner: Runner, student: nn.Module, recorder: TapRecorder) -> None:
-        loader = runner.train_dataloader
-        batch = student.data_preprocessor(_first_sample(loader), False)
-        inputs = batch['inputs']
-        training = student.training
-        student.eval()
-        own = recorder.dry_run(lambda: forward_for_taps(student, inputs))
-        student.train(training)
-        taps = {teacher.name: teacher.tap([tap for term in self.terms if term.needs_teachers
-                                           for tap in term.taps_of(teacher)], inputs)
-                for teacher in self.teachers}
-        step = Step(own, self.teachers, taps, batch.get('data_samples'), student)
-        for term in self.terms:
-            term.prepare(step, loader.dataset)
+        self._configure(runner)
+        student = bare(runner.model)
+        device = next(student.parameters()).device
+        options = cache_options(runner.cfg)
+        loader = runner.build_dataloader(runner.cfg.train_dataloader, seed=0)
+        plan = CachePlan(options, runner.cfg, self.terms, loader, student,
+                         lambda name, entry: build_entry(name, entry, student, device))
+        with undisturbed_random_state():
+            plan.teachers(checked_entries(self._entries), device)
 
     def _attach(self, student: nn.Module, recorder: TapRecorder) -> None:
         self._student = student
         # Closures, since copy.deepcopy (an EMA of the model) does not follow them.
         def start(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            if module is student and _mode(args, kwargs) == 'loss':
+            if module is student and _given(args, kwargs).get('mode') == 'loss':
                 recorder.start()
 
         def finish(module: nn.Module, args: tuple, kwargs: dict, losses: Any) -> Any:
-            if module is not student or _mode(args, kwargs) != 'loss':
+            given = _given(args, kwargs)
+            if module is not student or given.get('mode') != 'loss':
                 return losses
-            inputs = args[0] if args else kwargs['inputs']
-            samples = args[1] if len(args) > 1 else kwargs.get('data_samples')
-            return losses | self._losses(recorder.take(), inputs, samples, losses)
+            return losses | self._losses(recorder.take(), given['inputs'],
+                                         given.get('data_samples'), losses)
 
-        student.register_forward_pre_hook(start, with_kwargs=True)
-        student.register_forward_hook(finish, with_kwargs=True)
+        self._handles = [student.register_forward_pre_hook(start, with_kwargs=True),
+                         student.register_forward_hook(finish, with_kwargs=True)]
 
-    def _losses(self, student: Mapping[str, Any], inputs: Tensor, samples: Any,
+    def after_run(self, runner: Runner) -> None:
+        """Take the hooks off the student: it may be trained again, without or with others."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _losses(self, student: Mapping[str, Tensor], inputs: Tensor, samples: Any,
                 own: Mapping[str, Any]) -> dict[str, Tensor]:
         shared: dict[Any, Tensor] = {}
         taps = {teacher.name: teacher(inputs, samples, shared) for teacher in self.active}
-        step = Step(student, self.active, taps, samples, self._student)
-        raw = {term.name: term.compute(step) for term in self.terms}
+        step = Step(student, self.active, taps, samples, self._student, inputs)
+        raw = self._compute(step)
         if self._first_step and torch.is_grad_enabled():
             self._first_step = False
             check_gradients_flow(self.terms, step)
@@ -208,16 +208,15 @@ class TeacherHook(Hook):
                 check_first_step(self.terms, step, own,
                                  {term.name: (term.weight, raw[term.name]) for term in self.terms},
                                  MMLogger.get_current_instance())
-        added = {f'loss_{term.name}': self._weighted(term, raw[term.name], step, own)
+        added = {f'loss_distill_{term.name}': self._weighted(term, raw[term.name], step, own)
                  for term in self.terms}
         clashes = sorted(set(added) & set(own))
         if clashes:
             raise UserError(f"the student already has a loss '{clashes[0]}': give that "
-                            'distillation hook another `name`')
+                            'distillation term another name')
         return added
 
-    def _weighted(self, term: DistillHook, loss: Tensor, step: Step,
-                  own: Mapping[str, Any]) -> Tensor:
+    def _weighted(self, term: Term, loss: Tensor, step: Step, own: Mapping[str, Any]) -> Tensor:
         balanced = self.balanced.get(term.name)
         if balanced is None:
             return term.weight * loss
@@ -229,8 +228,12 @@ class TeacherHook(Hook):
         return weight * loss
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Choose the teachers of this iteration."""
+        """Choose the teachers of this iteration, and let weights rise."""
         self._iteration = runner.iter
+        # Counted in passes over the data: an IterBasedTrainLoop has no epochs.
+        epoch = runner.iter // max(len(runner.train_dataloader), 1)
+        for term in self.terms:
+            term.begin_epoch(epoch)
         if self.schedule == 'progressive' and self.teachers:
             stage = len(self.teachers) * runner.iter // runner.max_iters
             self.active = self.teachers[min(stage, len(self.teachers) - 1):][:1]
@@ -238,20 +241,19 @@ class TeacherHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Let mean teachers begin where the student does, and look at the others."""
         for teacher in self._mean_teachers():
-            teacher.begin(_bare(runner.model))
+            teacher.begin(bare(runner.model))
         if self.check_teachers and runner.iter == 0:
-            if self._branches():
-                check_connectors(self.terms, runner.optim_wrapper.optimizer)
-            entries = runner.cfg.get('teachers') if self._entries is None else self._entries
+            check_connectors(self.terms, runner.optim_wrapper)
             if self.teachers:
-                check_teachers(runner, entries, _bare(runner.model),
+                check_teachers(runner, self._entries, bare(runner.model),
                                self.schedule == 'progressive')
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Any = None) -> None:
-        """Let mean teachers follow the student."""
-        for teacher in self._mean_teachers():
-            teacher.update(_bare(runner.model))
+        """Let mean teachers follow the student, at each step of the optimizer."""
+        if self._mean_teachers() and runner.optim_wrapper.should_update():
+            for teacher in self._mean_teachers():
+                teacher.update(bare(runner.model))
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Give all processes the same mean teachers: their batch statistics differ."""
@@ -301,20 +303,10 @@ class TeacherHook(Hook):
 
     def _branches(self) -> dict[tuple[str, str], nn.Module]:
         """By term and teacher, those that have something to save."""
-        branches = {(term.name, name): unwrapped(branch) for term in self.terms
-                    for name, branch in term.branches.items()}
-        return {key: branch for key, branch in branches.items() if branch.state_dict()}
+        return {(term.name, source): branch for term in self.terms
+                for source, branch in term.branches.items() if branch.state_dict()}
 
 
-def _first_sample(loader: DataLoader) -> Any:
-    """A batch of one, as the loader would give it."""
-    fetch = getattr(loader.dataset, '__getitems__', None)
-    return loader.collate_fn(fetch([0]) if fetch else [loader.dataset[0]])
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
-
-
-def _mode(args: tuple, kwargs: dict) -> str:
-    return args[2] if len(args) > 2 else kwargs.get('mode', 'tensor')
+def _given(args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Name what a model was called with."""
+    return dict(zip(('inputs', 'data_samples', 'mode'), args, strict=False)) | dict(kwargs)

@@ -8,10 +8,9 @@ from mmengine.model import BaseModel
 from torch import nn
 
 import mmkd  # noqa: F401
-from mmkd.distillation import DistillHook, SelfDistillHook, TapRecorder
-from mmkd.distillation.distill_hook import Step
+from mmkd.distillation import SelfTerm, Step, TapRecorder
 from mmkd.distillation.student_teachers import MeanTeacher, PartnerTeacher
-from mmkd.distillation.taps import forward_for_taps
+from mmkd.distillation.taps import flat, forward_for_taps
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 
@@ -74,70 +73,69 @@ class _Net(BaseModel):
         return self.norm(out)
 
 
-def _step(model, hook, x, **samples):
-    recorder = TapRecorder(model, hook.student_taps())
-    with torch.no_grad():
-        values = recorder.dry_run(lambda: forward_for_taps(model, x))
-    recorder.remove()
-    return Step(values, [], {}, SimpleNamespace(**samples), model)
-
-
-def _prepared(hook, x=None, **samples):
-    model = _Net().eval()
-    hook.resolve_taps(model, [])
-    step = _step(model, hook, torch.ones(1, 1) if x is None else x, **samples)
-    hook.prepare(step, SimpleNamespace())
-    return hook, step
+def _prepared(term, x=None, **samples):
+    model, x = _Net().eval(), torch.ones(1, 1) if x is None else x
+    term.name = 'own'
+    found = TapRecorder(model, term.student_patterns()).dry_run(lambda: forward_for_taps(model, x))
+    assert term.teacher_patterns() == []
+    term.pair(found, {}, 1)
+    step = Step(flat(found), [], {}, SimpleNamespace(**samples), model)
+    term.prepare(step, SimpleNamespace())
+    return term, step
 
 
 def test_each_tap_imitates_the_next():
-    hook, step = _prepared(SelfDistillHook(dict(type='_TwiceMinus'), tap='stage?'))
+    term, step = _prepared(SelfTerm(dict(type='_TwiceMinus'), tap='stage?'))
     # values 2, 6, 30: (2 * 2 - 6) + (2 * 6 - 30)
-    assert hook.compute(step).item() == -20
-    assert hook.taps == ['stage1', 'stage2']
-    assert set(hook.student_taps()) == {'stage1', 'stage2', 'stage3'}
+    assert term.compute(step).item() == -20
+    assert term.taps == ['stage1', 'stage2']
+    assert set(step.student) == {'stage1', 'stage2', 'stage3'}
 
 
 def test_named_pairs():
-    hook, step = _prepared(SelfDistillHook(
+    term, step = _prepared(SelfTerm(
+        dict(type='_TwiceMinus'), tap=['stage1', 'stage2'], teacher_tap=['stage3', 'norm:input']))
+    assert term.compute(step).item() == (4 - 30) + (12 - 30)
+    assert term.taps == ['stage1', 'stage2']
+
+
+def test_one_tap_may_be_imitated_twice():
+    term, step = _prepared(SelfTerm(
         dict(type='_TwiceMinus'), tap=['stage1', 'stage2'], teacher_tap=['stage3', 'stage3']))
-    assert hook.compute(step).item() == (4 - 30) + (12 - 30)
+    assert term.compute(step).item() == (4 - 30) + (12 - 30)
 
 
 def test_a_loss_of_all_values_gets_them_once_with_labels_and_warm_up():
-    hook = SelfDistillHook(dict(type='_AllAtOnce'), tap=['stage1', 'stage3'], warmup_epochs=4)
-    hook, step = _prepared(hook, labels=torch.tensor([7]))
-    hook.before_train_iter(SimpleNamespace(epoch=0), 0)
-    assert hook.compute(step).item() == 32 / 4 + 7  # the loss alone applies the warm-up
+    term = SelfTerm(dict(type='_AllAtOnce'), tap=['stage1', 'stage3'], warmup_epochs=4)
+    term, step = _prepared(term, labels=torch.tensor([7]))
+    term.begin_epoch(0)
+    assert term.compute(step).item() == 32 / 4 + 7  # the loss alone applies the warm-up
 
 
 def test_a_connector_may_copy_of_the_student_and_hand_over_anything():
-    hook, step = _prepared(SelfDistillHook(
+    term, step = _prepared(SelfTerm(
         dict(type='_OfDict'), tap=['stage1', 'stage2'], connector=dict(type='_Heads')))
-    assert hook.compute(step).item() == 2 - 6 + 20
-    (connector, ) = hook.branches['student'].connectors
+    assert term.compute(step).item() == 2 - 6 + 20
+    (connector, ) = term.branches['student'].connectors
     assert connector.channels == [1, 1]
     assert {name for name, _ in connector.named_parameters()} == {'copied.weight', 'copied.bias'}
 
 
 def test_a_single_tap_has_no_next_one():
-    hook = SelfDistillHook(dict(type='_TwiceMinus'), tap='stage2')
-    with pytest.raises(UserError, match="taps 'stage2' alone, and _TwiceMinus compares two"):
-        hook.resolve_taps(_Net(), [])
+    with pytest.raises(UserError, match="term 'own' taps 'stage2' alone, and _TwiceMinus compares"):
+        _prepared(SelfTerm(dict(type='_TwiceMinus'), tap='stage2'))
     with pytest.raises(UserError, match=r"tap 'stage9' does not exist.*Did you mean"):
-        SelfDistillHook(dict(type='_TwiceMinus'), tap=['stage9']).resolve_taps(_Net(), [])
+        _prepared(SelfTerm(dict(type='_TwiceMinus'), tap=['stage9']))
 
 
 def test_the_gaussian_ramp():
-    hook = SelfDistillHook(dict(type='_TwiceMinus'), tap='x', warmup_epochs=4, warmup='gaussian')
+    term = SelfTerm(dict(type='_TwiceMinus'), tap='x', warmup_epochs=4, warmup='gaussian')
     factors = []
     for epoch in (0, 1, 3, 9):
-        hook.before_train_iter(SimpleNamespace(epoch=epoch), 0)
-        factors.append(hook.factor)
+        term.begin_epoch(epoch)
+        factors.append(term.factor)
     # exp(-5 (3/4)^2), exp(-5 (1/2)^2), 1, 1
     assert factors == pytest.approx([0.0600541, 0.2865048, 1, 1], rel=1e-5)
-    with pytest.raises(UserError, match=r"warmup 'gausian': give one of .*Did you mean"):
-        DistillHook(dict(type='_TwiceMinus'), tap='x', warmup='gausian')
 
 
 def test_a_mean_teacher_is_the_ramped_average():

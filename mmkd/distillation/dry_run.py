@@ -1,0 +1,88 @@
+"""One pass of everything on two images, before a run begins."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.logging import MessageHub
+from mmengine.model import is_model_wrapper
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmkd.distillation.step import Step
+from mmkd.distillation.taps import TapRecorder, flat
+from mmkd.distillation.teachers import Teacher
+from mmkd.distillation.term import Term
+
+__all__ = ['bare', 'rehearse']
+
+IMAGES = 2
+"""A batch norm cannot train on one number a channel."""
+
+
+def rehearse(loader: DataLoader, student: nn.Module, recorder: TapRecorder,
+             teachers: Sequence[Teacher], terms: Sequence[Term]) -> None:
+    """Run student and teachers once, and let the terms pair leaves and build their branches.
+
+    The student's pass is one of training, so that calls, proposals and queries are those of
+    training; afterwards its buffers are as before. Nothing gets a gradient.
+
+    Args:
+        loader: of the training data.
+        student: the model.
+        recorder: of its taps.
+        teachers: of the run.
+        terms: of the run.
+
+    Raises:
+        UserError: a tap is never passed or stands for several tensors, or two leaves do not fit.
+    """
+    # A preprocessor that splits a batch into pairs needs a batch of pairs.
+    augment = not getattr(student.data_preprocessor, 'pairs', False)
+    batch = student.data_preprocessor(first_samples(loader), augment)
+    inputs, samples = batch['inputs'], batch.get('data_samples')
+    with _untouched(student):
+        own = recorder.dry_run(lambda: student(inputs, samples, mode='loss'))
+    taps = {teacher.name: teacher.tap(
+        [tap for term in terms if term.learns_from(teacher.name)
+         for tap in term.teacher_patterns()], inputs, samples) for teacher in teachers}
+    for term in terms:
+        term.pair(own, {name: found for name, found in taps.items() if term.learns_from(name)},
+                  inputs.shape[-1])
+    step = Step(flat(own), teachers, {name: flat(found) for name, found in taps.items()}, samples,
+                student, inputs)
+    for term in terms:
+        term.prepare(step, loader.dataset)
+
+
+@contextmanager
+def _untouched(student: nn.Module) -> Iterator[None]:
+    """Put the student into training mode, and its buffers back behind it."""
+    buffers = {name: buffer.clone() for name, buffer in student.named_buffers()}
+    modes = {module: module.training for module in student.modules()}
+    student.train()
+    for module in student.modules():
+        if hasattr(module, 'set_epoch'):
+            module.set_epoch(0)
+    # TOOD's head asks there in which epoch it is, which mmengine says when training begins.
+    MessageHub.get_current_instance().update_info('epoch', 0)
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for name, buffer in student.named_buffers():
+            buffer.copy_(buffers[name])
+
+
+def first_samples(loader: DataLoader) -> Any:
+    """Return a batch of the first two images, as the loader would give it."""
+    dataset = loader.dataset
+    numbers = [i % len(dataset) for i in range(IMAGES)]
+    fetch = getattr(dataset, '__getitems__', None)
+    return loader.collate_fn(fetch(numbers) if fetch else [dataset[i] for i in numbers])
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """Return the model inside a wrapper such as DDP, or itself."""
+    return model.module if is_model_wrapper(model) else model

@@ -1,0 +1,104 @@
+"""What one batch gave, and what losses may ask of it by name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmkd.distillation.teachers import Teacher
+from mmkd.errors import UserError, did_you_mean
+
+__all__ = ['Step', 'fact', 'facts_for', 'known_facts']
+
+
+@dataclass
+class Step:
+    """What one batch gave."""
+
+    student: Mapping[str, Tensor]
+    """The student's tapped leaves by name, with gradients."""
+    teachers: Sequence[Teacher]
+    taps: Mapping[str, Mapping[str, Tensor]]
+    """For each teacher's name its tapped leaves, without gradients."""
+    samples: Any
+    """The batch's ``data_samples``: where labels, boxes and the like are."""
+    model: nn.Module | None = None
+    """The student itself."""
+    inputs: Tensor | None = None
+    """``(B, 3, H, W)``, normalised for the student."""
+    found: dict[Any, Any] = field(default_factory=dict)
+    """What one term worked out and others need as well."""
+
+
+Fact = Callable[[Step], Any]
+_FACTS: dict[str, Fact] = {}
+_MISSING = object()
+
+
+def fact(name: str) -> Callable[[Fact], Fact]:
+    """Register a function of the step whose value a loss gets if its ``forward`` names it.
+
+    The function is called once a step at most; it returns None where the batch does not tell.
+    """
+    def register(function: Fact) -> Fact:
+        _FACTS[name] = function
+        return function
+    return register
+
+
+def known_facts() -> list[str]:
+    """Return the names that are registered."""
+    return sorted(_FACTS)
+
+
+@fact('student_model')
+def _student_model(step: Step) -> nn.Module | None:
+    """The student, to be called as a function."""
+    return step.model
+
+
+@fact('input_size')
+def _input_size(step: Step) -> tuple[int, int] | None:
+    """``(H, W)`` of the batch in pixels."""
+    return None if step.inputs is None else tuple(step.inputs.shape[-2:])
+
+
+def facts_for(wanted: Mapping[str, bool], step: Step, given: Mapping[str, Any], term: str,
+              loss: str) -> dict[str, Any]:
+    """Return what a loss asks for by name.
+
+    Looked up in this order: what the term itself gives, the registered facts, and the attributes of
+    the batch's sample (of classifiers, one for the whole batch: ``labels``, ``indices``).
+
+    Args:
+        wanted: names, and whether the loss must have them.
+        step: of the batch.
+        given: by the term.
+        term: its name.
+        loss: its type.
+
+    Raises:
+        UserError: the loss must have one that nobody gives.
+    """
+    found = {}
+    for name, needed in wanted.items():
+        value = given.get(name, _MISSING)
+        if value is _MISSING:
+            value = _fact_of(name, step)
+        if value is not None:
+            found[name] = value
+        elif needed:
+            hint = did_you_mean(name, [*_FACTS, *given]) if name not in _FACTS else ''
+            raise UserError(f"term '{term}': {loss} needs `{name}` of every batch, and the "
+                            'training data does not give it: use a data set whose data samples '
+                            f'have it, and no mixing of images.{hint}')
+    return found
+
+
+def _fact_of(name: str, step: Step) -> Any:
+    key = 'fact', name
+    if key not in step.found:
+        value = _FACTS[name](step) if name in _FACTS else None
+        step.found[key] = getattr(step.samples, name, None) if value is None else value
+    return step.found[key]

@@ -1,0 +1,259 @@
+"""One distillation term of a run."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.distillation.branch import SIZES, Branch, Features, InputError
+from mmkd.distillation.cache.codecs import Codec, DenseCodec
+from mmkd.distillation.pairing import MATCHES, paired
+from mmkd.distillation.step import Step, facts_for
+from mmkd.distillation.taps import Tapped
+from mmkd.distillation.teachers import Teacher
+from mmkd.errors import UserError, did_you_mean
+from mmkd.registry import TERMS
+
+__all__ = ['Taps', 'Term', 'shares']
+
+WARMUPS = {'linear': lambda x: x, 'gaussian': lambda x: math.exp(-5 * (1 - x) ** 2)}
+Taps = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+Share = float | Tensor
+
+
+@TERMS.register_module()
+class Term:
+    """One term: ``weight * sum_k a_k sum_l L(connector_kl(student_l), teacher_kl)``.
+
+    ``l`` counts the pairs of tapped leaves, see :mod:`mmkd.distillation.tap_paths` for what can be
+    tapped and :class:`mmkd.distillation.branch.Branch` for how a pair is compared. ``a_k`` are the
+    teachers' weights, normalised to sum to one, so that a weight means the same for one teacher and
+    for many. A subclass that joins teachers otherwise overrides :meth:`sources` and
+    :meth:`features`.
+
+    A loss is called as ``loss(student, teacher)``; whatever else its ``forward`` takes
+    (``labels``, ``boxes``) it gets by that name, see :mod:`mmkd.distillation.step`. A loss that
+    takes ``warmup`` gets the factor of the warm-up and applies it to those of its parts that its
+    paper warms up; any other is multiplied by it.
+
+    Args:
+        loss: registry config of the loss.
+        tap: the student's tap or taps. A dict of such groups hands the loss two dicts of lists,
+            which nothing pairs.
+        teacher_tap: the teachers' taps; None for the same names.
+        weight: factor of the term; a number >= 0, or None to take it from ``distill_weights`` in
+            the config. At 0 the term is left out.
+        connector: registry config of the trainable adapter from student to teacher, or None.
+        match: how leaves are paired: ``'order'``, the first with the first, as many of each; or
+            ``'stride'``, those whose cells have the same size in pixels, the others left out.
+        size: where two maps differ in size, to which the other is brought behind the connector:
+            ``'student'``, ``'teacher'`` or ``'smaller'``; None to leave that to the loss.
+        warmup_epochs: epochs over which the weight rises, with ``x = min(e / warmup_epochs, 1)`` in
+            epoch ``e`` (from 1; a pass over the data, whatever the loop counts).
+        warmup: ``'linear'``, by the factor ``x``, or ``'gaussian'``, by ``exp(-5 (1 - x)^2)``, the
+            ramp of A. Tarvainen, H. Valpola, "Mean teachers are better role models", NeurIPS 2017,
+            arXiv 1703.01780.
+        gradient_share: in place of a weight the share of the gradient at the student's taps that
+            the term has, see :class:`mmkd.distillation.gradients.BalancedWeight`.
+        teachers: names of the teachers that the term learns from; None for all.
+
+    Raises:
+        UserError: an argument is out of its range.
+    """
+
+    needs_teachers = True
+    name = 'term'
+    """The term's key in ``terms``; it is logged as ``loss_distill_<name>``."""
+
+    def __init__(self, loss: dict, tap: Taps, teacher_tap: Taps | None = None,
+                 weight: float | None = None, connector: dict | None = None,
+                 match: str = 'order', size: str | None = None, warmup_epochs: int = 0,
+                 warmup: str = 'linear', gradient_share: float | None = None,
+                 teachers: Sequence[str] | None = None) -> None:
+        self.weight = weight
+        self.gradient_share = gradient_share
+        self.loss_config = loss
+        self.tap = tap
+        self.teacher_tap = tap if teacher_tap is None else teacher_tap
+        if isinstance(tap, Mapping) != isinstance(self.teacher_tap, Mapping):
+            raise UserError('a term has groups of taps on one side alone: give `tap` and '
+                            '`teacher_tap` the same groups')
+        self.connector = connector
+        self.match = _one_of('match', match, MATCHES)
+        self.size = _one_of('size', size, [None, *SIZES])
+        self.warmup_epochs = warmup_epochs
+        self.warmup = WARMUPS[_one_of('warmup', warmup, WARMUPS)]
+        self.factor = 1.0
+        self.teachers = teachers
+        self.pairs: dict[str, Any] = {}
+        """For each source the leaves of both sides, paired: two lists, or two dicts of lists."""
+        self.branches: dict[str, Branch] = {}
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Let the weight rise during the warm-up; ``epoch`` counts from 0."""
+        if self.warmup_epochs:
+            self.factor = self.warmup(min((epoch + 1) / self.warmup_epochs, 1.0))
+
+    def learns_from(self, teacher: str) -> bool:
+        """Tell whether a teacher, by its name, teaches this term."""
+        return self.needs_teachers and (self.teachers is None or teacher in self.teachers)
+
+    def teachers_of(self, step: Step) -> list[Teacher]:
+        """Return those of a step's teachers that the term learns from."""
+        return [teacher for teacher in step.teachers if self.learns_from(teacher.name)]
+
+    def student_patterns(self) -> list[str]:
+        """Return what must be recorded of the student, as it stands in the config."""
+        return patterns_in(self.tap)
+
+    def teacher_patterns(self) -> list[str]:
+        """Return what must be recorded of each teacher, as it stands in the config."""
+        return patterns_in(self.teacher_tap)
+
+    @property
+    def taps(self) -> list[str]:
+        """The student's leaves that the term teaches."""
+        found = [leaves_in(student) for student, _ in self.pairs.values()]
+        return list(dict.fromkeys(leaf for leaves in found for leaf in leaves))
+
+    def pair(self, student: Tapped, teachers: Mapping[str, Tapped], input_width: int) -> None:
+        """Find which leaves meet, after the dry run.
+
+        Args:
+            student: the student's taps with their leaves.
+            teachers: those of each teacher.
+            input_width: in pixels, for strides.
+
+        Raises:
+            UserError: they are not as many, or no two have the same stride.
+        """
+        for name, theirs in teachers.items():
+            if isinstance(self.tap, Mapping):
+                self.pairs[name] = (_grouped(self.tap, student),
+                                    _grouped(self.teacher_tap, theirs))
+                continue
+            own, others = ([(leaf, tensor) for tap in patterns_in(taps)
+                            for leaf, tensor in tapped[tap].items()]
+                           for taps, tapped in ((self.tap, student), (self.teacher_tap, theirs)))
+            self.pairs[name] = paired(own, others, self.match, input_width, self.name, name)
+
+    def prepare(self, step: Step, dataset: Any) -> None:
+        """Build what depends on shapes and data; called once, after :meth:`pair`.
+
+        Args:
+            step: what the dry run gave.
+            dataset: the training data.
+
+        Raises:
+            UserError: a connector cannot join the features, or the loss needs what the data
+                does not give.
+        """
+        for source, _ in self.sources(step):
+            student, theirs = self.features(step, source)
+            branch = Branch(self.loss_config, self.connector_for(student, theirs), student, theirs,
+                            getattr(dataset, 'labels', None), step.model, self.size,
+                            not self.needs_teachers)
+            self.branches[source] = branch
+            self.facts(branch, step, source)
+
+    def connector_for(self, student: Features, teacher: Features) -> dict | None:
+        """Return the config of the connector for these features."""
+        return self.connector
+
+    def stored_as(self, dtype: str) -> dict[str, Codec]:
+        """Return how a cache stores the leaves of each of the teachers' taps."""
+        return dict.fromkeys(self.teacher_patterns(), DenseCodec(dtype))
+
+    def sources(self, step: Step) -> list[tuple[str, Share]]:
+        """Return who teaches, each with its share of the term: of all images, or ``(B,)``."""
+        return shares(self.teachers_of(step))
+
+    def features(self, step: Step, source: str) -> tuple[Features, Features]:
+        """Pick this term's tensors out of the student's and a teacher's leaves."""
+        student, teacher = self.pairs[source]
+        return picked(step.student, student), picked(step.taps[source], teacher)
+
+    def facts(self, branch: Branch, step: Step, source: str) -> dict[str, Any]:
+        """Return what a branch's loss asks for by name.
+
+        Raises:
+            UserError: nobody gives it.
+        """
+        return facts_for(branch.facts, step, self.own_facts(step, source), self.name,
+                         self.loss_config['type'])
+
+    def own_facts(self, step: Step, source: str) -> dict[str, Any]:
+        """Return what the term itself can tell a loss."""
+        teacher = next((one for one in step.teachers if one.name == source), None)
+        return dict(warmup=self.factor, teacher_model=getattr(teacher, 'model', None))
+
+    def compute(self, step: Step) -> Tensor:
+        """Return the term without its weight, a scalar."""
+        terms = []
+        for source, share in self.sources(step):
+            branch = self.branches[source]
+            facts = self.facts(branch, step, source)
+            if isinstance(share, Tensor):
+                facts['image_weights'], share = share, 1.0
+            if 'warmup' not in facts:
+                share *= self.factor
+            terms.append(share * self.apply(branch, *self.features(step, source), facts))
+        if not terms:  # of teachers that take turns, this one has nothing to say to the term
+            return torch.zeros((), device=next(iter(step.student.values())).device)
+        return torch.stack(terms).sum()
+
+    def apply(self, branch: nn.Module, student: Features, teacher: Features,
+              facts: Mapping[str, Any]) -> Tensor:
+        """Return a branch's loss.
+
+        Raises:
+            UserError: the loss cannot compare these features.
+        """
+        try:
+            return branch(student, teacher, facts)
+        except InputError as error:  # losses know only torch
+            raise UserError(f"term '{self.name}': {error}") from error
+
+
+def shares(teachers: Sequence[Teacher]) -> list[tuple[str, float]]:
+    """Return each teacher's name with its weight over the sum of all weights."""
+    total = sum(teacher.weight for teacher in teachers)
+    return [(teacher.name, teacher.weight / total) for teacher in teachers]
+
+
+def patterns_in(taps: Taps) -> list[str]:
+    """Return every tap of a config's entry."""
+    if isinstance(taps, str):
+        return [taps]
+    groups = taps.values() if isinstance(taps, Mapping) else [taps]
+    return [tap for group in groups for tap in ([group] if isinstance(group, str) else group)]
+
+
+def leaves_in(leaves: Sequence[str] | Mapping[str, Sequence[str]]) -> list[str]:
+    """Return every leaf of a list, or of a dict of lists."""
+    if isinstance(leaves, Mapping):
+        return [leaf for group in leaves.values() for leaf in group]
+    return list(leaves)
+
+
+def picked(values: Mapping[str, Tensor],
+           leaves: Sequence[str] | Mapping[str, Sequence[str]]) -> Features:
+    """Return the tensors of leaves, in the same lists."""
+    if isinstance(leaves, Mapping):
+        return {name: [values[leaf] for leaf in group] for name, group in leaves.items()}
+    return [values[leaf] for leaf in leaves]
+
+
+def _grouped(taps: Mapping[str, Any], tapped: Tapped) -> dict[str, list[str]]:
+    return {group: [leaf for tap in patterns_in(entry) for leaf in tapped[tap]]
+            for group, entry in taps.items()}
+
+
+def _one_of(option: str, value: Any, allowed: Any) -> Any:
+    if value not in list(allowed):
+        names = [str(one) for one in allowed]
+        raise UserError(f'a term has {option}={value!r}: give one of {", ".join(names)}.'
+                        f'{did_you_mean(str(value), names)}')
+    return value

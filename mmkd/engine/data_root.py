@@ -1,0 +1,118 @@
+"""Put a folder of the user's in the place of a config's data: ``--data ROOT --classes a,b,c``."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmkd.engine.config import counted_classes
+from mmkd.errors import UserError
+
+__all__ = ['use_data', 'use_number_of_classes']
+
+SPLITS = dict(train='train', val='val', test='test')
+COCO_NAMES = ('instances_{}.json', 'instances_{}2017.json', '{}.json', '{}2017.json')
+
+
+def use_data(cfg: Config, root: str | Path, classes: Sequence[str] | None = None) -> None:
+    """Let ``cfg`` train and evaluate on the data below ``root``, with pipelines as they are.
+
+    A folder in VOC layout has ``ImageSets/Main/{train,val,test}.txt``, ``JPEGImages`` and
+    ``Annotations``; one in COCO's has ``annotations/instances_{train,val,test}.json`` (or
+    ``...2017.json``) and the images in ``train``, ``val``, ``test`` (or ``...2017``, ``images``).
+    Without a test split the validation images are tested on. Numbers of classes follow everywhere
+    in the model.
+
+    Args:
+        cfg: of a detector; changed.
+        root: the folder.
+        classes: their names; None for those that the COCO files have.
+
+    Raises:
+        UserError: the folder has neither layout, lacks a split, or ``classes`` are missing.
+    """
+    root = Path(root)
+    if (root / 'ImageSets' / 'Main').is_dir():
+        if not classes:
+            raise UserError(f"--data {root} is in VOC layout, which does not name its classes: add "
+                            '--classes a,b,c')
+        splits = {split: _voc(root, split, classes) for split in SPLITS}
+        evaluators = {split: dict(type='VOCMeanAPMetric') for split in SPLITS}
+    elif (root / 'annotations').is_dir():
+        splits = {split: _coco(root, split, classes) for split in SPLITS}
+        classes = classes or _coco_classes(root, splits['train'])
+        evaluators = {split: dict(type='CocoMetric', metric='bbox', ann_file=str(
+            root / splits[split]['ann_file'])) for split in SPLITS}
+    else:
+        raise UserError(f"--data {root} has neither ImageSets/Main (VOC layout) nor annotations "
+                        '(COCO layout): see the README, "Your own data"')
+    for split, described in splits.items():
+        loader = cfg[f'{split}_dataloader']
+        described['pipeline'] = _pipeline(loader['dataset'])
+        described['metainfo'] = dict(classes=tuple(classes))
+        loader['dataset'] = described
+    cfg.val_evaluator, cfg.test_evaluator = evaluators['val'], evaluators['test']
+    use_number_of_classes(cfg.model, len(classes))
+
+
+def use_number_of_classes(model: Mapping[str, Any], count: int) -> None:
+    """Set every number of the data's classes in a model's config; changed."""
+    for place, _ in list(counted_classes(model, 'model')):
+        node: Any = model
+        *steps, last = place.removeprefix('model.').replace('[', '.').replace(']', '').split('.')
+        for step in steps:
+            node = node[int(step) if step.isdigit() else step]
+        node[last] = count
+
+
+def _voc(root: Path, split: str, classes: Sequence[str]) -> dict[str, Any]:
+    name = _existing(root, split, [f'ImageSets/Main/{one}.txt' for one in _or_val(split)])
+    found = dict(type='VOCLayoutDataset', data_root=f'{root}/', ann_file=name)
+    return found | (dict(filter_cfg=dict(filter_empty_gt=True)) if split == 'train' else
+                    dict(test_mode=True))
+
+
+def _coco(root: Path, split: str, classes: Sequence[str] | None) -> dict[str, Any]:
+    splits = _or_val(split)
+    name = _existing(root, split, [f'annotations/{form.format(one)}' for one in splits
+                                   for form in COCO_NAMES])
+    folders = [folder for one in splits for folder in (one, f'{one}2017')] + ['images', '.']
+    images = next(folder for folder in folders if (root / folder).is_dir())
+    found = dict(type='CocoDataset', data_root=f'{root}/', ann_file=name,
+                 data_prefix=dict(img=f'{images}/'))
+    return found | (dict(filter_cfg=dict(filter_empty_gt=True)) if split == 'train' else
+                    dict(test_mode=True))
+
+
+def _or_val(split: str) -> list[str]:
+    return [split, 'val'] if split == 'test' else [split]
+
+
+def _existing(root: Path, split: str, names: Sequence[str]) -> str:
+    for name in names:
+        if (root / name).is_file():
+            return name
+    raise UserError(f"--data {root} has no {split} split: none of {', '.join(names)} is there")
+
+
+def _coco_classes(root: Path, described: Mapping[str, Any]) -> list[str]:
+    import json
+    spec = json.loads((root / described['ann_file']).read_text(encoding='utf-8'))
+    return [one['name'] for one in sorted(spec['categories'], key=lambda one: one['id'])]
+
+
+def _pipeline(dataset: Mapping[str, Any]) -> Any:
+    """Return the pipeline of a data set, or of the first that it wraps."""
+    return next(_pipelines(dataset))
+
+
+def _pipelines(dataset: Mapping[str, Any]) -> Iterator[Any]:
+    if 'dataset' in dataset:
+        yield from _pipelines(dataset['dataset'])
+    for one in dataset.get('datasets', ()):
+        yield from _pipelines(one)
+    if 'pipeline' in dataset:
+        yield dataset['pipeline']
+    raise UserError('--data: the config\'s data set has no pipeline to keep: name a config of a '
+                    'detector')

@@ -1,0 +1,165 @@
+"""Turn a training config into a distillation: ``--teacher CONFIG=CHECKPOINT --method NAME``."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmkd.config_files import config_path
+from mmkd.distillation.branch import names_of_facts
+from mmkd.distillation.step import known_facts
+from mmkd.errors import UserError, did_you_mean
+from mmkd.registry import MODELS
+
+__all__ = ['describe_methods', 'distil', 'family_of', 'methods']
+
+PRESETS = Path(__file__).parents[2] / 'configs' / '_base_' / 'distillation'
+CENTERNET_TERMS = ('CenterNetTerm', 'FeatureTerm')
+FEATURES = 'neck:*'
+"""What presets tap; a detector without a neck has its features elsewhere."""
+FEATURES_WITHOUT_NECK = 'bbox_head:input:-1'
+
+
+def methods() -> dict[str, Path]:
+    """Return the presets by name."""
+    return {path.stem: path for path in sorted(PRESETS.glob('*.py'))}
+
+
+def describe_methods() -> str:
+    """Return a line for each method: its name, for which detectors, what it needs, what it is."""
+    rows = [('method', 'between', 'needs', '')]
+    for name, path in methods().items():
+        terms = Config.fromfile(path).terms.values()
+        kinds = {term.get('type', 'Term') for term in terms}
+        needs = sorted({fact for term in terms for fact, needed in
+                        names_of_facts(MODELS.get(term.loss.type)).items()
+                        if needed and fact in known_facts()})
+        rows.append((name, 'CenterNets' if kinds & set(CENTERNET_TERMS) else 'any detectors',
+                     ', '.join(needs) or '-', _first_comment(path)))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return '\n'.join('  '.join([*(f'{cell:<{width}}' for cell, width in
+                                  zip(row, widths, strict=False)), row[3]]).rstrip()
+                     for row in rows)
+
+
+def family_of(model: Mapping[str, Any]) -> str:
+    """Return what kind of detector the config of a model describes."""
+    if model.get('roi_head'):
+        return 'two_stage'
+    if model.get('decoder') or model.get('panoptic_head'):
+        return 'detr'
+    head = (model.get('bbox_head') or model.get('mask_head') or {}).get('type', '')
+    if head == 'CenterNetHead':
+        return 'centernet'
+    if head == 'FCOSHead':
+        return 'fcos'
+    return 'dense' if head else 'classifier'
+
+
+def distil(cfg: Config, teachers: Sequence[str], names: Sequence[str] | None = None) -> None:
+    """Let the student of ``cfg`` learn from teachers.
+
+    Taps, connectors, weights and matching come from the methods' presets, which are config files in
+    ``configs/_base_/distillation``, and from what the student's and the teachers' models are.
+
+    Args:
+        cfg: of a training; changed.
+        teachers: ``'CONFIG=CHECKPOINT'`` each.
+        names: methods; None for the recommended recipe (``joint``) between CenterNets, else PKD.
+
+    Raises:
+        UserError: a method does not exist or fits none of the teachers, or a teacher is misnamed.
+    """
+    entries: dict[str, dict[str, str]] = {}
+    for text in teachers:
+        entries.update(_entry(text, entries))
+    models = {name: Config.fromfile(config_path(entry['config'])).get('model') or {}
+              for name, entry in entries.items()}
+    if names is None:
+        kinds = {family_of(model) for model in (cfg.model, *models.values())}
+        names = ['joint' if kinds == {'centernet'} else 'pkd']
+    terms: dict[str, dict[str, Any]] = {}
+    for name in names:
+        for key, term in _terms_of(name, cfg.model, models, several=len(names) > 1):
+            terms[key if key not in terms else f'{name}_{key}'] = term
+    cfg.teachers = entries
+    cfg.distill_weights = {key: term.pop('weight', 1.0) for key, term in terms.items()}
+    cfg.terms = terms
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='DistillationHook')]
+
+
+def _entry(text: str, known: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    config, separator, checkpoint = text.rpartition('=')
+    if not separator or not config or not checkpoint:
+        raise UserError(f"--teacher '{text}': give CONFIG=CHECKPOINT, such as "
+                        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py=r50.pth')
+    if not config_path(config).is_file():
+        raise UserError(f"--teacher '{text}': the config '{config}' does not exist: correct the "
+                        'path')
+    name = Path(config.partition('::')[2] or config).stem.replace('.', '_')
+    while name in known:
+        name += '_2'
+    return {name: dict(config=config, checkpoint=checkpoint)}
+
+
+def _terms_of(method: str, student: Mapping[str, Any], teachers: Mapping[str, Mapping[str, Any]],
+              several: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the terms of a method's preset for these models."""
+    known = methods()
+    if method not in known:
+        raise UserError(f"--method '{method}' is none of {', '.join(known)}."
+                        f'{did_you_mean(method, known)}')
+    preset = Config.fromfile(known[method])
+    weights = preset.get('distill_weights') or {}
+    if not isinstance(weights, Mapping):
+        weights = dict(zip(preset.terms, weights, strict=True))
+    special = preset.get('for_family', {}).get(family_of(student), {})
+    centernets = [name for name, model in teachers.items() if family_of(model) == 'centernet']
+    for key, entry in preset.terms.items():
+        described = Config(dict(term=copy.deepcopy(entry.to_dict())))
+        if key in weights:
+            described.term.weight = weights[key]
+        described.merge_from_dict(dict(term=special.get(key, {})))
+        term = described.term.to_dict()
+        if term.get('type') in CENTERNET_TERMS:
+            if family_of(student) != 'centernet' or not centernets:
+                raise UserError(f'--method {method} is for a CenterNet that learns from '
+                                'CenterNets: take one for features of any detector, such as pkd')
+            taught = centernets
+        else:
+            taught = [name for name in teachers if not several or name not in centernets
+                      or len(centernets) == len(teachers)]
+        yield from _by_features(key, term, student, teachers, taught)
+
+
+def _by_features(key: str, term: dict[str, Any], student: Mapping[str, Any],
+                 teachers: Mapping[str, Mapping[str, Any]], taught: Sequence[str]
+                 ) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield a term for each place in which teachers have their features."""
+    if term.get('tap') != FEATURES:
+        if len(taught) < len(teachers):
+            term['teachers'] = list(taught)
+        yield key, term
+        return
+    term['tap'] = _features(student)
+    places: dict[str, list[str]] = {}
+    for name in taught:
+        places.setdefault(_features(teachers[name]), []).append(name)
+    for number, (place, names) in enumerate(places.items()):
+        one = dict(term)
+        if place != one['tap']:
+            one['teacher_tap'] = place
+        if len(names) < len(teachers):
+            one['teachers'] = names
+        yield (key if number == 0 else f'{key}_{number + 1}'), one
+
+
+def _features(model: Mapping[str, Any]) -> str:
+    return FEATURES if model.get('neck') else FEATURES_WITHOUT_NECK
+
+
+def _first_comment(path: Path) -> str:
+    line = path.read_text(encoding='utf-8').partition('\n')[0]
+    return line.partition(': ')[2]

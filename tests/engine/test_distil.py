@@ -1,0 +1,142 @@
+"""A training config becomes one of distillation, and takes other data, by options alone."""
+
+import json
+
+import pytest
+from mmengine.config import Config
+
+from mmkd.config_files import config_path
+from mmkd.engine.config import load_config
+from mmkd.engine.data_root import use_data
+from mmkd.engine.distil import describe_methods, distil, family_of, methods
+from mmkd.errors import UserError
+
+RETINANET = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+FASTER = 'mmdet::faster_rcnn/faster-rcnn_r18_fpn_8xb8-amp-lsj-200e_coco.py'
+CENTERNET = 'configs/centernet/centernet_r18_voc.py'
+HOURGLASS = 'configs/centernet/centernet_hourglass104_voc.py'
+
+
+def test_a_config_of_a_package_is_found_by_its_place():
+    assert config_path(RETINANET).is_file()
+    assert config_path(RETINANET.removesuffix('.py')) == config_path(RETINANET)
+    with pytest.raises(UserError, match=r"in the installed mmdet.*retinanet_r18_fpn_1x"):
+        config_path('mmdet::retinanet/retinanet_r18_fpn_1x_cocoo.py')
+    with pytest.raises(UserError, match="the package 'mmdett' is not installed"):
+        config_path('mmdett::a.py')
+
+
+@pytest.mark.parametrize(('path', 'family'), [
+    (RETINANET, 'dense'), (FASTER, 'two_stage'), (CENTERNET, 'centernet'),
+    ('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 'fcos'),
+    ('mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', 'detr'),
+    ('mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', 'detr')])
+def test_families(path, family):
+    assert family_of(Config.fromfile(config_path(path)).model) == family
+
+
+def test_pkd_is_the_default_for_any_two_detectors():
+    cfg = load_config(RETINANET)
+    distil(cfg, [f'{FASTER}=faster.pth'])
+    [(name, entry)] = cfg.teachers.items()
+    assert entry == dict(config=FASTER, checkpoint='faster.pth')
+    assert cfg.distill_weights == dict(pkd=10)
+    assert cfg.terms.pkd.tap == 'neck:*' and cfg.terms.pkd.match == 'stride'
+    assert 'teachers' not in cfg.terms.pkd, 'all teachers teach it'
+    assert cfg.custom_hooks[-1] == dict(type='DistillationHook')
+    assert name in cfg.pretty_text
+
+
+def test_a_preset_has_the_settings_of_a_family():
+    cfg = load_config(FASTER)
+    distil(cfg, [f'{RETINANET}=retina.pth'], ['pkd', 'fgd'])
+    assert cfg.distill_weights == dict(pkd=6, fgd=1)
+    assert cfg.terms.fgd.loss.alpha == 5e-5
+
+
+def test_centernets_learn_from_centernets_by_the_recommended_recipe():
+    cfg = load_config(CENTERNET)
+    distil(cfg, [f'{HOURGLASS}=a.pth', f'{CENTERNET}=b.pth'])
+    recipe = Config.fromfile('configs/_base_/distillation/joint.py')
+    assert cfg.terms == recipe.terms and cfg.distill_weights == recipe.distill_weights
+
+
+def test_each_teacher_teaches_what_fits_it():
+    cfg = load_config(CENTERNET)
+    distil(cfg, [f'{HOURGLASS}=a.pth', f'{RETINANET}=b.pth'], ['joint', 'pkd'])
+    hourglass, retinanet = cfg.teachers
+    assert list(cfg.terms) == ['heatmap', 'wh', 'offset', 'feature', 'pkd']
+    assert [term.teachers for term in cfg.terms.values()] == [[hourglass]] * 4 + [[retinanet]]
+
+
+def test_a_teacher_without_a_neck_is_tapped_before_its_head():
+    cfg = load_config(CENTERNET)
+    distil(cfg, [f'{HOURGLASS}=a.pth', f'{CENTERNET}=b.pth'], ['pkd'])
+    assert cfg.terms.pkd.teacher_tap == 'bbox_head:input:-1'
+    assert cfg.terms.pkd_2.tap == 'neck:*' and 'teacher_tap' not in cfg.terms.pkd_2
+    assert cfg.terms.pkd.teachers + cfg.terms.pkd_2.teachers == list(cfg.teachers)
+
+
+@pytest.mark.parametrize(('teachers', 'names', 'message'), [
+    ([f'{FASTER}=a.pth'], ['pkdd'], r"--method 'pkdd' is none of .*Did you mean 'pkd'\?"),
+    ([f'{FASTER}=a.pth'], ['joint'], '--method joint is for a CenterNet that learns from CenterN'),
+    ([FASTER], None, 'give CONFIG=CHECKPOINT'),
+    (['configs/none.py=a.pth'], None, "the config 'configs/none.py' does not exist")])
+def test_what_does_not_fit_is_one_sentence(teachers, names, message):
+    with pytest.raises(UserError, match=message):
+        distil(load_config(RETINANET), teachers, names)
+
+
+def test_every_method_is_described():
+    lines = describe_methods().splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(methods())
+    [fgd] = [line for line in lines if line.startswith('fgd')]
+    assert 'boxes, img_shapes' in fgd
+    assert all(len(line) > 40 for line in lines[1:]), 'each preset says what it is'
+
+
+def _voc(root, splits=('train', 'val')):
+    (root / 'ImageSets' / 'Main').mkdir(parents=True)
+    for split in splits:
+        (root / 'ImageSets' / 'Main' / f'{split}.txt').write_text('1\n')
+    return root
+
+
+def test_a_folder_in_voc_layout_takes_the_place_of_the_data(tmp_path):
+    cfg = load_config('mmdet::cascade_rcnn/cascade-rcnn_r18_fpn_8xb8-amp-lsj-200e_coco.py')
+    pipeline = cfg.train_dataloader.dataset
+    while 'pipeline' not in pipeline:
+        pipeline = pipeline.dataset
+    use_data(cfg, _voc(tmp_path), ['cat', 'dog'])
+    assert [head.num_classes for head in cfg.model.roi_head.bbox_head] == [2, 2, 2]
+    train, test = cfg.train_dataloader.dataset, cfg.test_dataloader.dataset
+    assert train.type == 'VOCLayoutDataset' and train.metainfo.classes == ('cat', 'dog')
+    assert test.ann_file == 'ImageSets/Main/val.txt', 'there is no test split'
+    assert cfg.test_evaluator.type == 'VOCMeanAPMetric'
+    assert train.pipeline[-1].type == 'PackDetInputs'
+
+
+def test_a_folder_in_coco_layout_names_its_classes(tmp_path):
+    (tmp_path / 'annotations').mkdir()
+    (tmp_path / 'train').mkdir()
+    (tmp_path / 'val2017').mkdir()
+    spec = dict(categories=[dict(id=7, name='dog'), dict(id=3, name='cat')])
+    for name in ('instances_train.json', 'instances_val2017.json'):
+        (tmp_path / 'annotations' / name).write_text(json.dumps(spec))
+    cfg = load_config('mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py')
+    use_data(cfg, tmp_path)
+    assert cfg.model.bbox_head.num_classes == 2
+    assert cfg.train_dataloader.dataset.metainfo.classes == ('cat', 'dog')
+    assert cfg.train_dataloader.dataset.data_prefix.img == 'train/'
+    assert cfg.val_dataloader.dataset.data_prefix.img == 'val2017/'
+    assert cfg.val_evaluator.ann_file == str(tmp_path / 'annotations/instances_val2017.json')
+
+
+def test_a_folder_that_cannot_be_used_says_why(tmp_path):
+    cfg = load_config(RETINANET)
+    with pytest.raises(UserError, match=r'has neither ImageSets/Main .* nor annotations'):
+        use_data(cfg, tmp_path, ['cat'])
+    with pytest.raises(UserError, match='add --classes a,b,c'):
+        use_data(cfg, _voc(tmp_path / 'a'))
+    with pytest.raises(UserError, match='has no val split: none of ImageSets/Main/val'):
+        use_data(cfg, _voc(tmp_path / 'b', ['train']), ['cat'])
