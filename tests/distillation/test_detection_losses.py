@@ -109,6 +109,18 @@ def test_soft_focal_is_a_loss_per_object():
                                                teacher.repeat(2, 1, 1, 1)), value)
 
 
+def test_balanced_soft_focal_gives_each_class_the_same_say():
+    # One cell each: six objects of class 0, two of class 1, none of class 2, all with score 1.
+    teacher = torch.zeros(8, 3, 1, 1, dtype=torch.float64)
+    teacher[:6, 0] = teacher[6:, 1] = 1
+    student = torch.full_like(teacher, 0.5)
+    plain = [0.25 * math.log(2) * 8] * 3  # each class has 8 cells that are wrong by 0.5
+    assert SoftFocalLoss()(student, teacher).item() == pytest.approx(sum(plain) / 8)
+    weights = 8 / (2 * 6), 8 / (2 * 2), 1
+    expected = sum(w * part for w, part in zip(weights, plain, strict=True)) / 8
+    assert SoftFocalLoss(balance=True)(student, teacher).item() == pytest.approx(expected)
+
+
 def test_soft_focal_survives_a_sigmoid_that_rounds():
     student = torch.tensor([0.0, 1.0, 1.0, 0.0]).view(1, 1, 2, 2).requires_grad_()
     loss = SoftFocalLoss()(student, torch.tensor([1.0, 0.0, 1.0, 0.0]).view(1, 1, 2, 2))

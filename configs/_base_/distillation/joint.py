@@ -3,7 +3,8 @@
 # of classes or the size of the image. A leaf config adds
 #   teachers = dict(NAME=dict(config=..., checkpoint=...), ...)
 terms = dict(
-    heatmap=dict(type='CenterNetTerm', map='heatmap', loss=dict(type='SoftFocalLoss')),
+    heatmap=dict(
+        type='CenterNetTerm', map='heatmap', loss=dict(type='SoftFocalLoss', balance=True)),
     wh=dict(type='CenterNetTerm', map='wh', loss=dict(type='WidthHeightLoss')),
     offset=dict(type='CenterNetTerm', map='offset', loss=dict(type='OffsetLoss')),
     feature=dict(type='FeatureTerm', loss=dict(type='PKDLoss')))

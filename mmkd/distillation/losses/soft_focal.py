@@ -22,17 +22,24 @@ class SoftFocalLoss(nn.Module):
     loss, is a loss per object: it does not depend on the number of classes or the size of the map,
     and it is 0 where student and teacher agree.
 
+    With ``balance`` the cells of class ``c`` count ``w_c = M / (K max(1, M_c))`` times, where
+    ``M_c`` is the part of ``M`` in class ``c`` and ``K`` the number of classes with ``M_c >= 1``:
+    each class then has the same say, as in a mean of average precisions, however rare its
+    objects are. Other classes have ``w_c = 1``.
+
     Source: quality focal loss, X. Li et al., "Generalized Focal Loss", NeurIPS 2020, arXiv
     2006.04388, equation 5 with beta = 2, with the teacher's heatmap as the quality. Subtracting
     ``H`` and dividing by ``M`` are this project's.
 
     Args:
         min_score: a lower maximum is no object.
+        balance: whether each class has the same say.
     """
 
-    def __init__(self, min_score: float = 0.1) -> None:
+    def __init__(self, min_score: float = 0.1, balance: bool = False) -> None:
         super().__init__()
         self.min_score = min_score
+        self.balance = balance
 
     def forward(self, student: Tensor, teacher: Tensor,
                 image_weights: Tensor | None = None) -> Tensor:
@@ -48,8 +55,13 @@ class SoftFocalLoss(nn.Module):
         """
         p, q = at_least_float32(student), at_least_float32(teacher.detach())
         losses = (p - q).square() * (_cross_entropy(p, q) - _cross_entropy(q, q))
-        objects = sum_over_processes(peaks(q, self.min_score).sum())
-        return weighted(losses, image_weights).sum() / (objects.clamp(min=1) / world_size())
+        objects = sum_over_processes(peaks(q, self.min_score).sum((0, 2, 3)))
+        total = objects.sum().clamp(min=1)
+        if self.balance:
+            seen = objects >= 1
+            weights = torch.where(seen, total / (seen.sum() * objects.clamp(min=1)), 1.0)
+            losses = losses * weights[:, None, None]
+        return weighted(losses, image_weights).sum() / (total / world_size())
 
 
 def _cross_entropy(p: Tensor, q: Tensor) -> Tensor:
