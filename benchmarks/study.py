@@ -7,7 +7,8 @@
 Trains what is missing, two single-threaded trainings at a time (--jobs), and tests it on the test
 split. What is finished is not run again; what was interrupted goes on. Prints, for each kind of
 student, the mAP of each seed, their mean and standard deviation, and the gain over the student
-alone of the same seed with its 95 % interval.
+alone of the same seed with its 95 % interval; and draws what the labels, the student alone, the one
+from two teachers, and a teacher have on the same test images.
 """
 
 import argparse
@@ -43,7 +44,7 @@ class Study(NamedTuple):
 STUDIES = {
     'demo': Study({'r50': 14, 'hourglass': 8}, ('r18', ), 8, 'st_r50_'),
     'bccd_small': Study({'r50': 72, 'hourglass': 24}, ('r18', 'mobilenetv2'), 24),
-    'voc_animals': Study({'r18_wide': 30, 'mobilenetv2_wide': 30}, ('mobilenetv2', ), 8),
+    'voc_animals': Study({'r18_wide': 20, 'mobilenetv2_wide': 20}, ('mobilenetv2', ), 8),
 }
 
 
@@ -81,6 +82,26 @@ def main() -> None:
         for row, values in found.items():
             print(line(f'{student}, {ROWS[row]}', values,
                        found.get('alone') if row != 'alone' else None))
+        if {'alone', 'both'} <= set(args.rows):
+            print(f'\n{picture(study, args.study, out, student, args.seeds[0])}\n')
+
+
+def picture(study: Study, name: str, out: Path, student: str, seed: int) -> Path:
+    """Draw the better teacher and the student of one seed, alone and from two teachers."""
+    from mmkd.visualization import Column, draw_comparison
+
+    def column(title: str, config: str, folder: Path, epochs: int) -> Column:
+        return Column(title, f'configs/{name}/{config}.py', folder / f'epoch_{epochs}.pth')
+
+    best = max(study.teachers, key=lambda teacher: mean_ap(out / f'centernet_{teacher}'))
+    runs = [(title, study.config(row, student)) for title, row in
+            (('student alone', 'alone'), ('distilled student', 'both'))]
+    file = out / f'comparison_{student}.jpg'
+    draw_comparison([*(column(title, config, out / f'seed{seed}' / config, study.epochs)
+                       for title, config in runs),
+                     column('teacher', f'centernet_{best}', out / f'centernet_{best}',
+                            study.teachers[best])], file)
+    return file
 
 
 def line(title: str, values: list[float], baseline: list[float] | None) -> str:
