@@ -7,3 +7,4 @@ teachers = dict(
         config='configs/bccd_small/centernet_hourglass.py',
         checkpoint='work_dirs/bccd_small/centernet_hourglass/epoch_24.pth'))
 teacher_cache = dict(folder='work_dirs/bccd_small/cache', views=24)  # one for each epoch
+distill_weights = dict(feature=50)  # from scratch, see docs/recipe.md

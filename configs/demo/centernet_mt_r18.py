@@ -10,3 +10,4 @@ teachers = dict(
         config='configs/demo/centernet_hourglass.py',
         checkpoint='demo/centernet_hourglass/epoch_8.pth'))
 teacher_cache = dict(folder='demo/cache', views=8)  # one for each epoch
+distill_weights = dict(feature=50)  # from scratch, see docs/recipe.md

@@ -7,3 +7,4 @@ teachers = dict(
         config='configs/demo/centernet_r50.py',
         checkpoint='demo/centernet_r50/epoch_14.pth'))
 teacher_cache = dict(folder='demo/cache', views=8)  # one for each epoch
+distill_weights = dict(feature=50)  # from scratch, see docs/recipe.md

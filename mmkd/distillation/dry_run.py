@@ -37,6 +37,9 @@ def rehearse(loader: DataLoader, student: nn.Module, recorder: TapRecorder,
     Raises:
         UserError: a tap is never passed or stands for several tensors, or two leaves do not fit.
     """
+    # TOOD's head and YOLOX's resizing ask there, and mmengine says it when training begins.
+    for name in ('epoch', 'iter'):
+        MessageHub.get_current_instance().update_info(name, 0)
     # A preprocessor that splits a batch into pairs needs a batch of pairs.
     augment = not getattr(student.data_preprocessor, 'pairs', False)
     batch = student.data_preprocessor(first_samples(loader), augment)
@@ -64,8 +67,6 @@ def _untouched(student: nn.Module) -> Iterator[None]:
     for module in student.modules():
         if hasattr(module, 'set_epoch'):
             module.set_epoch(0)
-    # TOOD's head asks there in which epoch it is, which mmengine says when training begins.
-    MessageHub.get_current_instance().update_info('epoch', 0)
     try:
         yield
     finally:

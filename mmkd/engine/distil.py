@@ -20,6 +20,7 @@ CENTERNET_TERMS = ('CenterNetTerm', 'FeatureTerm')
 FEATURES = 'neck:*'
 """What presets tap; a detector without a neck has its features elsewhere."""
 FEATURES_WITHOUT_NECK = 'bbox_head:input:-1'
+FINEST = 'neck:0'
 
 
 def methods() -> dict[str, Path]:
@@ -143,21 +144,39 @@ def _by_features(key: str, term: dict[str, Any], student: Mapping[str, Any],
             term['teachers'] = list(taught)
         yield key, term
         return
-    term['tap'] = _features(student)
-    places: dict[str, list[str]] = {}
+    fits: dict[tuple, list[str]] = {}
     for name in taught:
-        places.setdefault(_features(teachers[name]), []).append(name)
-    for number, (place, names) in enumerate(places.items()):
-        one = dict(term)
-        if place != one['tap']:
-            one['teacher_tap'] = place
+        fits.setdefault(tuple(_fit(student, teachers[name]).items()), []).append(name)
+    for number, (fit, names) in enumerate(fits.items()):
+        one = term | dict(fit)
         if len(names) < len(teachers):
             one['teachers'] = names
         yield (key if number == 0 else f'{key}_{number + 1}'), one
 
 
+def _fit(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a term depends on where two detectors have their features.
+
+    Between a pyramid and a single fine map the pyramid's finest level meets that map, whatever the
+    strides.
+    """
+    fit = dict(tap=_features(student))
+    theirs = _features(teacher)
+    if _is_single(student) != _is_single(teacher):
+        if _is_single(student):
+            theirs = FINEST
+        else:
+            fit['tap'] = FINEST
+        fit |= dict(match='order', size='student')
+    return fit if theirs == fit['tap'] else fit | dict(teacher_tap=theirs)
+
+
 def _features(model: Mapping[str, Any]) -> str:
     return FEATURES if model.get('neck') else FEATURES_WITHOUT_NECK
+
+
+def _is_single(model: Mapping[str, Any]) -> bool:
+    return not model.get('neck') or family_of(model) == 'centernet'
 
 
 def _first_comment(path: Path) -> str:

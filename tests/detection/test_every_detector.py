@@ -55,8 +55,6 @@ def distilled(folder, student, teacher, size=128):
     data = cfg.train_dataloader.dataset
     data.update(type='NoiseDetection', size=size, masks=student in NEEDS_MASKS)
     cfg.optim_wrapper.optimizer.lr = 1e-4
-    if student == 'TOOD':
-        cfg.custom_hooks = [dict(type='SetEpochInfoHook')]
     distil(cfg, [saved(folder, teacher)], ['pkd'])
     validate_config(cfg)
     run = runner(cfg)

@@ -140,3 +140,14 @@ def test_a_folder_that_cannot_be_used_says_why(tmp_path):
         use_data(cfg, _voc(tmp_path / 'a'))
     with pytest.raises(UserError, match='has no val split: none of ImageSets/Main/val'):
         use_data(cfg, _voc(tmp_path / 'b', ['train']), ['cat'])
+
+
+def test_a_pyramid_meets_a_single_map_with_its_finest_level():
+    cfg = load_config(CENTERNET)
+    distil(cfg, [f'{RETINANET}=a.pth'])
+    pkd = cfg.terms.pkd
+    assert (pkd.tap, pkd.teacher_tap, pkd.match, pkd['size']) == (
+        'neck:*', 'neck:0', 'order', 'student')
+    cfg = load_config(RETINANET)
+    distil(cfg, [f'{HOURGLASS}=a.pth'])
+    assert (cfg.terms.pkd.tap, cfg.terms.pkd.teacher_tap) == ('neck:0', 'bbox_head:input:-1')
