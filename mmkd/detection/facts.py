@@ -2,9 +2,12 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from mmkd.detection.dense_heads import Family, assigned, family_of, priors_of
+from mmkd.distillation.losses import Assignment, Priors
 from mmkd.distillation.step import Step, fact
+from mmkd.errors import UserError
 
 __all__: list[str] = []
 
@@ -37,3 +40,39 @@ def _img_shapes(step: Step) -> list[tuple[int, int]] | None:
     if not isinstance(samples, (list, tuple)) or any('img_shape' not in s for s in samples):
         return None
     return [tuple(sample.img_shape[:2]) for sample in samples]
+
+
+@fact('student_head')
+def _student_head(step: Step) -> nn.Module | None:
+    """The student's ``bbox_head``, to be called as a function."""
+    return getattr(step.model, 'bbox_head', None)
+
+
+@fact('priors')
+def _priors(step: Step) -> Priors:
+    """Where the student's dense head starts from: its anchors or points, level by level."""
+    head, _ = _dense_head(step, 'priors')
+    maps = [leaf for name, leaf in step.student.items() if name.startswith('bbox_head:0:')]
+    if len(maps) != head.prior_generator.num_levels:
+        raise UserError('a loss asks for `priors`, and this run does not record the maps of every '
+                        "level: give its term type='DenseTerm'")
+    return priors_of(head, [tuple(one.shape[-2:]) for one in maps], maps[0].device)
+
+
+@fact('assignment')
+def _assignment(step: Step) -> Assignment:
+    """What the student's dense head was to predict in this very pass."""
+    head, family = _dense_head(step, 'assignment')
+    if not any(name.startswith('bbox_head.get_targets():') for name in step.student):
+        raise UserError('a loss asks for `assignment`, and this run does not record the targets of '
+                        "the student's head: give its term type='DenseTerm'")
+    return assigned(head, family, step.student, len(step.samples))
+
+
+def _dense_head(step: Step, asked: str) -> tuple[nn.Module, Family]:
+    head = getattr(step.model, 'bbox_head', None)
+    family = family_of(head)
+    if family is None:
+        raise UserError(f'a loss asks for `{asked}`, and the head of the student '
+                        f'({type(step.model).__name__}) is none of GFL, RetinaNet, ATSS and FCOS')
+    return head, family

@@ -132,6 +132,8 @@ class DistillationHook(Hook):
         self.balanced = {term.name: BalancedWeight(term.gradient_share) for term in self.terms
                          if term.gradient_share is not None}
         self._logs = runner.message_hub
+        for term in self.terms:
+            term.meet(student, [one for one in self.teachers if term.learns_from(one.name)])
         recorder = TapRecorder(student, [tap for term in self.terms
                                          for tap in term.student_patterns()])
         with undisturbed_random_state():

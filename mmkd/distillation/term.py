@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.distillation.branch import SIZES, Branch, Features, InputError
+from mmkd.distillation.branch import SIZES, Branch, Features, InputError, names_of_facts
 from mmkd.distillation.cache.codecs import Codec, DenseCodec
 from mmkd.distillation.pairing import MATCHES, paired
 from mmkd.distillation.step import Step, facts_for
 from mmkd.distillation.taps import Tapped
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError, did_you_mean
-from mmkd.registry import TERMS
+from mmkd.registry import MODELS, TERMS
 
 __all__ = ['Taps', 'Term', 'shares']
 
@@ -64,6 +64,8 @@ class Term:
     """
 
     needs_teachers = True
+    from_the_model: tuple[str, ...] = ('teacher_model', )
+    """Facts that only a teacher that is in memory can give."""
     name = 'term'
     """The term's key in ``terms``; it is logged as ``loss_distill_<name>``."""
 
@@ -103,6 +105,23 @@ class Term:
     def teachers_of(self, step: Step) -> list[Teacher]:
         """Return those of a step's teachers that the term learns from."""
         return [teacher for teacher in step.teachers if self.learns_from(teacher.name)]
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the loss calls the teachers themselves, beside what is recorded of them."""
+        loss = MODELS.get(self.loss_config['type'])
+        return loss is not None and bool(names_of_facts(loss).keys() & set(self.from_the_model))
+
+    def meet(self, student: nn.Module, teachers: Sequence[Teacher]) -> None:
+        """Look at the models before any of them runs; a subclass refuses those that do not fit.
+
+        Args:
+            student: the model.
+            teachers: those that the term learns from.
+
+        Raises:
+            UserError: one does not fit.
+        """
 
     def student_patterns(self) -> list[str]:
         """Return what must be recorded of the student, as it stands in the config."""

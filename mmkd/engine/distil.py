@@ -17,6 +17,9 @@ __all__ = ['describe_methods', 'distil', 'family_of', 'methods']
 
 PRESETS = Path(__file__).parents[2] / 'configs' / '_base_' / 'distillation'
 CENTERNET_TERMS = ('CenterNetTerm', 'FeatureTerm')
+BETWEEN = dict(dict.fromkeys(CENTERNET_TERMS, 'CenterNets'), DenseTerm='dense heads',
+               CrossKDTerm='dense heads')
+"""By the type of a term the detectors that it is for; any, for others."""
 FEATURES = 'neck:*'
 """What presets tap; a detector without a neck has its features elsewhere."""
 FEATURES_WITHOUT_NECK = 'bbox_head:input:-1'
@@ -33,12 +36,12 @@ def describe_methods() -> str:
     rows = [('method', 'between', 'needs', '')]
     for name, path in methods().items():
         terms = Config.fromfile(path).terms.values()
-        kinds = {term.get('type', 'Term') for term in terms}
+        kinds = [BETWEEN[term.type] for term in terms if term.get('type') in BETWEEN]
         needs = sorted({fact for term in terms for fact, needed in
                         names_of_facts(MODELS.get(term.loss.type)).items()
                         if needed and fact in known_facts()})
-        rows.append((name, 'CenterNets' if kinds & set(CENTERNET_TERMS) else 'any detectors',
-                     ', '.join(needs) or '-', _first_comment(path)))
+        rows.append((name, kinds[0] if kinds else 'any detectors', ', '.join(needs) or '-',
+                     _first_comment(path)))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     return '\n'.join('  '.join([*(f'{cell:<{width}}' for cell, width in
                                   zip(row, widths, strict=False)), row[3]]).rstrip()
@@ -116,13 +119,15 @@ def _terms_of(method: str, student: Mapping[str, Any], teachers: Mapping[str, Ma
     weights = preset.get('distill_weights') or {}
     if not isinstance(weights, Mapping):
         weights = dict(zip(preset.terms, weights, strict=True))
-    special = preset.get('for_family', {}).get(family_of(student), {})
+    special = (preset.get('for_family', {}).get(family_of(student), {}),
+               preset.get('for_head', {}).get(_head_of(student), {}))
     centernets = [name for name, model in teachers.items() if family_of(model) == 'centernet']
     for key, entry in preset.terms.items():
         described = Config(dict(term=copy.deepcopy(entry.to_dict())))
         if key in weights:
             described.term.weight = weights[key]
-        described.merge_from_dict(dict(term=special.get(key, {})))
+        for changes in special:
+            described.merge_from_dict(dict(term=changes.get(key, {})))
         term = described.term.to_dict()
         if term.get('type') in CENTERNET_TERMS:
             if family_of(student) != 'centernet' or not centernets:
@@ -177,6 +182,10 @@ def _features(model: Mapping[str, Any]) -> str:
 
 def _is_single(model: Mapping[str, Any]) -> bool:
     return not model.get('neck') or family_of(model) == 'centernet'
+
+
+def _head_of(model: Mapping[str, Any]) -> str:
+    return (model.get('bbox_head') or {}).get('type', '').rpartition('.')[2]
 
 
 def _first_comment(path: Path) -> str:

@@ -36,6 +36,8 @@ class CachedTeacher(Teacher):
         self.store = store
         self.codecs = codecs
         self.device = device
+        self.model = None if live is None else live.model
+        """The network itself, if a term that is not cached needs it."""
         self._live = live
         self._stored: set[str] = set()
         self.classes = store.contents.classes and tuple(store.contents.classes)

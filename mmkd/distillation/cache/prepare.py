@@ -62,6 +62,11 @@ class CachePlan:
                                 f"({', '.join(names)}).{did_you_mean(name, names)}")
         self.cached = [term for term in taught
                        if self.options.terms is None or term.name in self.options.terms]
+        for term in self.cached:
+            if term.needs_model:
+                raise UserError(f"term '{term.name}' calls its teachers themselves, of which a "
+                                'cache has the outputs alone: leave this term out of '
+                                'teacher_cache.terms, and list the others there')
         self.live = [term for term in taught if term not in self.cached]
         self.dataset = self._views()
         if getattr(self.preprocessor, 'batch_augments', None):
@@ -101,9 +106,10 @@ class CachePlan:
             if name not in stores:
                 found.append(self.build_teacher(name, entry))
                 continue
-            needs_live = any(tap not in self._codecs(name) for term in self.live
-                             if term.learns_from(name)
-                             for tap in term.stored_as(self.options.dtype))
+            live = [term for term in self.live if term.learns_from(name)]
+            needs_live = any(term.needs_model for term in live) or any(
+                tap not in self._codecs(name) for term in live
+                for tap in term.stored_as(self.options.dtype))
             found.append(CachedTeacher(
                 stores[name], self._expanded(name, stores[name].contents.patterns),
                 entry.get('weight', 1.0), device,

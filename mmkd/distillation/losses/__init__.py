@@ -1,11 +1,15 @@
 """Published distillation losses: tensor math that imports only torch, one per file."""
 
+from mmkd.distillation.losses._dense import Assignment as Assignment
+from mmkd.distillation.losses._dense import Priors as Priors
 from mmkd.distillation.losses._errors import InputError as InputError
 from mmkd.distillation.losses.attention import AttentionLoss
 from mmkd.distillation.losses.attention_transfer import AttentionTransferLoss
+from mmkd.distillation.losses.bckd import BCKDLoss
 from mmkd.distillation.losses.byot import BYOTLoss
 from mmkd.distillation.losses.cosine import CosineLoss
 from mmkd.distillation.losses.crd import CRDLoss
+from mmkd.distillation.losses.crosskd import CrossKDLoss
 from mmkd.distillation.losses.cskd import CSKDLoss
 from mmkd.distillation.losses.cwd import CWDLoss
 from mmkd.distillation.losses.ddgsd import DDGSDLoss
@@ -19,6 +23,7 @@ from mmkd.distillation.losses.heatmap import HeatmapLoss
 from mmkd.distillation.losses.kd import KDLoss
 from mmkd.distillation.losses.kdcl import KDCLLoss
 from mmkd.distillation.losses.l_mcl import LMCLLoss
+from mmkd.distillation.losses.ld import LDLoss
 from mmkd.distillation.losses.mcl import MCLLoss
 from mmkd.distillation.losses.mgd import MGDLoss
 from mmkd.distillation.losses.nst import NSTLoss
@@ -43,10 +48,10 @@ from mmkd.distillation.losses.weighted_l1 import (
     WidthHeightLoss,
 )
 
-__all__ = ['AttentionLoss', 'AttentionTransferLoss', 'BYOTLoss', 'CRDLoss', 'CSKDLoss', 'CWDLoss',
-           'CosineLoss', 'DDGSDLoss', 'DISTLoss', 'DKDLoss', 'DMLLoss', 'FGDLoss', 'FSECDLoss',
-           'FitNetLoss', 'HeatmapLoss', 'KDCLLoss', 'KDLoss', 'LMCLLoss', 'MCLLoss', 'MGDLoss',
-           'NSTLoss', 'OFDLoss', 'OKDDipLoss', 'ONELoss', 'OffsetLoss', 'PCLLoss', 'PKDLoss',
-           'PKTLoss', 'PeakOffsetLoss', 'PeakWidthHeightLoss', 'RKDLoss', 'ReviewKDLoss', 'SADLoss',
-           'SCDLoss', 'ScoreWeightedL2Loss', 'SimilarityPreservingLoss', 'SoftFocalLoss', 'VIDLoss',
-           'WidthHeightLoss']
+__all__ = ['AttentionLoss', 'AttentionTransferLoss', 'BCKDLoss', 'BYOTLoss', 'CRDLoss', 'CSKDLoss',
+           'CWDLoss', 'CosineLoss', 'CrossKDLoss', 'DDGSDLoss', 'DISTLoss', 'DKDLoss', 'DMLLoss',
+           'FGDLoss', 'FSECDLoss', 'FitNetLoss', 'HeatmapLoss', 'KDCLLoss', 'KDLoss', 'LDLoss',
+           'LMCLLoss', 'MCLLoss', 'MGDLoss', 'NSTLoss', 'OFDLoss', 'OKDDipLoss', 'ONELoss',
+           'OffsetLoss', 'PCLLoss', 'PKDLoss', 'PKTLoss', 'PeakOffsetLoss', 'PeakWidthHeightLoss',
+           'RKDLoss', 'ReviewKDLoss', 'SADLoss', 'SCDLoss', 'ScoreWeightedL2Loss',
+           'SimilarityPreservingLoss', 'SoftFocalLoss', 'VIDLoss', 'WidthHeightLoss']

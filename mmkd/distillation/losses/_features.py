@@ -30,6 +30,18 @@ def at_smaller_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return _pooled(student, size), _pooled(teacher, size)
 
 
+def channel_statistics(feature: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and unbiased standard deviation of each channel over ``(B, H, W)``.
+
+    Both ``(1, C, 1, 1)``. A channel that is constant has the deviation 1e-6, without gradient.
+    """
+    mean = feature.mean((0, 2, 3), keepdim=True)
+    count = max(feature[:, 0].numel() - 1, 1)
+    variance = (feature - mean).square().sum((0, 2, 3), keepdim=True) / count
+    # The square root has no finite slope at 0, hence the bound.
+    return mean, variance.clamp(min=1e-12).sqrt()
+
+
 def check_maps(student: Tensor, teacher: Tensor) -> None:
     """Check that two features are maps ``(B, C, H, W)`` of the same batch.
 

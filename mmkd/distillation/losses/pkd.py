@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from mmkd.distillation.losses._errors import InputError
-from mmkd.distillation.losses._features import at_smaller_size
+from mmkd.distillation.losses._features import at_smaller_size, channel_statistics
 from mmkd.distillation.losses._image_weights import mean_of_images
 from mmkd.distillation.losses._precision import at_least_float32
 
@@ -56,8 +56,5 @@ class PKDLoss(nn.Module):
 
 
 def _standardised(feature: Tensor) -> Tensor:
-    centred = feature - feature.mean((0, 2, 3), keepdim=True)
-    count = max(centred[:, 0].numel() - 1, 1)
-    variance = centred.square().sum((0, 2, 3), keepdim=True) / count
-    # The square root has no finite slope at 0, hence the bound.
-    return centred / (variance.clamp(min=1e-12).sqrt() + 1e-6)
+    mean, deviation = channel_statistics(feature)
+    return (feature - mean) / (deviation + 1e-6)

@@ -1,0 +1,53 @@
+"""The detectors with dense heads, narrow enough for one CPU core."""
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
+from zoo import model
+
+from mmkd.registry import MODELS
+
+HEADS = ('GFL', 'RetinaNet', 'ATSS', 'FCOS')
+WIDTH = 32
+
+
+def narrow(name, **head):
+    """Config of a detector of the zoo with 32 channels, or fewer, everywhere."""
+    cfg = model(name)
+    cfg.backbone.update(base_channels=8)
+    cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=WIDTH)
+    cfg.bbox_head.update(in_channels=WIDTH, feat_channels=WIDTH, **head)
+    if name != 'RetinaNet':  # which has no norms; a group must have several numbers in one cell
+        cfg.bbox_head.norm_cfg = dict(type='GN', num_groups=8, requires_grad=True)
+    return cfg
+
+
+def build(cfg, seed=0):
+    """Build a detector whose head says something of every class."""
+    torch.manual_seed(seed)
+    with DefaultScope.overwrite_default_scope('mmkd'):
+        found = MODELS.build(cfg)
+    for parameter in found.bbox_head.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.kaiming_normal_(parameter)
+    return found
+
+
+def features(size=64, images=2, seed=1):
+    """Maps of a feature pyramid of strides 8 to 128."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(images, WIDTH, *(max(size // stride, 1), ) * 2, generator=generator)
+            for stride in (8, 16, 32, 64, 128)]
+
+
+def samples(size=64):
+    """Two images, one of them smaller than the input, with two objects and with one."""
+    boxes = ([[5.0, 8.0, 30.0, 60.0], [20.0, 10.0, 44.0, 33.0]], [[2.0, 3.0, 40.0, 40.0]])
+    found = []
+    for own, labels, shape in zip(boxes, ([2, 0], [1]), ((size, size), (48, 40)), strict=True):
+        sample = DetDataSample(metainfo=dict(
+            img_shape=shape, pad_shape=(size, size), batch_input_shape=(size, size)))
+        sample.gt_instances = InstanceData(bboxes=torch.tensor(own), labels=torch.tensor(labels))
+        found.append(sample)
+    return found
