@@ -49,8 +49,8 @@ class ExportableCenterNet(nn.Module):
             raise UserError(f'the model is a {kind} but only classifiers and detectors with a '
                             'CenterNetHead or a one-stage head that predicts as RetinaHead, '
                             'FCOSHead, ATSSHead, GFLHead, RTMDetHead or YOLOXHead does, DETR, '
-                            'Conditional DETR and DAB-DETR can be exported: give the config of '
-                            'such a student')
+                            'Conditional DETR, DAB-DETR, Deformable DETR and DINO can be exported: '
+                            'give the config of such a student')
         self.model = model
         self.topk = head.test_cfg.topk
         self.kernel = head.test_cfg.local_maximum_kernel

@@ -1,9 +1,11 @@
 """A DETR as one function from image to detections."""
 
+from types import EllipsisType
+
 import numpy as np
 import torch
-from mmdet.models.dense_heads import DETRHead
-from mmdet.models.detectors import DETR
+from mmdet.models.dense_heads import DeformableDETRHead, DETRHead
+from mmdet.models.detectors import DETR, DeformableDETR
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from torch import Tensor, nn
 
@@ -87,6 +89,50 @@ class ExportableDETR(nn.Module):
         return scores, queries, labels.gather(1, queries)
 
 
+class _Shapes(list[tuple[int, int]]):
+    """Height and width of each level as numbers, where MMDetection has them in a tensor.
+
+    An exporter cannot read sizes out of a tensor. This has what MMDetection's encoder and mmcv's
+    attention ask of one: its rows, a column for their check of the number of cells, and a column
+    to compute with.
+    """
+
+    def __getitem__(self, key: tuple[slice | EllipsisType, int]) -> np.ndarray | Tensor:
+        every, column = key
+        values = [shape[column] for shape in self]
+        return torch.tensor(values) if every is Ellipsis else np.array(values)
+
+
+class _ExportableDeformableDETR(ExportableDETR):
+    """A Deformable DETR or DINO: features of several levels, of which places are sampled.
+
+    Source: X. Zhu et al., Deformable DETR, ICLR 2021, arXiv 2010.04159; H. Zhang et al., DINO, ICLR
+    2023, arXiv 2203.03605.
+    """
+
+    def _transformer(self, image: Tensor, sizes: Tensor) -> dict[str, Tensor]:
+        model = self.model
+        features = model.extract_feat(image)
+        paddings = [_padding(sizes, image.shape[-2:], level.shape[-2:]) for level in features]
+        positions = [model.positional_encoding(level).flatten(2).transpose(1, 2) + embedding
+                     for level, embedding in zip(paddings, model.level_embed, strict=True)]
+        # Where each level starts is asked for on a GPU alone.
+        levels = dict(
+            spatial_shapes=_Shapes(tuple(level.shape[-2:]) for level in features),
+            level_start_index=None,
+            valid_ratios=torch.stack([model.get_valid_ratio(level) for level in paddings], 1))
+        padding = torch.cat([level.flatten(1) for level in paddings], 1)
+        encoded = model.forward_encoder(
+            torch.cat([level.flatten(2).transpose(1, 2) for level in features], 1), padding,
+            torch.cat(positions, 1), **levels)
+        decoder_inputs, head_inputs = model.pre_decoder(**encoded)
+        return head_inputs | model.forward_decoder(memory_mask=padding, **levels, **decoder_inputs)
+
+
+_ADAPTERS = {(DETR, DETRHead): ExportableDETR,
+             (DeformableDETR, DeformableDETRHead): _ExportableDeformableDETR}
+
+
 def whole_sizes(image: Tensor) -> Tensor:
     """The second input for images without padding, from the first, ``(N, 3, H, W)``."""
     return torch.tensor([image.shape[-2:]], device=image.device).expand(image.shape[0], 2)
@@ -116,8 +162,9 @@ def detr_graph(model: nn.Module) -> ExportableDETR | None:
         UserError: As :class:`ExportableDETR`.
     """
     head = getattr(model, 'bbox_head', None)
-    if (getattr(type(model), 'pre_transformer', None) is DETR.pre_transformer
-            and all(getattr(type(head), name, None) is getattr(DETRHead, name)
-                    for name in ('predict_by_feat', '_predict_by_feat_single'))):
-        return ExportableDETR(model)
+    for (kind, predicting), adapter in _ADAPTERS.items():
+        if (getattr(type(model), 'pre_transformer', None) is kind.pre_transformer
+                and all(getattr(type(head), name, None) is getattr(predicting, name)
+                        for name in ('predict_by_feat', '_predict_by_feat_single'))):
+            return adapter(model)
     return None

@@ -15,25 +15,27 @@ R18 = dict(depth=18, base_channels=8, init_cfg=None)
 FPN = dict(in_channels=[8, 16, 32, 64], out_channels=16)
 HEAD = dict(num_classes=3, in_channels=16, feat_channels=32, stacked_convs=1)
 
+GROUPS = dict(type='GN', num_groups=8, requires_grad=True)
+
 
 def _fpn(config, **head):
     return config, dict(backbone=R18, neck=FPN, bbox_head=HEAD | head)
 
 
-def _detr(config, **head):
+def _detr(config, channels=(64,)):
     layers = dict(num_layers=1)
-    return config, dict(backbone=R18, neck=dict(in_channels=[64]), num_queries=20, encoder=layers,
-                        decoder=layers, bbox_head=dict(num_classes=3, **head),
+    return config, dict(backbone=R18, neck=dict(in_channels=list(channels)), num_queries=20,
+                        encoder=layers, decoder=layers, bbox_head=dict(num_classes=3),
                         test_cfg=dict(max_per_img=12))
 
 
 MODELS = dict(
     retinanet=_fpn('retinanet/retinanet_r50_fpn_1x_coco.py'),
-    fcos=_fpn('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'),
-    atss=_fpn('atss/atss_r50_fpn_1x_coco.py'),
-    gfl=_fpn('gfl/gfl_r50_fpn_1x_coco.py'),
+    fcos=_fpn('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', norm_cfg=GROUPS),
+    atss=_fpn('atss/atss_r50_fpn_1x_coco.py', norm_cfg=GROUPS),
+    gfl=_fpn('gfl/gfl_r50_fpn_1x_coco.py', norm_cfg=GROUPS),
     fsaf=_fpn('fsaf/fsaf_r50_fpn_1x_coco.py'),
-    paa=_fpn('paa/paa_r50_fpn_1x_coco.py'),
+    paa=_fpn('paa/paa_r50_fpn_1x_coco.py', norm_cfg=GROUPS),
     rtmdet=('rtmdet/rtmdet_tiny_8xb32-300e_coco.py', dict(
         backbone=dict(widen_factor=0.125, init_cfg=None),
         neck=dict(in_channels=[32, 64, 128], out_channels=16), bbox_head=HEAD)),
@@ -43,10 +45,10 @@ MODELS = dict(
     detr=_detr('detr/detr_r50_8xb2-150e_coco.py'),
     conditional_detr=_detr('conditional_detr/conditional-detr_r50_8xb2-50e_coco.py'),
     dab_detr=_detr('dab_detr/dab-detr_r50_8xb2-50e_coco.py'),
-    deformable_detr=('deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', dict(
-        backbone=R18, neck=dict(in_channels=[16, 32, 64]), num_queries=20,
-        encoder=dict(num_layers=1), decoder=dict(num_layers=1), bbox_head=dict(num_classes=3),
-        test_cfg=dict(max_per_img=12))),
+    deformable_detr=_detr('deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+                          channels=[16, 32, 64]),
+    dino=_detr('dino/dino-4scale_r50_8xb2-12e_coco.py', channels=[16, 32, 64]),
+    ddq=_detr('ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py', channels=[16, 32, 64]),
     faster_rcnn=('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', dict(
         backbone=R18, neck=FPN, rpn_head=dict(in_channels=16, feat_channels=16),
         roi_head=dict(bbox_roi_extractor=dict(out_channels=16), bbox_head=dict(

@@ -23,11 +23,12 @@ from mmkd.deploy.detr_graph import _padding
 from mmkd.deploy.evaluate import OnnxModel, evaluate_onnx
 from mmkd.deploy.export import export_onnx, export_pt2, exportable, model_metadata
 from mmkd.deploy.quantize import list_layers, quantize_onnx
+from mmkd.distillation import build_model
 from mmkd.engine import launch
 from mmkd.errors import UserError
 
 NAMES = ['retinanet', 'fcos', 'gfl', 'rtmdet', 'yolox', 'detr']
-MORE = ['atss', 'fsaf', 'conditional_detr', 'dab_detr']
+MORE = ['atss', 'fsaf', 'conditional_detr', 'dab_detr', 'deformable_detr', 'dino']
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,8 @@ def test_equals_predict(exports, images, name):
     assert min(on_random.boxes, on_images.boxes) > 10
     pictures = [cv2.imread(str(path)) for path in images]
     detector = Detector(exported.onnx)
-    assert (detector.metadata.nms is None) == (detector.metadata.takes_sizes) == ('detr' in name)
+    transformer = 'detr' in name or name == 'dino'
+    assert (detector.metadata.nms is None) == detector.metadata.takes_sizes == transformer
     for found, path, picture in zip(detector(pictures), images, pictures, strict=True):
         inputs, *theirs = mmdet_predictions(exported.model, path)
         np.testing.assert_allclose(detector.metadata.prepare(picture)[0], inputs, atol=1e-6)
@@ -110,7 +112,8 @@ def test_what_the_metadata_says(exports):
     assert (about.input_size, about.nms.clip) == ((SIZE, SIZE), False)
 
 
-@pytest.mark.parametrize('name', ['retinanet', 'rtmdet', 'detr'])
+@pytest.mark.parametrize('name', [pytest.param('retinanet', marks=pytest.mark.slow), 'rtmdet',
+                                  'detr'])
 def test_images_of_any_size(exports, images, tmp_path, name):
     _, on_images = export_onnx(exports(name).model, tmp_path / 'a.onnx', images, image_input=True)
     assert on_images.boxes > 10
@@ -134,7 +137,7 @@ def test_one_batch_in_float16(exports, images, tmp_path):
     assert 1e-5 < on_random.score_difference < 1e-2
 
 
-@pytest.mark.parametrize('name', ['fcos', 'detr'])
+@pytest.mark.parametrize('name', [pytest.param('fcos', marks=pytest.mark.slow), 'detr'])
 def test_pt2(exports, images, tmp_path, name):
     on_random, on_images = export_pt2(exports(name).model, tmp_path / 'a.pt2', images)
     assert min(on_random.boxes, on_images.boxes) > 10
@@ -209,10 +212,10 @@ def changed(name, **values):
 @pytest.mark.parametrize(('name', 'message'), [
     ('faster_rcnn', r'is a FasterRCNN but only classifiers and detectors with'),
     ('paa', r'is a PAA with a PAAHead but only'),
-    ('deformable_detr', r'is a DeformableDETR with a DeformableDETRHead but only')])
+    ('ddq', r'is a DDQDETR with a DDQDETRHead but only')])
 def test_other_detectors_are_refused(name, message):
     with pytest.raises(UserError, match=message):
-        model_metadata(lively(config(name)))
+        exportable(build_model(config(name)))
 
 
 @pytest.mark.parametrize(('name', 'values', 'message'), [

@@ -127,7 +127,7 @@ def test_a_model_that_takes_sizes(tmp_path):
                      'Shape <start = 2> (image)': 'ReduceMax <keepdims = 0> (sizes, first)',
                      '    axes =': '    first = Constant <value = int64[1] {0}> ()\n    axes =',
                      }.items():
-        graph = graph.replace(old, new)
+        graph = graph.replace(old, new, 1)
     detector = Detector(save(tmp_path / 'a.onnx', metadata(takes_sizes=True), graph))
     # 4 x 8 pixels stay as they are, above 4 rows of padding; 16 x 4 are halved.
     found, narrow = (detector(np.full((*size, 3), 50, np.uint8)) for size in ((4, 8), (16, 4)))
