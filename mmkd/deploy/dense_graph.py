@@ -7,6 +7,7 @@ by the adapter for them, and one with methods of its own is not.
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.models.dense_heads import GFLHead, YOLOXHead
@@ -46,6 +47,7 @@ class ExportableDense(nn.Module):
     Attributes:
         nms: What makes detections of the candidates, on images that nothing pads but the model's
             data preprocessor.
+        coarsest: Pixels of the input for each cell of the coarsest level.
 
     Raises:
         UserError: If the head's ``test_cfg``, coder or loss is of a kind that is not exported.
@@ -60,6 +62,7 @@ class ExportableDense(nn.Module):
         self.model, self.dynamic = model, dynamic
         self.nms = self._nms(head)
         self.limit = int(head.test_cfg.get('nms_pre', 0))
+        self.coarsest = int(np.max(head.prior_generator.strides))
         self._check(head)
 
     def forward(self, image: Tensor) -> Candidates:

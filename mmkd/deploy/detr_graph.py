@@ -5,7 +5,7 @@ from types import EllipsisType
 import numpy as np
 import torch
 from mmdet.models.dense_heads import DeformableDETRHead, DETRHead
-from mmdet.models.detectors import DETR, DeformableDETR
+from mmdet.models.detectors import DETR, DINO, DeformableDETR
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from torch import Tensor, nn
 
@@ -125,8 +125,15 @@ class _ExportableDeformableDETR(ExportableDETR):
         encoded = model.forward_encoder(
             torch.cat([level.flatten(2).transpose(1, 2) for level in features], 1), padding,
             torch.cat(positions, 1), **levels)
-        decoder_inputs, head_inputs = model.pre_decoder(**encoded)
-        return head_inputs | model.forward_decoder(memory_mask=padding, **levels, **decoder_inputs)
+        inputs, head_inputs = model.pre_decoder(**encoded)
+        if isinstance(model, DINO):
+            # Its forward_decoder takes the len() of a tensor, which fixes the number of images.
+            states, references = model.decoder(
+                query=inputs['query'], value=inputs['memory'], key_padding_mask=padding,
+                self_attn_mask=None, reference_points=inputs['reference_points'],
+                reg_branches=model.bbox_head.reg_branches, **levels)
+            return head_inputs | dict(hidden_states=states, references=references)
+        return head_inputs | model.forward_decoder(memory_mask=padding, **levels, **inputs)
 
 
 _ADAPTERS = {(DETR, DETRHead): ExportableDETR,

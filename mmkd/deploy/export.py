@@ -1,6 +1,7 @@
 """Turn a trained student into a file that runs without its code: ONNX, or torch.export's .pt2."""
 
 import copy
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from mmkd.classification import Classifier
 from mmkd.deploy.agreement import Agreement, MismatchError
 from mmkd.deploy.classifier_graph import ExportableClassifier, classifier_metadata
-from mmkd.deploy.dense_graph import dense_graph
+from mmkd.deploy.dense_graph import ExportableDense, dense_graph
 from mmkd.deploy.detector_graph import ExportableCenterNet, detector_metadata, largest_stride
 from mmkd.deploy.detr_graph import ExportableDETR, detr_graph
 from mmkd.deploy.files import written_atomically
@@ -211,8 +212,10 @@ def _traceable(model: nn.Module, metadata: ModelMetadata) -> tuple[nn.Module, Te
     stride = largest_stride(model, size)[1] if dynamic and metadata.task == 'detection' else None
     graph = exportable(copy.deepcopy(model), stride).eval()
     fold_batch_norms(graph, torch.zeros(1, 3, *size))
-    # A batch or a side of one would be taken for a constant.
-    example = torch.zeros(metadata.batch or 2, 3, *size)
+    # A batch or a side of one would be taken for a constant, in the maps of a dense head, too.
+    least = 2 * graph.coarsest if dynamic and isinstance(graph, ExportableDense) else 1
+    least = math.ceil(least / metadata.size_divisor) * metadata.size_divisor
+    example = torch.zeros(metadata.batch or 2, 3, *(max(side, least) for side in size))
     if metadata.precision == 'float16':
         to_half(graph)
         example = example.half()

@@ -117,7 +117,7 @@ def preprocessing_model(metadata: ModelMetadata, opset: int, ir_version: int) ->
     Returns:
         a model from ``image``, ``(h, w, 3)`` uint8 in BGR order, to ``input``, ``(1, 3, H, W)``
         float32 or, for a model in float16, float16, and ``factors``, ``(fx, fy, fx, fy)`` float32;
-        for a model that takes them ``sizes``, ``(1, 2)`` int64, besides.
+        for a model that takes sizes ``image_sizes``, ``(1, 2)`` int64, besides.
 
     Raises:
         UserError: If the operators cannot average, which scaling for a classifier does.
@@ -132,8 +132,8 @@ def preprocessing_model(metadata: ModelMetadata, opset: int, ir_version: int) ->
     values = dict(
         height=height, width=width, opset=opset,
         pad_value=(', '.join(map(repr, metadata.pad_value)) if channels else metadata.pad_value),
-        sizes_output=', int64[1, 2] sizes' if metadata.takes_sizes else '',
-        sizes='sizes = Unsqueeze (size, first)' if metadata.takes_sizes else '',
+        sizes_output=', int64[1, 2] image_sizes' if metadata.takes_sizes else '',
+        sizes='image_sizes = Unsqueeze (size, first)' if metadata.takes_sizes else '',
         ir_version=ir_version, longest=max(metadata.resize_to), shortest=min(metadata.resize_to),
         mean=', '.join(map(repr, metadata.mean)), std=', '.join(map(repr, metadata.std)),
         order='2, 1, 0' if metadata.channel_order == 'RGB' else '0, 1, 2',
@@ -162,7 +162,7 @@ def with_preprocessing(proto: ModelProto, metadata: ModelMetadata) -> ModelProto
     outputs = {value.name: value for value in proto.graph.output}
     has_boxes = 'boxes' in outputs
     # What leads to no output is left out.
-    sizes = [('prepare/sizes', 'sizes')] if metadata.takes_sizes else []
+    sizes = [('prepare/image_sizes', 'sizes')] if metadata.takes_sizes else []
     joined = onnx.compose.merge_models(
         prepare, proto, io_map=[('prepare/input', 'image'), *sizes],
         outputs=[*outputs, *(['prepare/factors'] if has_boxes else [])])

@@ -46,6 +46,7 @@ def to_onnx(graph: nn.Module, example: Tensor, dynamic_shape: dict, opset: int
                             'operation') from error
     proto = program.model_proto
     _check_opset(proto, opset)
+    _check_open(proto, shapes)
     assert not any(node.op_type == 'BatchNormalization' for node in proto.graph.node)
     # The exporter's notes hold stack traces with the paths of this machine.
     for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input,
@@ -76,6 +77,17 @@ def _check_opset(proto: onnx.ModelProto, opset: int) -> None:
     if versions[''] != opset:
         raise UserError(f'this model cannot be expressed in ONNX opset {opset}: use --opset '
                         f"{versions['']}")
+
+
+def _check_open(proto: onnx.ModelProto, shapes: dict[str, dict]) -> None:
+    # The exporter fixes a dimension without a word where it cannot follow it.
+    for value in proto.graph.input:
+        for axis in shapes[value.name]:
+            size = value.type.tensor_type.shape.dim[axis].dim_value
+            if size:
+                remedy = f'--batch {size}' if axis == 0 else 'no --dynamic-size'
+                raise UserError('PyTorch cannot export this model for any '
+                                f"{'number of images' if axis == 0 else 'size'}: use {remedy}")
 
 
 def first_line(error: BaseException) -> str:

@@ -99,10 +99,15 @@ def lively(cfg, mean=-4.0, deviation=1.5):
             outputs = []
             hook = layer.register_forward_hook(
                 lambda *call, outputs=outputs: outputs.append(call[-1].flatten()))
-            feats = model.extract_feat(torch.randn(2, 3, SIZE, SIZE))
+            noise = torch.randn(2, 3, SIZE, SIZE)
+            if not model.data_preprocessor._enable_normalize:
+                noise = 128 + 60 * noise
+            feats = model.extract_feat(noise)
             predict_maps(model, feats)
             hook.remove()
-            factor = (deviation if layer in layers else 0.5) / torch.cat(outputs).std()
+            # GFL's distances are means of distributions: only clear ones differ.
+            others = 4.0 if hasattr(head, 'integral') else 0.5
+            factor = (deviation if layer in layers else others) / torch.cat(outputs).std()
             layer.weight.mul_(factor)
             if layer in layers:
                 layer.bias.fill_(mean)

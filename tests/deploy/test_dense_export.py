@@ -69,7 +69,9 @@ def test_equals_predict(exports, images, name):
     exported = exports(name)
     on_random, on_images = exported.checks
     assert (on_random.inputs, on_images.inputs) == (4, len(images))
-    assert min(on_random.boxes, on_images.boxes) > 10
+    # YOLOX does not normalise images: to it random inputs are all black.
+    assert min(on_random.boxes, on_images.boxes) > 10 or name == 'yolox'
+    assert on_images.boxes > 10
     pictures = [cv2.imread(str(path)) for path in images]
     detector = Detector(exported.onnx)
     transformer = 'detr' in name or name == 'dino'
@@ -80,8 +82,8 @@ def test_equals_predict(exports, images, name):
         same(found, theirs)
         assert (np.diff(found.scores) <= 0).all()
         same(found, detector(picture))
-    some = detector(pictures[0], score_thr=float(np.sort(found.scores)[1]))
-    assert len(some.scores) > 0
+    middle = float(found.scores.mean())
+    assert len(detector(picture, score_thr=middle).scores) == (found.scores > middle).sum()
 
 
 @pytest.mark.parametrize('name', NAMES)
