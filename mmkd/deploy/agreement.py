@@ -11,7 +11,7 @@ from mmkd.deploy.runtime import Detections
 from mmkd.errors import UserError
 
 __all__ = ['FLOAT16', 'FLOAT32', 'Agreement', 'MismatchError', 'Tolerance', 'check_detections',
-           'check_scores', 'predict_maps']
+           'check_scores', 'describe', 'predict_maps']
 
 
 class Tolerance(NamedTuple):
@@ -117,7 +117,8 @@ def _neighbours_maximum(heatmap: np.ndarray, kernel: int) -> np.ndarray:
     return np.max(shifts, axis=0)
 
 
-def _describe(label: int, score: float, box: np.ndarray) -> str:
+def describe(label: int, score: float, box: np.ndarray) -> str:
+    """Say in words which detection is meant."""
     return f'label {label}, score {score:.6f}, box {np.round(box, 2).tolist()}'
 
 
@@ -146,7 +147,7 @@ def check_detections(detections: Detections, heatmap: np.ndarray, boxes: np.ndar
     for box, score, label in zip(*detections, strict=True):
         if score == 0:
             continue
-        where = _describe(label, score, box)
+        where = describe(label, score, box)
         if label not in range(len(heatmap)):
             raise MismatchError(f'PyTorch has no such label: {where}')
         score_differences = np.abs(heatmap[label] - score)
@@ -172,6 +173,6 @@ def check_detections(detections: Detections, heatmap: np.ndarray, boxes: np.ndar
     missing = {tuple(cell) for cell in np.argwhere(clear).tolist()} - found
     if missing:
         label, row, column = min(missing)
-        where = _describe(label, heatmap[label, row, column], boxes[row, column])
+        where = describe(label, heatmap[label, row, column], boxes[row, column])
         raise MismatchError(f'a detection of PyTorch is missing: {where}')
     return agreement

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.models.dense_heads import CenterNetHead
@@ -12,6 +14,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmkd.deploy.metadata import ModelMetadata
+from mmkd.deploy.nms import Nms
 from mmkd.errors import UserError
 
 __all__ = ['ExportableCenterNet', 'detector_metadata', 'largest_stride']
@@ -40,9 +43,14 @@ class ExportableCenterNet(nn.Module):
         super().__init__()
         head = getattr(model, 'bbox_head', None)
         if not isinstance(head, CenterNetHead):
-            raise UserError(f'the model is a {type(model).__name__} with a {type(head).__name__} '
-                            'but only classifiers and detectors with a CenterNetHead can be '
-                            "exported: give the student's config")
+            kind = type(model).__name__
+            if head is not None:
+                kind += f' with a {type(head).__name__}'
+            raise UserError(f'the model is a {kind} but only classifiers and detectors with a '
+                            'CenterNetHead or a one-stage head that predicts as RetinaHead, '
+                            'FCOSHead, ATSSHead, GFLHead, RTMDetHead or YOLOXHead does, DETR, '
+                            'Conditional DETR, DAB-DETR, Deformable DETR and DINO can be exported: '
+                            'give the config of such a student')
         self.model = model
         self.topk = head.test_cfg.topk
         self.kernel = head.test_cfg.local_maximum_kernel
@@ -129,8 +137,12 @@ def largest_stride(model: nn.Module, input_size: tuple[int, int]) -> tuple[int, 
     return math.ceil(input_size[0] / min(heights)), math.ceil(input_size[0] / heatmap.shape[2])
 
 
-def detector_metadata(model: nn.Module) -> ModelMetadata:
+def detector_metadata(model: nn.Module, nms: Nms | None = None) -> ModelMetadata:
     """Collect what a runtime must know from ``model.cfg`` and the data preprocessor.
+
+    Args:
+        model: A detector.
+        nms: Of a dense detector, for images that the test pipeline does not pad.
 
     Raises:
         UserError: If the class names do not fit the head, or the test pipeline gives inputs of
@@ -145,17 +157,24 @@ def detector_metadata(model: nn.Module) -> ModelMetadata:
     scale = resize['scale']
     scale = (scale, scale) if isinstance(scale, int) else tuple(scale)
     preprocessor = model.data_preprocessor
-    size = preprocessor.pad_size_divisor
-    if size < max(scale):
+    mean, std = _normalisation(preprocessor)
+    size, pad_value = preprocessor.pad_size_divisor, preprocessor.pad_value
+    padded = _padding(model.cfg, scale, size)
+    if padded is not None:
+        size, pixel = padded
+        pixel = pixel[::-1] if preprocessor._channel_conversion else pixel
+        pad_value = tuple(((np.float32(pixel) - np.float32(mean)) / np.float32(std)).tolist())
+        # For MMDetection what the pipeline pads belongs to the image.
+        nms = nms and replace(nms, clip=False)
+    elif size < max(scale):
         raise UserError(
             f'model.data_preprocessor.pad_size_divisor is {size}, so the size of the input '
             f'depends on the image, but an exported model has one: set it to {max(scale)}')
-    mean, std = _normalisation(preprocessor)
     return ModelMetadata(
         task='detection', classes=classes, input_size=(size, size),
         channel_order='RGB' if preprocessor._channel_conversion else 'BGR', mean=mean, std=std,
         resize_mode='letterbox', resize_to=scale, resize_dtype='float32' if to_float32 else 'uint8',
-        pad_value=preprocessor.pad_value)
+        pad_value=pad_value, nms=nms)
 
 
 def _normalisation(preprocessor: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -164,6 +183,31 @@ def _normalisation(preprocessor: nn.Module) -> tuple[tuple[float, ...], tuple[fl
         return (0.0,) * 3, (1.0,) * 3
     mean, std = (values.flatten().expand(3) for values in (preprocessor.mean, preprocessor.std))
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _padding(cfg: Config, scale: tuple[int, int], divisor: int
+             ) -> tuple[int, Sequence[float]] | None:
+    """The side of the square that the test pipeline pads images to, and with what, in BGR order.
+
+    Raises:
+        UserError: If it pads otherwise, or the data preprocessor would pad further.
+    """
+    pads = [step for step in get_test_pipeline_cfg(cfg) if step['type'].split('.')[-1] == 'Pad']
+    if not pads:
+        return None
+    pad = pads[0]
+    sides = set(pad.get('size') or (scale if pad.get('pad_to_square') else ()))
+    side = max(sides, default=0)
+    if (len(pads) > 1 or len(sides) != 1 or side < max(scale) or side % divisor
+            or pad.get('padding_mode', 'constant') != 'constant'):
+        raise UserError(
+            f'the test pipeline pads images by {pads}, so the size of the input is not one '
+            f'square of at least {max(scale)} pixels and a multiple of '
+            f'model.data_preprocessor.pad_size_divisor, {divisor}: pad to such a size with a '
+            'constant, or leave Pad out')
+    value = pad.get('pad_val', 0)
+    value = value.get('img', 0) if isinstance(value, Mapping) else value
+    return side, (value,) * 3 if isinstance(value, int) else tuple(value)
 
 
 def _test_transforms(cfg: Config) -> tuple[Mapping[str, Any], bool]:

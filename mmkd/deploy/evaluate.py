@@ -88,14 +88,18 @@ class OnnxModel(BaseModel):
         for start in range(0, len(images), size):
             part = images[start:start + size]
             filled = np.concatenate((part, part[-1:].repeat(size - len(part), axis=0)))
-            outputs.append([output[:len(part)] for output in self._run(filled)])
+            sizes = ([sample.img_shape for sample in data_samples[start:start + size]]
+                     if self.metadata.takes_sizes else [images.shape[2:]])
+            sizes += sizes[-1:] * (size - len(sizes))
+            outputs.append([output[:len(part)] for output in self._run(filled, sizes)])
         return self._results([np.concatenate(one) for one in zip(*outputs, strict=True)],
                              data_samples, rescale=True)
 
-    def _run(self, images: np.ndarray) -> list[np.ndarray]:
+    def _run(self, images: np.ndarray,
+             sizes: Sequence[tuple[int, int]] | None = None) -> list[np.ndarray]:
         if self.session.get_inputs()[0].type == 'tensor(float16)':
             images = images.astype(np.float16)
-        return self.session.run(OUTPUTS[self.metadata.task], {'image': images})
+        return self.session.run(OUTPUTS[self.metadata.task], self.metadata.feed(images, sizes))
 
     def _images(self, data: dict[str, Any]) -> list[np.ndarray]:
         """The images of a batch before any preparation, ``(h, w, 3)`` uint8 in BGR order."""
@@ -107,14 +111,17 @@ class OnnxModel(BaseModel):
         return list(data['inputs'].numpy()[:, ::-1].transpose(0, 2, 3, 1).copy())
 
     def _results(self, outputs: Sequence[np.ndarray], samples: Any, rescale: bool = False) -> list:
-        tensors = [torch.from_numpy(output.astype(np.float32) if output.dtype == np.float16
-                                    else output) for output in outputs]
+        outputs = [output.astype(np.float32) if output.dtype == np.float16 else output
+                   for output in outputs]
         if self.metadata.task == 'classification':
-            samples.scores = tensors[0].to(samples.labels.device)
+            samples.scores = torch.from_numpy(outputs[0]).to(samples.labels.device)
             return [samples]
-        for sample, boxes, scores, labels in zip(samples, *tensors, strict=True):
+        for sample, *found in zip(samples, *outputs, strict=True):
             if rescale:
-                boxes = boxes / boxes.new_tensor(sample.scale_factor).repeat(2)
+                found[0] = found[0] / np.tile(np.float32(sample.scale_factor), 2)
+            if self.metadata.nms is not None:
+                found = self.metadata.nms.detections(*found, sample.ori_shape)
+            boxes, scores, labels = map(torch.from_numpy, found)
             sample.pred_instances = InstanceData(bboxes=boxes, scores=scores, labels=labels)
         return samples
 

@@ -1,6 +1,7 @@
 """Turn a trained student into a file that runs without its code: ONNX, or torch.export's .pt2."""
 
 import copy
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from mmkd.classification import Classifier
 from mmkd.deploy.agreement import Agreement, MismatchError
 from mmkd.deploy.classifier_graph import ExportableClassifier, classifier_metadata
+from mmkd.deploy.dense_graph import ExportableDense, dense_graph
 from mmkd.deploy.detector_graph import ExportableCenterNet, detector_metadata, largest_stride
+from mmkd.deploy.detr_graph import ExportableDETR, detr_graph
 from mmkd.deploy.files import written_atomically
 from mmkd.deploy.folding import fix_padding, fold_batch_norms, to_half
 from mmkd.deploy.image_graph import with_preprocessing
@@ -64,15 +67,21 @@ def _config_metainfo(cfg: Config) -> Mapping[str, Any]:
 def exportable(model: nn.Module, stride: int | None = None) -> nn.Module:
     """Return a model as one function from the prepared image to what it finds.
 
+    Args:
+        model: A classifier or a detector.
+        stride: Of a detector's maps, where the size of the input is to stay open.
+
     Raises:
-        UserError: If the model is neither a classifier nor a CenterNet.
+        UserError: If the model is of a kind that cannot be exported.
     """
     if isinstance(model, Classifier):
         return ExportableClassifier(model)
     if hasattr(model, 'members'):
         raise UserError(f'the model is a cohort of {", ".join(model.members)}: export one of '
                         'them, with the config of a single classifier and its checkpoint NAME.pth')
-    return ExportableCenterNet(model, stride)
+    # What is none of these is refused by the last.
+    return (dense_graph(model, dynamic=stride is not None) or detr_graph(model)
+            or ExportableCenterNet(model, stride))
 
 
 def model_metadata(model: nn.Module, *, batch: int = 0, dynamic_size: bool = False,
@@ -90,9 +99,13 @@ def model_metadata(model: nn.Module, *, batch: int = 0, dynamic_size: bool = Fal
     if isinstance(model, Classifier):
         metadata, divisor = classifier_metadata(model), 1
     else:
-        exportable(model)
-        metadata = detector_metadata(model)
-        divisor, _ = largest_stride(model, metadata.input_size)
+        graph = exportable(model)
+        metadata = detector_metadata(model, getattr(graph, 'nms', None))
+        divisor = 1
+        if isinstance(graph, ExportableDETR):
+            metadata = _detr_metadata(metadata, dynamic_size, half)
+        else:
+            divisor, _ = largest_stride(model, metadata.input_size)
         if any(side % divisor for side in metadata.input_size):
             if dynamic_size:
                 raise UserError(f'inputs of other sizes would have to be multiples of {divisor}, '
@@ -103,16 +116,27 @@ def model_metadata(model: nn.Module, *, batch: int = 0, dynamic_size: bool = Fal
                    precision='float16' if half else 'float32')
 
 
+def _detr_metadata(metadata: ModelMetadata, dynamic_size: bool, half: bool) -> ModelMetadata:
+    if dynamic_size or half:
+        raise UserError('a DETR is exported for one size of the input and in float32 alone: leave '
+                        f"{'--dynamic-size' if dynamic_size else '--half'} out")
+    if isinstance(metadata.pad_value, tuple):
+        raise UserError('the test pipeline of a DETR must not pad images to be exported: leave Pad '
+                        'out, and set model.data_preprocessor.pad_size_divisor to '
+                        f'{max(metadata.input_size)}')
+    return replace(metadata, takes_sizes=True)
+
+
 def export_onnx(model: nn.Module, path: str | os.PathLike, images: Sequence[Image] = (),
                 opset: int = 18, *, batch: int = 0, dynamic_size: bool = False,
                 image_input: bool = False, half: bool = False) -> tuple[Agreement, Agreement]:
     """Write a model as one ONNX file, after checking it against PyTorch.
 
-    The file has the input ``image``, the outputs of :class:`ExportableCenterNet` (``boxes``,
-    ``scores``, ``labels``) or :class:`ExportableClassifier` (``scores``), and
-    :class:`ModelMetadata` in its ``metadata_props``. Batch norms are folded into the layers
-    before them. It appears at ``path`` whole and checked, or not at all. The model is left as
-    it was.
+    The file has the input ``image`` (a DETR's ``sizes`` besides), the outputs of what
+    :func:`exportable` returns (``boxes``, ``scores``, ``labels`` of a detector, ``scores`` of a
+    classifier), and :class:`ModelMetadata` in its ``metadata_props``. Batch norms are folded into
+    the layers before them. It appears at ``path`` whole and checked, or not at all. The model is
+    left as it was.
 
     Args:
         model: What :func:`load_model` or ``mmdet.apis.init_detector`` returns.
@@ -147,8 +171,8 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, images: Sequence[Imag
         temporary.write_bytes(proto.SerializeToString())
         exported = open_model(temporary)
 
-        def run(image: Any) -> Sequence[Any]:
-            return exported.session.run(None, {'image': image})
+        def run(image: Any, sizes: Any = None) -> Sequence[Any]:
+            return exported.session.run(None, exported.metadata.feed(image, sizes))
 
         return _checked(run, model, exported.metadata, images, path)
 
@@ -185,11 +209,13 @@ def _traceable(model: nn.Module, metadata: ModelMetadata) -> tuple[nn.Module, Te
     """A copy of the model as one function, an input, and which dimensions stay open."""
     size = metadata.input_size
     dynamic = metadata.dynamic_size
-    stride = (largest_stride(model, size)[1] if dynamic and metadata.task == 'detection' else None)
+    stride = largest_stride(model, size)[1] if dynamic and metadata.task == 'detection' else None
     graph = exportable(copy.deepcopy(model), stride).eval()
     fold_batch_norms(graph, torch.zeros(1, 3, *size))
-    # A batch or a side of one would be taken for a constant.
-    example = torch.zeros(metadata.batch or 2, 3, *size)
+    # A batch or a side of one would be taken for a constant, in the maps of a dense head, too.
+    least = 2 * graph.coarsest if dynamic and isinstance(graph, ExportableDense) else 1
+    least = math.ceil(least / metadata.size_divisor) * metadata.size_divisor
+    example = torch.zeros(metadata.batch or 2, 3, *(max(side, least) for side in size))
     if metadata.precision == 'float16':
         to_half(graph)
         example = example.half()

@@ -36,15 +36,24 @@ _SIZES = dict(
         size = Constant <value = int64[2] {{{height}, {width}}}> ()
         """)
 
-# From `normalised` (1, 3, *size) to `filled` (1, 3, H, W).
-_FILLS = dict(
-    letterbox="""
+_PADS = """
         input_size = Constant <value = int64[2] {{{height}, {width}}}> ()
         free = Sub (input_size, size)
         before = Constant <value = int64[6] {{0, 0, 0, 0, 0, 0}}> ()
         pads = Concat <axis = 0> (before, free)
+        """
+# From `normalised` (1, 3, *size) to `filled` (1, 3, H, W).
+_FILLS = dict(
+    letterbox=_PADS + """
         padding = Constant <value = float {{{pad_value}}}> ()
         filled = Pad (normalised, pads, padding)
+        """,
+    # Another value for each channel: Pad knows one.
+    channels=_PADS + """
+        padding = Constant <value = float[1, 3, 1, 1] {{{pad_value}}}> ()
+        above_padding = Sub (normalised, padding)
+        padded = Pad (above_padding, pads)
+        filled = Add (padded, padding)
         """,
     crop="""
         input_size = Constant <value = int64[2] {{{height}, {width}}}> ()
@@ -65,7 +74,7 @@ _FILLS = dict(
 _PREPARE = """
     <ir_version: {ir_version}, opset_import: ["" : {opset}]>
     prepare (uint8[height, width, 3] image) => ({type}[1, 3, {height}, {width}] input,
-                                                float[4] factors) {{
+                                                float[4] factors{sizes_output}) {{
         sides = Shape <end = 2> (image)
         precise_sides = Cast <to = 11> (sides)
         {size}
@@ -90,6 +99,7 @@ _PREPARE = """
         xyxy = Constant <value = int64[4] {{1, 0, 1, 0}}> ()
         four_factors = Gather (precise_factors, xyxy)
         factors = Cast <to = 1> (four_factors)
+        {sizes}
     }}"""
 
 
@@ -106,7 +116,8 @@ def preprocessing_model(metadata: ModelMetadata, opset: int, ir_version: int) ->
 
     Returns:
         a model from ``image``, ``(h, w, 3)`` uint8 in BGR order, to ``input``, ``(1, 3, H, W)``
-        float32 or, for a model in float16, float16, and ``factors``, ``(fx, fy, fx, fy)`` float32.
+        float32 or, for a model in float16, float16, and ``factors``, ``(fx, fy, fx, fy)`` float32;
+        for a model that takes sizes ``image_sizes``, ``(1, 2)`` int64, besides.
 
     Raises:
         UserError: If the operators cannot average, which scaling for a classifier does.
@@ -117,16 +128,20 @@ def preprocessing_model(metadata: ModelMetadata, opset: int, ir_version: int) ->
                         '--opset 18 or leave --image-input out')
     height, width = metadata.input_size
     half = metadata.precision == 'float16'
+    channels = isinstance(metadata.pad_value, tuple)
     values = dict(
-        height=height, width=width, pad_value=metadata.pad_value, opset=opset,
+        height=height, width=width, opset=opset,
+        pad_value=(', '.join(map(repr, metadata.pad_value)) if channels else metadata.pad_value),
+        sizes_output=', int64[1, 2] image_sizes' if metadata.takes_sizes else '',
+        sizes='image_sizes = Unsqueeze (size, first)' if metadata.takes_sizes else '',
         ir_version=ir_version, longest=max(metadata.resize_to), shortest=min(metadata.resize_to),
         mean=', '.join(map(repr, metadata.mean)), std=', '.join(map(repr, metadata.std)),
         order='2, 1, 0' if metadata.channel_order == 'RGB' else '0, 1, 2',
         rounding='Round' if metadata.resize_dtype == 'uint8' else 'Identity',
         antialias=', antialias = 1, exclude_outside = 1' if antialias else '',
         type='float16' if half else 'float', type_number=10 if half else 1)
-    parts = {name: templates[metadata.resize_mode].format(**values)
-             for name, templates in (('size', _SIZES), ('fill', _FILLS))}
+    parts = dict(size=_SIZES[metadata.resize_mode].format(**values),
+                 fill=_FILLS['channels' if channels else metadata.resize_mode].format(**values))
     return onnx.parser.parse_model(_PREPARE.format(**values, **parts))
 
 
@@ -134,7 +149,8 @@ def with_preprocessing(proto: ModelProto, metadata: ModelMetadata) -> ModelProto
     """Put the preprocessing in front of an exported model, and boxes into pixels of the image.
 
     Args:
-        proto: A model whose input is ``image``, with a batch of 1.
+        proto: A model whose input is ``image``, and ``sizes`` where it takes them, with a batch of
+            1.
         metadata: What its images must look like.
 
     Raises:
@@ -146,8 +162,9 @@ def with_preprocessing(proto: ModelProto, metadata: ModelMetadata) -> ModelProto
     outputs = {value.name: value for value in proto.graph.output}
     has_boxes = 'boxes' in outputs
     # What leads to no output is left out.
+    sizes = [('prepare/image_sizes', 'sizes')] if metadata.takes_sizes else []
     joined = onnx.compose.merge_models(
-        prepare, proto, io_map=[('prepare/input', 'image')],
+        prepare, proto, io_map=[('prepare/input', 'image'), *sizes],
         outputs=[*outputs, *(['prepare/factors'] if has_boxes else [])])
     _rename(joined.graph, 'prepare/image', 'image')
     joined.graph.input[0].name = 'image'

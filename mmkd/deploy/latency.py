@@ -94,7 +94,8 @@ def onnx_call(path: str | os.PathLike, threads: int | None = None) -> Call:
         shape = (metadata.batch or 1, 3, *metadata.input_size)
         image = generator.standard_normal(shape, np.float32).astype(
             np.float16 if metadata.precision == 'float16' else np.float32)
-    return lambda: model.session.run(None, {'image': image})
+    inputs = metadata.feed(image)
+    return lambda: model.session.run(None, inputs)
 
 
 def torch_call(module: 'Callable[[Tensor], Any]', image: 'Tensor',

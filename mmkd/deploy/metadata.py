@@ -1,7 +1,7 @@
 """What an exported model says about itself: what it does and how to prepare an image for it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 import mmkd
+from mmkd.deploy.nms import Nms
 from mmkd.errors import UserError
 from mmkd.images import resize_antialiased
 
@@ -18,6 +19,8 @@ _CHOICES: dict[str, tuple[Any, ...]] = dict(
     task=('detection', 'classification'), input_kind=('tensor', 'image'),
     precision=('float32', 'float16', 'int8'), resize_mode=('letterbox', 'crop', 'stretch'),
     channel_order=('RGB', 'BGR'), resize_dtype=('uint8', 'float32'))
+# Entries that a file holds only where they say something.
+_OPTIONAL = ('nms', 'takes_sizes')
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class ModelMetadata:
         resize_to: Longest and shortest side, in pixels, that ``resize_mode`` speaks of.
         resize_dtype: 'uint8' or 'float32', the type of the pixels that are scaled; with 'crop'
             and 'stretch' always 'uint8'.
-        pad_value: What fills the input to the right of and below the normalised image.
+        pad_value: What fills the input to the right of and below the normalised image, one number
+            or one for each channel.
         task: 'detection' or 'classification'.
         input_kind: 'tensor', ``(N, 3, H, W)`` float32 or float16 as :meth:`prepare` returns it;
             or 'image', one ``(h, w, 3)`` uint8 image in BGR order of any size, prepared inside
@@ -48,6 +52,10 @@ class ModelMetadata:
             'stretch' scales it to ``input_size``. The latter two average when they shrink, see
             :func:`~mmkd.images.resize_antialiased`.
         mmkd_version: The mmkd that wrote the model.
+        nms: What makes detections of the boxes, scores and labels that the model returns; None
+            where they are the detections.
+        takes_sizes: Whether the model must be told how large each image is within its input, as
+            a second input ``sizes``, ``(N, 2)`` int64, heights and widths.
     """
 
     classes: tuple[str, ...]
@@ -57,7 +65,7 @@ class ModelMetadata:
     std: tuple[float, ...]
     resize_to: tuple[int, int]
     resize_dtype: str = 'uint8'
-    pad_value: float = 0.0
+    pad_value: float | tuple[float, ...] = 0.0
     task: str = 'detection'
     input_kind: str = 'tensor'
     precision: str = 'float32'
@@ -66,10 +74,13 @@ class ModelMetadata:
     batch: int = 0
     resize_mode: str = 'letterbox'
     mmkd_version: str = mmkd.__version__
+    nms: Nms | None = None
+    takes_sizes: bool = False
 
     def to_props(self) -> dict[str, str]:
         """Return the entries as ``{name: JSON}``."""
-        return {name: json.dumps(value) for name, value in asdict(self).items()}
+        return {name: json.dumps(value) for name, value in asdict(self).items()
+                if value or name not in _OPTIONAL}
 
     @classmethod
     def from_props(cls, props: Mapping[str, str], path: str) -> 'ModelMetadata':
@@ -80,9 +91,12 @@ class ModelMetadata:
         """
         values = {}
         for field in fields(cls):
+            if field.name in _OPTIONAL and field.name not in props:
+                continue
             try:
                 value = json.loads(props[field.name])
                 value = tuple(value) if isinstance(value, list) else value
+                value = Nms.from_json(value) if field.name == 'nms' else value
                 if not _is_valid(field.name, value):
                     raise ValueError(value)
             except (KeyError, ValueError) as error:
@@ -92,6 +106,24 @@ class ModelMetadata:
                     'tools/export.py') from error
             values[field.name] = value
         return cls(**values)
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the model's inputs."""
+        return ['image', 'sizes'] if self.takes_sizes and self.input_kind == 'tensor' else ['image']
+
+    def feed(self, images: np.ndarray, sizes: Sequence[tuple[int, int]] | None = None
+             ) -> dict[str, np.ndarray]:
+        """Return a model's inputs by name.
+
+        Args:
+            images: ``(N, 3, H, W)``, or one ``(h, w, 3)`` for a model that takes images.
+            sizes: Height and width of each image within ``images``; all of it by default.
+        """
+        if self.input_names == ['image']:
+            return {'image': images}
+        sizes = [images.shape[2:]] * len(images) if sizes is None else sizes
+        return {'image': images, 'sizes': np.array(sizes, np.int64)}
 
     def with_input_size(self, input_size: tuple[int, int]) -> 'ModelMetadata':
         """Return the same for images that are brought to another size.
@@ -172,7 +204,8 @@ class ModelMetadata:
             pixels = pixels[..., ::-1]
         pixels = ((pixels.astype(np.float32) - np.asarray(self.mean, np.float32))
                   / np.asarray(self.std, np.float32))
-        prepared = np.full((3, *self.input_size), self.pad_value, np.float32)
+        prepared = np.empty((3, *self.input_size), np.float32)
+        prepared[:] = np.reshape(np.float32(self.pad_value), (-1, 1, 1))
         prepared[:, :pixels.shape[0], :pixels.shape[1]] = pixels.transpose(2, 0, 1)
         return prepared, np.asarray((new_width / width, new_height / height), np.float32)
 
@@ -191,12 +224,14 @@ def _is_valid(name: str, value: Any) -> bool:
     """Whether an entry of a file is of the kind that mmkd writes."""
     if name in _CHOICES:
         return value in _CHOICES[name]
-    if name == 'dynamic_size':
+    if name in ('dynamic_size', 'takes_sizes'):
         return isinstance(value, bool)
+    if name == 'nms':
+        return isinstance(value, Nms)
     if name == 'classes':
         return _are(value, str) and len(value) > 0
-    if name in ('mean', 'std'):
-        return _are(value, int | float) and len(value) == 3 and (name == 'mean' or all(value))
+    if name in ('mean', 'std') or (name == 'pad_value' and isinstance(value, tuple)):
+        return _are(value, int | float) and len(value) == 3 and (name != 'std' or all(value))
     if name in ('input_size', 'resize_to'):
         return _are(value, int) and len(value) == 2 and min(value) > 0
     if name in ('size_divisor', 'batch'):

@@ -12,16 +12,18 @@ from torch import Tensor, nn
 
 from mmkd.errors import UserError
 
-__all__ = ['first_line', 'quiet_exporter', 'to_onnx']
+__all__ = ['first_line', 'input_shapes', 'quiet_exporter', 'to_onnx']
 
 
 def to_onnx(graph: nn.Module, example: Tensor, dynamic_shape: dict, opset: int
             ) -> onnx.ModelProto:
-    """Export a module whose only argument is ``image``.
+    """Export a module whose argument is ``image``, and ``sizes`` where it takes them.
 
     Args:
-        graph: In evaluation mode; its ``output_names`` are those of the outputs.
-        example: An input. A side of 1 would be taken for a constant, even if it is dynamic.
+        graph: In evaluation mode; its ``output_names`` are those of the outputs, and its
+            ``input_names``, if it has any, those of the inputs.
+        example: An input ``image``. A side of 1 would be taken for a constant, even if it is
+            dynamic.
         dynamic_shape: Number of each dimension that stays open to its ``torch.export.Dim``.
         opset: Version of the ONNX operators, 17 to 20. 17 is reached by a conversion that cannot
             express every model.
@@ -32,24 +34,36 @@ def to_onnx(graph: nn.Module, example: Tensor, dynamic_shape: dict, opset: int
     if torch.__version__ < '2.6':
         raise UserError(f'export needs torch 2.6 or newer but this is {torch.__version__}: '
                         'upgrade torch; training and testing need not change')
+    inputs, shapes = input_shapes(graph, example, dynamic_shape)
     with quiet_exporter():
         try:
             program = torch.onnx.export(
-                graph, (example,), dynamo=True, opset_version=opset, input_names=['image'],
-                output_names=list(graph.output_names), verbose=False,
-                dynamic_shapes={'image': dynamic_shape})
+                graph, inputs, dynamo=True, opset_version=opset, input_names=list(shapes),
+                output_names=list(graph.output_names), verbose=False, dynamic_shapes=shapes)
         except torch.onnx.errors.OnnxExporterError as error:
             raise UserError(f'PyTorch cannot export this model to ONNX opset {opset}: '
                             f'{first_line(error)}; try another --opset or replace that '
                             'operation') from error
     proto = program.model_proto
     _check_opset(proto, opset)
+    _check_open(proto, shapes)
     assert not any(node.op_type == 'BatchNormalization' for node in proto.graph.node)
     # The exporter's notes hold stack traces with the paths of this machine.
     for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input,
                  *proto.graph.output, *proto.graph.initializer, proto.graph):
         del part.metadata_props[:]
     return proto
+
+
+def input_shapes(graph: nn.Module, example: Tensor, dynamic_shape: dict
+                 ) -> tuple[tuple[Tensor, ...], dict[str, dict]]:
+    """All inputs of a graph, and by their names the dimensions that stay open."""
+    if 'sizes' not in getattr(graph, 'input_names', ()):
+        return (example,), {'image': dynamic_shape}
+    sizes = torch.tensor([example.shape[2:]] * len(example))
+    return (example, sizes), {'image': dynamic_shape,
+                              'sizes': {axis: dim for axis, dim in dynamic_shape.items()
+                                        if axis == 0}}
 
 
 def _check_opset(proto: onnx.ModelProto, opset: int) -> None:
@@ -63,6 +77,17 @@ def _check_opset(proto: onnx.ModelProto, opset: int) -> None:
     if versions[''] != opset:
         raise UserError(f'this model cannot be expressed in ONNX opset {opset}: use --opset '
                         f"{versions['']}")
+
+
+def _check_open(proto: onnx.ModelProto, shapes: dict[str, dict]) -> None:
+    # The exporter fixes a dimension without a word where it cannot follow it.
+    for value in proto.graph.input:
+        for axis in shapes[value.name]:
+            size = value.type.tensor_type.shape.dim[axis].dim_value
+            if size:
+                remedy = f'--batch {size}' if axis == 0 else 'no --dynamic-size'
+                raise UserError('PyTorch cannot export this model for any '
+                                f"{'number of images' if axis == 0 else 'size'}: use {remedy}")
 
 
 def first_line(error: BaseException) -> str:

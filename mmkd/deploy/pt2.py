@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from mmkd.deploy.metadata import ModelMetadata
-from mmkd.deploy.onnx_file import first_line, quiet_exporter
+from mmkd.deploy.onnx_file import first_line, input_shapes, quiet_exporter
 from mmkd.errors import UserError
 
 __all__ = ['METADATA', 'load_pt2', 'to_pt2']
@@ -29,18 +29,19 @@ def to_pt2(graph: nn.Module, example: Tensor, dynamic_shape: dict,
     ``metadata_props``.
 
     Args:
-        graph: In evaluation mode; its only argument is ``image``.
-        example: An input. A side of 1 would be taken for a constant, even if it is dynamic.
+        graph: In evaluation mode; its arguments are as for :func:`~mmkd.deploy.onnx_file.to_onnx`.
+        example: An input ``image``. A side of 1 would be taken for a constant, even if it is
+            dynamic.
         dynamic_shape: Number of each dimension that stays open to its ``torch.export.Dim``.
         metadata: What a runtime must know.
 
     Raises:
         UserError: If PyTorch cannot trace the model.
     """
+    inputs, shapes = input_shapes(graph, example, dynamic_shape)
     with quiet_exporter():
         try:
-            program = torch.export.export(graph, (example,), strict=False,
-                                          dynamic_shapes={'image': dynamic_shape})
+            program = torch.export.export(graph, inputs, strict=False, dynamic_shapes=shapes)
         # What is raised depends on what the model does.
         except Exception as error:
             raise UserError('PyTorch cannot trace this model by torch.export: '
@@ -62,14 +63,14 @@ def _forget_source(program: ExportedProgram) -> None:
 
 
 def load_pt2(path: str | os.PathLike
-             ) -> tuple[Callable[[np.ndarray], list[np.ndarray]], ModelMetadata]:
+             ) -> tuple[Callable[..., list[np.ndarray]], ModelMetadata]:
     """Load a ``.pt2`` file that mmkd exported.
 
     ``torch.export.load`` unpickles, so a file may run code: load what you trust.
 
     Returns:
-        a function from ``image``, an array, to the outputs in the order of the ONNX model's, and
-        the metadata.
+        a function from ``image``, an array, and ``sizes`` where the model takes them, to the
+        outputs in the order of the ONNX model's, and the metadata.
 
     Raises:
         UserError: If the file is missing, truncated or not from mmkd.
@@ -87,8 +88,9 @@ def load_pt2(path: str | os.PathLike
                         'again') from error
     metadata = ModelMetadata.from_props(json.loads(extra[METADATA] or '{}'), os.fspath(path))
 
-    def run(image: np.ndarray) -> list[np.ndarray]:
+    def run(image: np.ndarray, sizes: np.ndarray | None = None) -> list[np.ndarray]:
+        inputs = metadata.feed(image, sizes).values()
         with torch.no_grad():
-            return [output.numpy() for output in module(torch.from_numpy(image))]
+            return [output.numpy() for output in module(*map(torch.from_numpy, inputs))]
 
     return run, metadata

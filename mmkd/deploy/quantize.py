@@ -228,8 +228,10 @@ class _Calibration(CalibrationDataReader):
     @staticmethod
     def _inputs(images: Sequence[Image], metadata: ModelMetadata) -> Iterator[dict[str, Any]]:
         for image in images:
-            prepared, _ = metadata.prepare(_pixels(image))
-            yield dict(image=prepared[None].repeat(metadata.batch or 1, axis=0))
+            pixels = _pixels(image)
+            prepared = metadata.prepare(pixels)[0][None].repeat(metadata.batch or 1, axis=0)
+            size = metadata.scaled_size(*pixels.shape[:2])
+            yield metadata.feed(prepared, [size] * len(prepared))
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self.inputs, None)

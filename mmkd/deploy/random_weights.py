@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from mmdet.models.detectors import DetectionTransformer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -60,7 +61,9 @@ def _normalised(model: nn.Module, images: list[np.ndarray]) -> Tensor:
 
 
 def _run(model: nn.Module, image: Tensor) -> None:
-    if hasattr(model, 'bbox_head'):
+    if isinstance(model, DetectionTransformer):
+        model.extract_feat(image)  # Batch norms are nowhere else.
+    elif hasattr(model, 'bbox_head'):
         model.bbox_head(model.extract_feat(image))
     else:
         model(image)
@@ -69,7 +72,7 @@ def _run(model: nn.Module, image: Tensor) -> None:
 def _scale_branches(model: nn.Module, noise: Tensor) -> None:
     """Bring each channel of each branch to the mean and deviation of ``BRANCHES``."""
     head = getattr(model, 'bbox_head', None)
-    for name in BRANCHES if head is not None else ():
+    for name in BRANCHES if hasattr(head, 'heatmap_head') else ():
         branch = getattr(head, name)
         maps: list[Tensor] = []
         hook = branch.register_forward_hook(lambda *call, maps=maps: maps.append(call[-1]))

@@ -85,9 +85,10 @@ class _Model:
             raise UserError(f"model '{path}' is for {metadata.task} and not for {self.task}: use "
                             f'mmkd.deploy.{other.__name__}')
         inputs = session.get_inputs()
-        if ([value.name for value in inputs] != ['image']
+        if ([value.name for value in inputs] != metadata.input_names
                 or tuple(value.name for value in session.get_outputs()) != self.outputs):
-            raise UserError(f"model '{path}' does not have the input image and the outputs "
+            raise UserError(f"model '{path}' does not have the input "
+                            f"{' and '.join(metadata.input_names)} and the outputs "
                             f"{', '.join(self.outputs)} that its metadata promises: export it "
                             'again')
         self.session = session
@@ -120,14 +121,17 @@ class _Model:
             image, = images
             check_image(image)
             self.metadata.scaled_size(*image.shape[:2])
-            inputs, factors = image, [np.ones(2, np.float32)]
+            feed, factors = self.metadata.feed(image), [np.ones(2, np.float32)]
         else:
             prepared, factors = zip(*map(self.metadata.prepare, images), strict=True)
             # A model for a fixed number of images gets empty ones besides.
             inputs = np.zeros((self.metadata.batch or len(images), *prepared[0].shape),
                               self._dtype)
             inputs[:len(images)] = prepared
-        outputs = [output[:len(images)] for output in self.session.run(None, {'image': inputs})]
+            sizes = [self.metadata.input_size] * len(inputs)
+            sizes[:len(images)] = [self.metadata.scaled_size(*image.shape[:2]) for image in images]
+            feed = self.metadata.feed(inputs, sizes)
+        outputs = [output[:len(images)] for output in self.session.run(None, feed)]
         for output in outputs:
             if not np.isfinite(output).all():
                 raise UserError('the model gives results that are not finite numbers: export it '
@@ -138,8 +142,9 @@ class _Model:
 class Detector(_Model):
     """A detector exported by ``tools/export.py``.
 
-    Its boxes are those of the PyTorch model under MMDetection's test pipeline: not clipped to
-    the image, and as many as the model's top-k.
+    Its boxes are those of the PyTorch model under MMDetection's test pipeline, after NMS where
+    that belongs to the model: a CenterNet's are not clipped to the image, and as many as its
+    top-k.
 
     Args:
         path: The ``.onnx`` file.
@@ -180,10 +185,15 @@ class Detector(_Model):
         if not isinstance(images, list | tuple):
             return self([images], score_thr)[0]
         found = []
-        for factors, boxes, scores, labels in self._outputs(images):
+        for image, (factors, boxes, scores, labels) in zip(images, self._outputs(images),
+                                                           strict=True):
+            boxes = boxes.astype(np.float32) / np.tile(factors, 2)
+            scores = scores.astype(np.float32)
+            if self.metadata.nms is not None:
+                boxes, scores, labels = self.metadata.nms.detections(boxes, scores, labels,
+                                                                     image.shape[:2])
             kept = scores >= score_thr
-            found.append(Detections(boxes[kept].astype(np.float32) / np.tile(factors, 2),
-                                    scores[kept].astype(np.float32), labels[kept]))
+            found.append(Detections(boxes[kept], scores[kept], labels[kept]))
         return found
 
 

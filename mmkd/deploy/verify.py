@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import torch
 from mmcv.transforms import Compose
+from mmdet.structures import DetDataSample
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -28,6 +29,7 @@ from mmkd.deploy.agreement import (
 )
 from mmkd.deploy.image_graph import preprocessing_model
 from mmkd.deploy.metadata import ModelMetadata
+from mmkd.deploy.predictions import compare_predictions, random_sizes, samples_of_sizes
 from mmkd.deploy.runtime import Detections
 from mmkd.errors import UserError
 from mmkd.images import load_image
@@ -40,8 +42,8 @@ IMAGES_PER_FOLDER = 20
 # float32 leaves.
 GREY_LEVELS, ROUNDING = 1, 0.05
 
-# From the exported model's input to its outputs.
-Run = Callable[[np.ndarray], Sequence[np.ndarray]]
+# From the exported model's inputs (`image`, and `sizes` if it takes them) to its outputs.
+Run = Callable[..., Sequence[np.ndarray]]
 # A file, or (h, w, 3) uint8 in BGR order.
 Image = str | os.PathLike | np.ndarray
 # From an image to (3, H, W) float32, and the factors (fx, fy) by which it was scaled.
@@ -115,9 +117,16 @@ def check_random(run: Run, model: nn.Module, metadata: ModelMetadata) -> Agreeme
     agreement = Agreement()
     for batch, *size in shapes:
         inputs = torch.randn(batch, 3, *size, generator=generator)
-        outputs = run(inputs.numpy().astype(_dtype(metadata)))
-        agreement.add(_compare(outputs, model, inputs, _tolerance(metadata)))
+        sizes = random_sizes(batch, size, metadata)
+        outputs = _outputs(run, inputs.numpy(), sizes, metadata)
+        agreement.add(_compare(outputs, model, inputs, metadata, samples_of_sizes(sizes, size)))
     return agreement
+
+
+def _outputs(run: Run, images: np.ndarray, sizes: Sequence[tuple[int, int]],
+             metadata: ModelMetadata) -> list[np.ndarray]:
+    inputs = metadata.feed(images.astype(_dtype(metadata)), sizes).values()
+    return list(run(*inputs))
 
 
 def check_images(run: Run, model: nn.Module, metadata: ModelMetadata,
@@ -146,18 +155,19 @@ def check_images(run: Run, model: nn.Module, metadata: ModelMetadata,
     for index, image in enumerate(images):
         pixels = _pixels(image)
         prepared, factors = prepare(pixels)
-        expected, expected_factors = pytorch_inputs(image)
+        expected, sample = pytorch_inputs(image)
         if metadata.input_kind == 'image':
             outputs = run(pixels)
         else:
             batch = np.repeat(prepared[None], metadata.batch or 1, axis=0)
-            outputs = [output[:1] for output in run(batch.astype(_dtype(metadata)))]
+            sizes = [metadata.scaled_size(*pixels.shape[:2])] * len(batch)
+            outputs = [output[:1] for output in _outputs(run, batch, sizes, metadata)]
             if metadata.task == 'detection':
                 outputs[0] = outputs[0] / np.tile(factors, 2)
         try:
             difference = _check_pixels(prepared, expected, metadata)
-            agreement.add(_compare(outputs, model, torch.from_numpy(prepared)[None],
-                                   _tolerance(metadata), expected_factors))
+            agreement.add(_compare(outputs, model, torch.from_numpy(prepared)[None], metadata,
+                                   [sample]))
         except MismatchError as error:
             name = (f'image {index} of the data' if isinstance(image, np.ndarray)
                     else f"'{os.fspath(image)}'")
@@ -184,18 +194,21 @@ def _preparation(metadata: ModelMetadata) -> Prepare:
                                            providers=['CPUExecutionProvider'])
 
     def prepare(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        prepared, factors = session.run(None, {'image': image})
+        prepared, factors = session.run(['input', 'factors'], {'image': image})
         return prepared[0], factors[:2]
 
     return prepare
 
 
 def _pytorch_inputs(model: nn.Module, metadata: ModelMetadata, prepare: Prepare) -> Callable:
-    """What brings an image, a file or an array, to ``(3, H, W)`` and factors in testing."""
+    """What brings an image, a file or an array, to ``(3, H, W)`` in testing.
+
+    The second that it returns is a detector's data sample, None of a classifier.
+    """
     if metadata.task == 'detection':
         return _detector_inputs(model)
 
-    def load(image: Image) -> tuple[np.ndarray, np.ndarray]:
+    def load(image: Image) -> tuple[np.ndarray, None]:
         pixels = _pixels(image)
         if metadata.resize_mode == 'crop':
             rgb = center_crop(pixels[..., ::-1], min(metadata.resize_to), metadata.input_size[0])
@@ -203,9 +216,9 @@ def _pytorch_inputs(model: nn.Module, metadata: ModelMetadata, prepare: Prepare)
             rgb = pixels[..., ::-1]
         else:
             # Images of this data set have one size: testing would not take another.
-            return prepare(pixels)
+            return prepare(pixels)[0], None
         batch = model.data_preprocessor(dict(inputs=to_tensor(rgb)[None]))
-        return batch['inputs'][0].numpy(), np.ones(2, np.float32)
+        return batch['inputs'][0].numpy(), None
 
     return load
 
@@ -216,12 +229,12 @@ def _detector_inputs(model: nn.Module) -> Callable:
         of_file = Compose(steps)
         of_array = Compose([dict(steps[0], type='mmdet.LoadImageFromNDArray'), *steps[1:]])
 
-    def load(image: Image) -> tuple[np.ndarray, np.ndarray]:
+    def load(image: Image) -> tuple[np.ndarray, DetDataSample]:
         sample = (of_array(dict(img=image, img_id=0)) if isinstance(image, np.ndarray)
                   else of_file(dict(img_path=os.fspath(image), img_id=0)))
         batch = model.data_preprocessor(
             dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]))
-        return batch['inputs'][0].numpy(), np.array(batch['data_samples'][0].scale_factor)
+        return batch['inputs'][0].numpy(), batch['data_samples'][0]
 
     return load
 
@@ -249,28 +262,31 @@ def _check_pixels(prepared: np.ndarray, expected: np.ndarray, metadata: ModelMet
 
 
 def _compare(outputs: Sequence[np.ndarray], model: nn.Module, inputs: Tensor,
-             tolerance: Tolerance, factors: np.ndarray | None = None) -> Agreement:
+             metadata: ModelMetadata, samples: Sequence[DetDataSample | None]) -> Agreement:
     """Compare the outputs for a batch of prepared images with PyTorch's, in float32.
 
     Args:
         outputs: Of the exported model.
         model: The PyTorch model.
         inputs: ``(N, 3, H, W)`` float32.
-        tolerance: In pixels of the input.
-        factors: By which the image was scaled, if boxes are in its pixels.
+        metadata: Of the exported model.
+        samples: What belongs to the inputs of a detector; boxes are in pixels of the images before
+            these were scaled.
     """
-    agreement = Agreement()
+    agreement, tolerance = Agreement(), _tolerance(metadata)
     if isinstance(model, Classifier):
         with torch.no_grad():
             expected = model(inputs).softmax(1).numpy()
         for one in zip(*outputs, expected, strict=True):
             agreement.add(check_scores(*one, tolerance))
         return agreement
+    factors = np.array([sample.scale_factor for sample in samples])
+    tolerance = tolerance._replace(box=tolerance.box / min(1, factors.min()))
+    if metadata.nms is not None or metadata.takes_sizes:
+        return compare_predictions(outputs, model, inputs, samples, metadata.nms, tolerance)
     kernel = model.bbox_head.test_cfg.local_maximum_kernel
     heatmaps, boxes = predict_maps(model, inputs)
-    if factors is not None:
-        boxes = boxes / np.tile(factors, 2)
-        tolerance = tolerance._replace(box=tolerance.box / min(1, *factors))
+    boxes = boxes / np.tile(factors, 2)[:, None, None]
     for *one, heatmap, cells in zip(*outputs, heatmaps, boxes, strict=True):
         agreement.add(check_detections(Detections(*one), heatmap, cells, kernel, tolerance))
     return agreement

@@ -1,0 +1,263 @@
+"""Exported dense detectors and DETRs detect what MMDetection's ``predict`` does."""
+
+from collections import OrderedDict
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import pipeline
+from dense_models import SIZE, config, lively
+from helpers import CLASSES
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from test_evaluate import annotation, run_test_tool
+from test_runtime import mmdet_predictions
+
+from mmkd.deploy import Detector, export
+from mmkd.deploy.detr_graph import _padding
+from mmkd.deploy.evaluate import OnnxModel, evaluate_onnx
+from mmkd.deploy.export import export_onnx, export_pt2, exportable, model_metadata
+from mmkd.deploy.quantize import list_layers, quantize_onnx
+from mmkd.distillation import build_model
+from mmkd.engine import launch
+from mmkd.errors import UserError
+
+NAMES = ['retinanet', 'fcos', 'gfl', 'rtmdet', 'yolox', 'detr']
+MORE = ['atss', 'fsaf', 'conditional_detr', 'dab_detr', 'deformable_detr', 'dino']
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
+
+
+@pytest.fixture(scope='module')
+def exports(images, tmp_path_factory):
+    """Export a detector when it is first asked for."""
+    done = {}
+
+    def get(name):
+        if name not in done:
+            path = tmp_path_factory.mktemp(name) / 'student.onnx'
+            model = lively(config(name))
+            checks = export_onnx(model, path, images)
+            done[name] = SimpleNamespace(model=model, onnx=path, checks=checks)
+        return done[name]
+
+    return get
+
+
+def same(ours, theirs, at_least=3):
+    """Assert that two lists of boxes, scores and labels hold the same objects, in any order."""
+    assert len(ours[1]) == len(theirs[1]) >= at_least
+    distance = (np.abs(ours[0][:, None] - theirs[0][None]).max(-1) / 0.02
+                + np.abs(ours[1][:, None] - theirs[1][None]) / 1e-4
+                + 10 * (ours[2][:, None] != theirs[2][None]))
+    assert distance.min(1).max(initial=0) < 1
+    assert sorted(distance.argmin(1)) == list(range(len(ours[1])))
+
+
+@pytest.mark.parametrize('name', [*NAMES, *(pytest.param(name, marks=pytest.mark.slow)
+                                            for name in MORE)])
+def test_equals_predict(exports, images, name):
+    exported = exports(name)
+    on_random, on_images = exported.checks
+    assert (on_random.inputs, on_images.inputs) == (4, len(images))
+    # YOLOX does not normalise images: to it random inputs are all black.
+    assert min(on_random.boxes, on_images.boxes) > 10 or name == 'yolox'
+    assert on_images.boxes > 10
+    pictures = [cv2.imread(str(path)) for path in images]
+    detector = Detector(exported.onnx)
+    transformer = 'detr' in name or name == 'dino'
+    assert (detector.metadata.nms is None) == detector.metadata.takes_sizes == transformer
+    for found, path, picture in zip(detector(pictures), images, pictures, strict=True):
+        inputs, *theirs = mmdet_predictions(exported.model, path)
+        np.testing.assert_allclose(detector.metadata.prepare(picture)[0], inputs, atol=1e-6)
+        same(found, theirs)
+        assert (np.diff(found.scores) <= 0).all()
+        same(found, detector(picture))
+    middle = float(found.scores.mean())
+    assert len(detector(picture, score_thr=middle).scores) == (found.scores > middle).sum()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_batch_of_two_shapes(exports, images, name):
+    exported = exports(name)
+    steps = Compose(exported.model.cfg.test_dataloader.dataset.pipeline)
+    samples = [steps(dict(img_path=str(path), img_id=0)) for path in images[:2]]
+    batch = {key: [sample[key] for sample in samples] for key in samples[0]}
+    with torch.no_grad():
+        expected = exported.model.test_step(batch)
+    with DefaultScope.overwrite_default_scope('mmkd'):
+        ours = OnnxModel(str(exported.onnx), exported.model.cfg.model.data_preprocessor)
+    for sample, theirs in zip(ours.test_step(batch), expected, strict=True):
+        same(*([one.pred_instances[key].numpy() for key in ('bboxes', 'scores', 'labels')]
+               for one in (sample, theirs)))
+
+
+def test_what_the_metadata_says(exports):
+    nms = Detector(exports('retinanet').onnx).metadata.nms
+    assert (nms.iou_threshold, nms.class_aware, nms.max_per_img) == (0.5, True, 100)
+    assert (nms.score_thr, nms.min_size, nms.clip) == (0.05, 0, True)
+    nms = Detector(exports('yolox').onnx).metadata.nms
+    assert (nms.iou_threshold, nms.max_per_img, nms.min_size, nms.clip) == (0.65, 0, -1, False)
+    about = Detector(exports('rtmdet').onnx).metadata
+    assert about.pad_value == pytest.approx([(114 - 103.53) / 57.375, (114 - 116.28) / 57.12,
+                                             (114 - 123.675) / 58.395])
+    # What the test pipeline pads belongs to the image.
+    assert (about.input_size, about.nms.clip) == ((SIZE, SIZE), False)
+
+
+@pytest.mark.parametrize('name', [pytest.param('retinanet', marks=pytest.mark.slow), 'rtmdet',
+                                  'detr'])
+def test_images_of_any_size(exports, images, tmp_path, name):
+    _, on_images = export_onnx(exports(name).model, tmp_path / 'a.onnx', images, image_input=True)
+    assert on_images.boxes > 10
+    detector = Detector(tmp_path / 'a.onnx')
+    assert [value.name for value in detector.session.get_inputs()] == ['image']
+    assert len(detector(cv2.imread(str(images[0]))).scores) > 2
+
+
+def test_sizes_that_vary(exports, images, tmp_path):
+    on_random, _ = export_onnx(exports('gfl').model, tmp_path / 'a.onnx', images,
+                               dynamic_size=True)
+    assert on_random.inputs == 1 + 3 + 1 + 3
+    detector = Detector(tmp_path / 'a.onnx', input_size=(SIZE, 2 * SIZE))
+    assert detector(cv2.imread(str(images[0]))).boxes.shape[1] == 4
+
+
+def test_one_batch_in_float16(exports, images, tmp_path):
+    on_random, on_images = export_onnx(exports('gfl').model, tmp_path / 'a.onnx', images, batch=2,
+                                       half=True)
+    assert min(on_random.boxes, on_images.boxes) > 10
+    assert 1e-5 < on_random.score_difference < 1e-2
+
+
+@pytest.mark.parametrize('name', [pytest.param('fcos', marks=pytest.mark.slow), 'detr'])
+def test_pt2(exports, images, tmp_path, name):
+    on_random, on_images = export_pt2(exports(name).model, tmp_path / 'a.pt2', images)
+    assert min(on_random.boxes, on_images.boxes) > 10
+
+
+@pytest.mark.parametrize('name', ['retinanet', 'gfl'])
+def test_int8(exports, images, tmp_path, name):
+    exported = exports(name)
+    report = quantize_onnx(exported.onnx, tmp_path / 'int8.onnx', list(map(str, images)))
+    assert report.agreeing >= report.certain / 2
+    kept = {layer.name for layer in list_layers(exported.onnx) if layer.kept}
+    prefix = name.removesuffix('net')
+    assert kept == {f'bbox_head.{prefix}_cls', f'bbox_head.{prefix}_reg'}
+    about = Detector(tmp_path / 'int8.onnx').metadata
+    assert (about.precision, about.nms) == ('int8', Detector(exported.onnx).metadata.nms)
+
+
+def test_a_wrong_number_is_noticed(exports, images, tmp_path, monkeypatch):
+    exported = exports('retinanet')
+    proto = onnx.load(exported.onnx)
+    bias, = (weight for weight in proto.graph.initializer
+             if weight.name.endswith('retina_reg.bias'))
+    moved = onnx.numpy_helper.to_array(bias) + np.float32(0.01)
+    bias.CopyFrom(onnx.numpy_helper.from_array(moved, bias.name))
+    del proto.metadata_props[:]
+    monkeypatch.setattr(export, 'to_onnx', lambda *args: proto)
+    with pytest.raises(UserError, match=r'was not written .* no such detection'):
+        export_onnx(exported.model, tmp_path / 'a.onnx', images)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_metrics_of_the_checkpoint(exports, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
+    monkeypatch.setattr(MessageHub, '_instance_dict', OrderedDict())
+    exported = exports('retinanet')
+    for name in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
+        (tmp_path / name).mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for path in images:
+        (tmp_path / 'JPEGImages' / path.name).write_bytes(path.read_bytes())
+        (tmp_path / f'Annotations/{path.stem}.xml').write_text(
+            annotation(exported.model, path, generator))
+    (tmp_path / 'ImageSets/Main/test.txt').write_text('\n'.join(path.stem for path in images))
+    # Built under the scope of mmkd.
+    cfg = Config(dict(
+        model=exported.model.cfg.model.to_dict(), default_scope='mmkd', launcher='none',
+        custom_imports=dict(imports=['mmkd']), work_dir=str(tmp_path / 'work'), default_hooks={},
+        test_cfg=dict(type='TestLoop'), test_evaluator=dict(type='VOCMeanAPMetric'),
+        visualizer=dict(type='DetLocalVisualizer', name=tmp_path.name),
+        test_dataloader=dict(
+            batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=dict(type='VOCLayoutDataset', data_root=str(tmp_path), test_mode=True,
+                         ann_file='ImageSets/Main/test.txt', metainfo=dict(classes=CLASSES),
+                         pipeline=pipeline()))))
+    torch.save(dict(state_dict=exported.model.state_dict()), tmp_path / 'epoch_1.pth')
+    with DefaultScope.overwrite_default_scope('mmkd'):
+        expected = launch.test(cfg.copy(), str(tmp_path / 'epoch_1.pth'))
+        assert 0.05 < expected['pascal_voc/mAP_area'] < 0.95
+        assert evaluate_onnx(cfg, exported.onnx) == pytest.approx(expected, abs=1e-6)
+    cfg.dump(tmp_path / 'config.py')
+    run_test_tool(monkeypatch, tmp_path / 'config.py', exported.onnx, '--work-dir',
+                  tmp_path / 'work', '--out', tmp_path / 'metrics.json')
+
+
+def changed(name, **values):
+    """An exportable model with other entries of ``test_cfg``."""
+    model = lively(config(name))
+    model.bbox_head.test_cfg.update(values)
+    return model
+
+
+@pytest.mark.parametrize(('name', 'message'), [
+    ('faster_rcnn', r'is a FasterRCNN but only classifiers and detectors with'),
+    ('paa', r'is a PAA with a PAAHead but only'),
+    ('ddq', r'is a DDQDETR with a DDQDETRHead but only')])
+def test_other_detectors_are_refused(name, message):
+    with pytest.raises(UserError, match=message):
+        exportable(build_model(config(name)))
+
+
+@pytest.mark.parametrize(('name', 'values', 'message'), [
+    ('retinanet', dict(nms=dict(type='soft_nms', iou_threshold=0.5)), 'test_cfg.nms is .*soft_nms'),
+    ('retinanet', dict(nms=None), 'test_cfg.nms is None'),
+    ('fcos', dict(nms_pre=-1), 'set nms_pre'),
+    ('gfl', dict(max_per_img=0), 'max_per_img'),
+    ('detr', dict(max_per_img=21), 'max_per_img of the head is 21, .* 20 results'),
+])
+def test_settings_that_are_refused(name, values, message):
+    with pytest.raises(UserError, match=message):
+        exportable(changed(name, **values))
+
+
+def test_options_that_a_detr_refuses():
+    model = lively(config('detr'))
+    for option in ('dynamic_size', 'half'):
+        with pytest.raises(UserError, match=f'leave --{option.replace("_", "-")} out'):
+            model_metadata(model, **{option: True})
+
+
+def test_a_detr_whose_pipeline_pads():
+    cfg = config('detr')
+    cfg.test_dataloader.dataset.pipeline.insert(2, dict(type='Pad', size=(SIZE, SIZE)))
+    with pytest.raises(UserError, match='leave Pad out'):
+        model_metadata(lively(cfg))
+
+
+def test_a_pipeline_that_pads_to_no_fixed_size():
+    cfg = config('rtmdet')
+    cfg.test_dataloader.dataset.pipeline[2] = dict(type='Pad', size_divisor=32)
+    with pytest.raises(UserError, match='not one square of at least 64 pixels'):
+        model_metadata(lively(cfg))
+
+
+def test_the_padding_that_a_detr_leaves_out():
+    for whole, cells in (((64, 96), (2, 3)), ((1333, 800), (42, 25)), ((100, 60), (4, 2))):
+        sizes = torch.tensor([whole, (whole[0] // 2 + 1, whole[1] // 3), (1, 1)])
+        mask = torch.ones(3, *whole)
+        for one, (height, width) in zip(mask, sizes, strict=True):
+            one[:height, :width] = 0
+        expected = torch.nn.functional.interpolate(mask[:, None], size=cells)[:, 0].bool()
+        assert torch.equal(_padding(sizes, whole, cells), expected)
