@@ -83,6 +83,9 @@ def lively(cfg, mean=-4.0, deviation=1.5):
     """
     torch.manual_seed(0)
     model = build_model(cfg).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith('level_embed'):  # whatever lay in memory, until init_weights is called
+            nn.init.normal_(parameter)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)

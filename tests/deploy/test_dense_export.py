@@ -63,7 +63,7 @@ def same(ours, theirs, at_least=3):
     assert sorted(distance.argmin(1)) == list(range(len(ours[1])))
 
 
-@pytest.mark.parametrize('name', [*NAMES, *(pytest.param(name, marks=pytest.mark.slow)
+@pytest.mark.parametrize('name', [*NAMES, *(pytest.param(name, marks=pytest.mark.matrix)
                                             for name in MORE)])
 def test_equals_predict(exports, images, name):
     exported = exports(name)

@@ -45,6 +45,7 @@ def saved(folder, name):
     cfg.dump(folder / 'teacher.py')
     torch.manual_seed(0)
     network = MODELS.build(cfg.model)  # some detectors write into their config
+    network.init_weights()
     torch.save(dict(state_dict=network.state_dict()), folder / 'teacher.pth')
     return f'{folder / "teacher.py"}={folder / "teacher.pth"}'
 
