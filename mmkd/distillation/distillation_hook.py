@@ -33,7 +33,7 @@ from mmkd.distillation.cache.options import cache_options
 from mmkd.distillation.cache.prepare import CachePlan
 from mmkd.distillation.check import check_connectors, check_first_step, check_teachers
 from mmkd.distillation.dry_run import bare, rehearse
-from mmkd.distillation.entries import build_entry, built_terms, checked_entries
+from mmkd.distillation.entries import build_entry, built_terms, check_names, checked_entries
 from mmkd.distillation.gradients import (
     INTERVAL,
     BalancedWeight,
@@ -127,6 +127,7 @@ class DistillationHook(Hook):
         student = bare(runner.model)
         device = next(student.parameters()).device
         if any(term.needs_teachers for term in self.terms):
+            check_names(self.terms, checked_entries(self._entries))
             self.teachers = self._built_teachers(runner, student, device)
         self.active = self.teachers
         self.balanced = {term.name: BalancedWeight(term.gradient_share) for term in self.terms

@@ -14,7 +14,7 @@ from mmkd.distillation.term import Term
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import TERMS
 
-__all__ = ['build_entry', 'built_terms', 'checked_entries']
+__all__ = ['build_entry', 'built_terms', 'check_names', 'checked_entries']
 
 OPTIONS = ('compile', 'precision', 'prefix', 'preprocessor', 'size', 'multiple_of')
 
@@ -80,6 +80,22 @@ def built_terms(entries: Any, weights: Any) -> list[Term]:
         _check_share(term)
         terms.append(term)
     return [term for term in terms if term.weight > 0]
+
+
+def check_names(terms: Sequence[Term], teachers: Mapping[str, Any]) -> None:
+    """Check that each term learns from teachers that are there.
+
+    Raises:
+        UserError: one names another, or none at all.
+    """
+    for term in terms:
+        names = list(teachers if term.teachers is None else term.teachers)
+        unknown = [name for name in names if name not in teachers]
+        if term.needs_teachers and (unknown or not names):
+            wrong = unknown[0] if unknown else ''
+            raise UserError(f"term '{term.name}' learns from teachers={names}, and this run has "
+                            f'{", ".join(teachers)}: name some of these, or leave it out for all.'
+                            f'{did_you_mean(wrong, teachers)}')
 
 
 def _by_name(weights: Any, names: Sequence[str]) -> Mapping[str, Any] | None:

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from mmkd import registry
 from mmkd.config_files import config_path
 from mmkd.distillation.branch import CONSTRUCTOR_FACTS
-from mmkd.distillation.legacy import modernise
+from mmkd.engine.legacy import modernise
 from mmkd.engine.student_options import OPTIONS
 from mmkd.errors import UserError, did_you_mean
 

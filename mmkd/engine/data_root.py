@@ -1,5 +1,6 @@
 """Put a folder of the user's in the place of a config's data: ``--data ROOT --classes a,b,c``."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from mmkd.errors import UserError
 
 __all__ = ['use_data', 'use_number_of_classes']
 
-SPLITS = dict(train='train', val='val', test='test')
+SPLITS = ('train', 'val', 'test')
 COCO_NAMES = ('instances_{}.json', 'instances_{}2017.json', '{}.json', '{}2017.json')
 
 
@@ -97,7 +98,6 @@ def _existing(root: Path, split: str, names: Sequence[str]) -> str:
 
 
 def _coco_classes(root: Path, described: Mapping[str, Any]) -> list[str]:
-    import json
     spec = json.loads((root / described['ann_file']).read_text(encoding='utf-8'))
     return [one['name'] for one in sorted(spec['categories'], key=lambda one: one['id'])]
 

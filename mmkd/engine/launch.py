@@ -51,6 +51,10 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
         UserError: see :mod:`mmkd.engine.config`.
     """
     cfg = load_config(args.config)
+    for option, needed in (('method', 'teacher'), ('classes', 'data')):
+        if getattr(args, option, None) and not getattr(args, needed, None):
+            raise UserError(f'--{option} was given without --{needed} and would do nothing: add '
+                            f'--{needed}, or take it out')
     if getattr(args, 'data', None):
         use_data(cfg, args.data, args.classes.split(',') if args.classes else None)
     if getattr(args, 'teacher', None):

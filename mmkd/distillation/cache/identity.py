@@ -18,6 +18,8 @@ __all__ = ['data_identity', 'difference', 'teacher_identity']
 
 FORMAT = 2
 NO_INFLUENCE = ('init_cfg', 'train_cfg', 'test_cfg')
+ENTRY = ('prefix', 'preprocessor', 'size', 'multiple_of')
+"""What of a teacher's entry changes what it says, beside network, precision and weights."""
 PLACES = ('data_root', 'data_prefix', 'ann_file', 'metainfo')  # their content is hashed
 
 
@@ -58,8 +60,9 @@ def teacher_identity(entry: Mapping[str, Any]) -> dict[str, Any]:
         UserError: its config or checkpoint cannot be read.
     """
     model = entry['model'] if 'model' in entry else _model_of(entry['config'])
+    options = {name: entry.get(name) for name in ENTRY if name in entry}
     return _plain({'teacher': _without(NO_INFLUENCE, model), 'precision': entry.get('precision'),
-                   'weights': _weights(entry['checkpoint'])})
+                   'options': options, 'weights': _weights(entry['checkpoint'])})
 
 
 def _model_of(config: str) -> Any:

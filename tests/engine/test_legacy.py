@@ -3,9 +3,9 @@
 import pytest
 from mmengine.config import Config
 
-from mmkd.distillation import legacy
 from mmkd.distillation.entries import built_terms
-from mmkd.distillation.legacy import modernise
+from mmkd.engine import legacy
+from mmkd.engine.legacy import modernise
 from mmkd.errors import UserError
 
 
