@@ -36,7 +36,8 @@ def main() -> None:
     for row in rows:
         kind = row.kind if row.calls == 1 else f'{row.kind} x{row.calls}'
         for leaf in row.leaves:
-            shape = 'x'.join(map(str, leaf.shape[1:]))
+            # Layers of a transformer lie before the batch, all else behind it.
+            shape = 'x'.join(map(str, leaf.shape[1:] if leaf.shape[:1] == (1, ) else leaf.shape))
             stride = '' if leaf.stride is None else f' ({leaf.stride:g})'
             print(f'{leaf.name:<{width}}  {kind:<20} {shape}{stride}')
 

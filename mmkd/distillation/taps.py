@@ -279,7 +279,7 @@ def list_taps(model: nn.Module, inputs: Tensor) -> list[TapInfo]:
         calls = recorder._values.get(name, [])
         if calls:
             leaves = [Leaf(path, tuple(tensor.shape), inputs.shape[-1] / tensor.shape[-1]
-                           if tensor.dim() == 4 and tensor.shape[-1] else None)
+                           if tensor.dim() == 4 and len(tensor) == len(inputs) else None)
                       for path, tensor in tensors_in(name, calls[0] if len(calls) == 1 else calls)]
             if len(leaves) == 1:
                 leaves = [leaves[0]._replace(name=name)]
