@@ -1,4 +1,4 @@
-# make test    set up a virtual environment and run the tests
+# make test    set up a virtual environment and run the tests, two files at a time
 # make demo    set up, then train teachers and students on drawn images and print one table
 # make lint    ruff
 #
@@ -23,7 +23,7 @@ $(VENV)/installed: requirements.txt setup.py
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py

@@ -30,6 +30,6 @@ setup(
     extras_require={
         'deploy': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
         'vis': ['matplotlib>=3.8', 'tensorboard>=2.17', 'scikit-learn>=1.5'],
-        'dev': ['pytest>=8', 'ruff>=0.8'],
+        'dev': ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.8'],
     },
 )

@@ -69,7 +69,9 @@ def run(folder, make, iters=12, resume=None, hooks=(), launcher='none', **option
     model, data = make()
     start = helpers.build(model)
     start.init_weights()
-    torch.save(dict(state_dict=start.state_dict()), folder / 'start.pth')
+    written = folder / f'start_{os.getpid()}.pth'  # two processes may be at it
+    torch.save(dict(state_dict=start.state_dict()), written)
+    written.replace(folder / 'start.pth')
     cfg = helpers.train_config(folder, model, hooks, iters)
     # At the end of the data mmengine would sleep for two seconds.
     cfg.train_dataloader.update(data, sampler=dict(type='InfiniteSampler', shuffle=False))
