@@ -50,12 +50,17 @@ def saved(folder, name):
     return f'{folder / "teacher.py"}={folder / "teacher.pth"}'
 
 
-def distilled(folder, student, teacher, size=128):
-    """Train ``student`` for two steps; return the runner and its backbone's gradient norms."""
-    cfg = train_config(folder / 'run', model(student), iters=2, batch=2)
-    data = cfg.train_dataloader.dataset
-    data.update(type='NoiseDetection', size=size, masks=student in NEEDS_MASKS)
+def training(folder, student, size=128):
+    """The config of two steps of ``student`` alone."""
+    cfg = train_config(folder, model(student), iters=2, batch=2)
+    cfg.train_dataloader.dataset.update(size=size, masks=student in NEEDS_MASKS)
     cfg.optim_wrapper.optimizer.lr = 1e-4
+    return cfg
+
+
+def distilled(folder, student, teacher):
+    """Train ``student`` for two steps; return the runner and its backbone's gradient norms."""
+    cfg = training(folder / 'run', student)
     distil(cfg, [saved(folder, teacher)], ['pkd'])
     validate_config(cfg)
     run = runner(cfg)
@@ -88,6 +93,28 @@ def test_as_a_teacher(name, tmp_path):
     [hook] = [hook for hook in run.hooks if hasattr(hook, 'teachers')]
     assert all(p.grad is None for p in hook.teachers[0].model.parameters())
     rows.setdefault(name, {})['teacher'] = 'yes'
+
+
+@pytest.mark.parametrize('weight', [0.0, 1e-30])
+@pytest.mark.parametrize('name', [name if name in QUICK else
+                                  pytest.param(name, marks=pytest.mark.matrix)
+                                  for name in ('RetinaNet', 'Faster R-CNN', 'DINO')])
+def test_a_term_without_weight_changes_nothing(name, weight, tmp_path):
+    """Bit by bit. With 1e-30 the teacher, the dry run and the term are there all the same."""
+    ends = []
+    for folder in ('alone', 'run'):
+        cfg = training(tmp_path / folder, name)
+        if folder == 'run':
+            distil(cfg, [saved(tmp_path, 'RetinaNet')], ['pkd'])
+            cfg.distill_weights.pkd = weight
+            validate_config(cfg)
+        run = runner(cfg)
+        run.train()
+        ends.append(run.model.state_dict())
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+    terms = run.message_hub.log_scalars.get('train/loss_distill_pkd')
+    assert (terms is not None) == (weight > 0)
 
 
 @pytest.mark.parametrize('name', ALL)
