@@ -49,6 +49,7 @@ def model(name):
     """The config of a detector's model: ResNet-18 for ResNet-50, few queries, three classes."""
     cfg = Config.fromfile(config_path(f'mmdet::{CONFIGS[name]}')).model
     _forget_weights(cfg)
+    cfg.data_preprocessor.pop('batch_augments', None)  # some pad to 1024 pixels
     if cfg.backbone.get('depth') in (50, 101) and cfg.backbone.type == 'ResNet':
         _as_resnet18(cfg)
     if 'num_queries' in cfg:
