@@ -4,8 +4,9 @@ A ResNet-18 CenterNet learns from a ResNet-50 and an Hourglass-104 by all four t
 4 (16 on a GPU) at 256 x 256 (512 x 512 on a GPU). Three runs are set up as tools/train.py does it,
 on the same photographs and the same fixed views; their epochs, from the image files to the update,
 take turns. `teachers` is both teachers' forward passes alone, on batches that are there: what runs
-should cost is that and the student's epoch. A second table does the same for KD from ResNet-32x4
-to ResNet-8x4 in batches of 64, on noise held in memory, with every logit of every view cached.
+should cost is that and the student's epoch. The same is done for a RetinaNet-R18 that learns from a
+RetinaNet-R50 by PKD on all five levels, and for KD from ResNet-32x4 to ResNet-8x4 in batches of 64,
+on noise held in memory, with every logit of every view cached.
 
 Photographs: those of BCCD_ROOT (see configs/_base_/datasets/bccd.py); without it a drawn set.
 Weights are random: nothing here depends on them.
@@ -22,12 +23,15 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from runs import classifier, classifier_run, started, without_validation
 
+from mmkd.config_files import config_path
 from mmkd.deploy.random_weights import settle_random_weights
 from mmkd.detection.data.synthetic import DRAWN_CLASSES, draw_dataset
 from mmkd.distillation import DistillationHook
 from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.teachers import build_model
 from mmkd.engine.config import load_config
+from mmkd.engine.data_root import use_number_of_classes
+from mmkd.engine.distil import distil
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 TEACHERS = dict(resnet50='centernet/centernet_r50_bccd.py',
@@ -41,6 +45,8 @@ def measure(options: Options) -> Iterable[Result]:
     with tempfile.TemporaryDirectory() as folder:
         yield from _epochs(detection_config(Path(folder), options.quick), 'two teachers',
                            Path(folder, 'detection'), 2, options)
+        yield from _epochs(retinanet_config(Path(folder), options.quick), 'RetinaNet-R50',
+                           Path(folder, 'retinanet'), 2, options)
         yield from _epochs(classification_config(Path(folder), options.quick), 'KD',
                            Path(folder, 'classification'), 'all', options)
 
@@ -119,6 +125,21 @@ def detection_config(folder: Path, quick: bool) -> Config:
         teacher.model.bbox_head.num_classes = cfg.model.bbox_head.num_classes
         cfg.teachers[name] = _saved(teacher.model, folder / f'{name}.pth',
                                     (size, size))
+    return cfg
+
+
+def retinanet_config(folder: Path, quick: bool) -> Config:
+    """The run of a RetinaNet, on the same data."""
+    cfg = detection_config(folder, quick)
+    paths = [f'mmdet::retinanet/retinanet_r{depth}_fpn_1x_coco'
+             for depth in (18, 18 if quick else 50)]
+    student, teacher = (Config.fromfile(config_path(path)).model for path in paths)
+    for model in (student, teacher):
+        model.backbone.init_cfg = None
+        use_number_of_classes(model, cfg.model.bbox_head.num_classes)
+    cfg.model, cfg.custom_hooks = student, []
+    distil(cfg, [f'{paths[1]}=random'], ['pkd'])
+    cfg.teachers = dict(teacher=_saved(teacher, folder / 'retinanet.pth', (64, 64)))
     return cfg
 
 
