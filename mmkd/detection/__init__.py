@@ -4,9 +4,11 @@ from mmkd.detection import facts
 from mmkd.detection.centernet_head import CenterNetHead
 from mmkd.detection.data import LoadImage, VOCLayoutDataset
 from mmkd.detection.dense_terms import CrossKDTerm, DenseTerm
+from mmkd.detection.detr_terms import DETRFeatureTerm, DETRQueryTerm, DETRTerm, KDDETRTerm
 from mmkd.detection.hourglass import HourglassNet
 from mmkd.detection.terms import CenterNetTerm, FeatureTerm
 from mmkd.ops import deform_layer  # registers a faster DCNv2 where mmcv's is not compiled
 
-__all__ = ['CenterNetHead', 'CenterNetTerm', 'CrossKDTerm', 'DenseTerm', 'FeatureTerm',
-           'HourglassNet', 'LoadImage', 'VOCLayoutDataset', 'deform_layer', 'facts']
+__all__ = ['CenterNetHead', 'CenterNetTerm', 'CrossKDTerm', 'DETRFeatureTerm', 'DETRQueryTerm',
+           'DETRTerm', 'DenseTerm', 'FeatureTerm', 'HourglassNet', 'KDDETRTerm', 'LoadImage',
+           'VOCLayoutDataset', 'deform_layer', 'facts']

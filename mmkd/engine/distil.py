@@ -17,8 +17,9 @@ __all__ = ['describe_methods', 'distil', 'family_of', 'methods']
 
 PRESETS = Path(__file__).parents[2] / 'configs' / '_base_' / 'distillation'
 CENTERNET_TERMS = ('CenterNetTerm', 'FeatureTerm')
-BETWEEN = dict(dict.fromkeys(CENTERNET_TERMS, 'CenterNets'), DenseTerm='dense heads',
-               CrossKDTerm='dense heads')
+BETWEEN = (dict.fromkeys(CENTERNET_TERMS, 'CenterNets')
+           | dict.fromkeys(('DenseTerm', 'CrossKDTerm'), 'dense heads')
+           | dict.fromkeys(('DETRTerm', 'DETRFeatureTerm', 'DETRQueryTerm', 'KDDETRTerm'), 'DETRs'))
 """By the type of a term the detectors that it is for; any, for others."""
 FEATURES = 'neck:*'
 """What presets tap; a detector without a neck has its features elsewhere."""

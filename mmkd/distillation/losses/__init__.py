@@ -21,6 +21,7 @@ from mmkd.distillation.losses.fitnet import FitNetLoss
 from mmkd.distillation.losses.fsecd import FSECDLoss
 from mmkd.distillation.losses.heatmap import HeatmapLoss
 from mmkd.distillation.losses.kd import KDLoss
+from mmkd.distillation.losses.kd_detr import KDDETRLoss
 from mmkd.distillation.losses.kdcl import KDCLLoss
 from mmkd.distillation.losses.l_mcl import LMCLLoss
 from mmkd.distillation.losses.ld import LDLoss
@@ -33,13 +34,16 @@ from mmkd.distillation.losses.one import ONELoss
 from mmkd.distillation.losses.pcl import PCLLoss
 from mmkd.distillation.losses.pkd import PKDLoss
 from mmkd.distillation.losses.pkt import PKTLoss
+from mmkd.distillation.losses.query_prior import QueryPriorLoss
 from mmkd.distillation.losses.review_kd import ReviewKDLoss
 from mmkd.distillation.losses.rkd import RKDLoss
 from mmkd.distillation.losses.sad import SADLoss
 from mmkd.distillation.losses.scd import SCDLoss
 from mmkd.distillation.losses.score_weighted_l2 import ScoreWeightedL2Loss
+from mmkd.distillation.losses.set_kd import SetKDLoss
 from mmkd.distillation.losses.similarity_preserving import SimilarityPreservingLoss
 from mmkd.distillation.losses.soft_focal import SoftFocalLoss
+from mmkd.distillation.losses.target_aware import TargetAwareLoss
 from mmkd.distillation.losses.vid import VIDLoss
 from mmkd.distillation.losses.weighted_l1 import (
     OffsetLoss,
@@ -50,8 +54,9 @@ from mmkd.distillation.losses.weighted_l1 import (
 
 __all__ = ['AttentionLoss', 'AttentionTransferLoss', 'BCKDLoss', 'BYOTLoss', 'CRDLoss', 'CSKDLoss',
            'CWDLoss', 'CosineLoss', 'CrossKDLoss', 'DDGSDLoss', 'DISTLoss', 'DKDLoss', 'DMLLoss',
-           'FGDLoss', 'FSECDLoss', 'FitNetLoss', 'HeatmapLoss', 'KDCLLoss', 'KDLoss', 'LDLoss',
-           'LMCLLoss', 'MCLLoss', 'MGDLoss', 'NSTLoss', 'OFDLoss', 'OKDDipLoss', 'ONELoss',
-           'OffsetLoss', 'PCLLoss', 'PKDLoss', 'PKTLoss', 'PeakOffsetLoss', 'PeakWidthHeightLoss',
-           'RKDLoss', 'ReviewKDLoss', 'SADLoss', 'SCDLoss', 'ScoreWeightedL2Loss',
-           'SimilarityPreservingLoss', 'SoftFocalLoss', 'VIDLoss', 'WidthHeightLoss']
+           'FGDLoss', 'FSECDLoss', 'FitNetLoss', 'HeatmapLoss', 'KDCLLoss', 'KDDETRLoss', 'KDLoss',
+           'LDLoss', 'LMCLLoss', 'MCLLoss', 'MGDLoss', 'NSTLoss', 'OFDLoss', 'OKDDipLoss',
+           'ONELoss', 'OffsetLoss', 'PCLLoss', 'PKDLoss', 'PKTLoss', 'PeakOffsetLoss',
+           'PeakWidthHeightLoss', 'QueryPriorLoss', 'RKDLoss', 'ReviewKDLoss', 'SADLoss', 'SCDLoss',
+           'ScoreWeightedL2Loss', 'SetKDLoss', 'SimilarityPreservingLoss', 'SoftFocalLoss',
+           'TargetAwareLoss', 'VIDLoss', 'WidthHeightLoss']

@@ -109,14 +109,20 @@ def soft_class_loss(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
     return (losses * factor).sum(-1)
 
 
-def aligned_iou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Return IoU and GIoU of boxes ``(..., 4)`` with those at the same place."""
+def aligned_iou(first: Tensor, second: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
+    """Return IoU and GIoU of boxes ``(..., 4)`` with those at the same place.
+
+    Args:
+        first: x1, y1, x2, y2.
+        second: likewise.
+        eps: the smallest area that is divided by; of boxes in pixels by default.
+    """
     overlap = _area(torch.maximum(first[..., :2], second[..., :2]),
                     torch.minimum(first[..., 2:], second[..., 2:]))
     union = (_area(first[..., :2], first[..., 2:]) + _area(second[..., :2], second[..., 2:])
-             - overlap).clamp(min=EPS)
+             - overlap).clamp(min=eps)
     hull = _area(torch.minimum(first[..., :2], second[..., :2]),
-                 torch.maximum(first[..., 2:], second[..., 2:])).clamp(min=EPS)
+                 torch.maximum(first[..., 2:], second[..., 2:])).clamp(min=eps)
     iou = overlap / union
     return iou, iou - (hull - union) / hull
 
