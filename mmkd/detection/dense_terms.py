@@ -106,8 +106,8 @@ class DenseTerm(Term):
         index = self._index[source]
         if index is None:
             return maps
-        [teacher] = [one for one in step.teachers if one.name == source]
-        return {**maps, 'cls': [_picked(one, index, len(teacher.classes)) for one in maps['cls']]}
+        count = len(step.teacher(source).classes)
+        return {**maps, 'cls': [_picked(one, index, count) for one in maps['cls']]}
 
     def own_facts(self, step: Step, source: str) -> dict[str, Any]:
         """Return what belongs to this source; see the base class."""

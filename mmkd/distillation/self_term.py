@@ -48,10 +48,10 @@ class SelfTerm(Term):
         """Return nothing: there is no teacher."""
         return []
 
-    def pair(self, student: Tapped, teachers: Mapping[str, Tapped], input_width: int) -> None:
+    def pair(self, student: Tapped, teachers: Mapping[str, Tapped], step: Step) -> None:
         """Find which leaves meet; see the base class."""
         if self.teacher_tap is not None:
-            super().pair(student, {ITSELF: student}, input_width)
+            super().pair(student, {ITSELF: student}, step)
             return
         taps = theirs = [leaf for tap in patterns_in(self.tap) for leaf in student[tap]]
         if not getattr(MODELS.get(self.loss_config['type']), 'multi_level', False):

@@ -12,6 +12,7 @@ from mmkd.distillation.cache.codecs import Codec, DenseCodec
 from mmkd.distillation.pairing import MATCHES, paired
 from mmkd.distillation.step import Step, facts_for
 from mmkd.distillation.taps import Tapped
+from mmkd.distillation.teacher_connectors import built_teacher_connector
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import MODELS, TERMS
@@ -46,6 +47,8 @@ class Term:
         weight: factor of the term; a number >= 0, or None to take it from ``distill_weights`` in
             the config. At 0 the term is left out.
         connector: registry config of the trainable adapter from student to teacher, or None.
+        teacher_connector: registry config of what is done to the teacher's leaves before they are
+            compared, or None; see :mod:`mmkd.distillation.teacher_connectors`.
         match: how leaves are paired: ``'order'``, the first with the first, as many of each; or
             ``'stride'``, those whose cells have the same size in pixels, the others left out.
         size: where two maps differ in size, to which the other is brought behind the connector:
@@ -71,7 +74,7 @@ class Term:
 
     def __init__(self, loss: dict, tap: Taps, teacher_tap: Taps | None = None,
                  weight: float | None = None, connector: dict | None = None,
-                 match: str = 'order', size: str | None = None, warmup_epochs: int = 0,
+                 teacher_connector: dict | None = None, match: str = 'order', size: str | None = None, warmup_epochs: int = 0,
                  warmup: str = 'linear', gradient_share: float | None = None,
                  teachers: Sequence[str] | None = None) -> None:
         self.weight = weight
@@ -83,6 +86,11 @@ class Term:
             raise UserError('a term has groups of taps on one side alone: give `tap` and '
                             '`teacher_tap` the same groups')
         self.connector = connector
+        self.teacher_connector = (None if teacher_connector is None else
+                                  built_teacher_connector(teacher_connector))
+        if teacher_connector is not None and isinstance(tap, Mapping):
+            raise UserError('a term has a teacher_connector and groups of taps, which go to the '
+                            'loss as they are: take the connector out')
         self.match = _one_of('match', match, MATCHES)
         self.size = _one_of('size', size, [None, *SIZES])
         self.warmup_epochs = warmup_epochs
@@ -137,13 +145,13 @@ class Term:
         found = [leaves_in(student) for student, _ in self.pairs.values()]
         return list(dict.fromkeys(leaf for leaves in found for leaf in leaves))
 
-    def pair(self, student: Tapped, teachers: Mapping[str, Tapped], input_width: int) -> None:
+    def pair(self, student: Tapped, teachers: Mapping[str, Tapped], step: Step) -> None:
         """Find which leaves meet, after the dry run.
 
         Args:
             student: the student's taps with their leaves.
             teachers: those of each teacher.
-            input_width: in pixels, for strides.
+            step: what the dry run gave.
 
         Raises:
             UserError: they are not as many, or no two have the same stride.
@@ -156,7 +164,10 @@ class Term:
             own, others = ([(leaf, tensor) for tap in patterns_in(taps)
                             for leaf, tensor in tapped[tap].items()]
                            for taps, tapped in ((self.tap, student), (self.teacher_tap, theirs)))
-            self.pairs[name] = paired(own, others, self.match, input_width, self.name, name)
+            seen = self.seen_of_teacher(step, name, [tensor for _, tensor in others])
+            others = [(leaf, tensor) for (leaf, _), tensor in zip(others, seen, strict=True)]
+            self.pairs[name] = paired(own, others, self.match, step.inputs.shape[-1], self.name,
+                                      name)
 
     def prepare(self, step: Step, dataset: Any) -> None:
         """Build what depends on shapes and data; called once, after :meth:`pair`.
@@ -192,7 +203,18 @@ class Term:
     def features(self, step: Step, source: str) -> tuple[Features, Features]:
         """Pick this term's tensors out of the student's and a teacher's leaves."""
         student, teacher = self.pairs[source]
-        return picked(step.student, student), picked(step.taps[source], teacher)
+        return (picked(step.student, student),
+                self.seen_of_teacher(step, source, picked(step.taps[source], teacher)))
+
+    def seen_of_teacher(self, step: Step, source: str, leaves: Features) -> Features:
+        """Return a teacher's leaves behind ``teacher_connector``."""
+        if self.teacher_connector is None:
+            return leaves
+        size = step.teacher(source).input_size(step.inputs.shape[-2:])
+        try:
+            return [self.teacher_connector(leaf, size) for leaf in leaves]
+        except InputError as error:
+            raise UserError(f"term '{self.name}', teacher '{source}': {error}") from error
 
     def facts(self, branch: Branch, step: Step, source: str) -> dict[str, Any]:
         """Return what a branch's loss asks for by name.
@@ -205,8 +227,8 @@ class Term:
 
     def own_facts(self, step: Step, source: str) -> dict[str, Any]:
         """Return what the term itself can tell a loss."""
-        teacher = next((one for one in step.teachers if one.name == source), None)
-        return dict(warmup=self.factor, teacher_model=getattr(teacher, 'model', None))
+        return dict(warmup=self.factor,
+                    teacher_model=getattr(step.teacher(source), 'model', None))
 
     def compute(self, step: Step) -> Tensor:
         """Return the term without its weight, a scalar."""

@@ -86,6 +86,7 @@ class _Conv(nn.Conv2d):
 
 
 NAMES = ('stage1', 'stage2')
+INPUTS = torch.zeros(1, 3, 64, 64)
 
 
 def _teacher(name='t', weight=1.0):
@@ -94,7 +95,7 @@ def _teacher(name='t', weight=1.0):
 
 def _step(student, teacher, samples=None, names=NAMES):
     return Step(dict(zip(names, student, strict=True)), [_teacher()],
-                dict(t=dict(zip(names, teacher, strict=True))), samples)
+                dict(t=dict(zip(names, teacher, strict=True))), samples, inputs=INPUTS)
 
 
 def _tapped(leaves):
@@ -105,7 +106,7 @@ def _tapped(leaves):
 def _term(step, loss, taps=NAMES, dataset=None, name='term', **options):
     term = Term(loss, tap=list(taps), **options)
     term.name = name
-    term.pair(_tapped(step.student), {name: _tapped(taps) for name, taps in step.taps.items()}, 64)
+    term.pair(_tapped(step.student), {name: _tapped(taps) for name, taps in step.taps.items()}, step)
     term.prepare(step, dataset or SimpleNamespace())
     return term
 
@@ -156,8 +157,8 @@ def _pyramid(*widths, value=1.0):
 def _strided(student, teacher, match='stride', loss='_Seen'):
     term = Term(dict(type=loss), tap='neck:*', match=match)
     term.name = 'neck'
-    term.pair({'neck:*': student}, dict(t={'neck:*': teacher}), 64)
-    step = Step(student, [_teacher()], dict(t=teacher), None)
+    step = Step(student, [_teacher()], dict(t=teacher), None, inputs=INPUTS)
+    term.pair({'neck:*': student}, dict(t={'neck:*': teacher}), step)
     term.prepare(step, SimpleNamespace())
     return term, step
 
@@ -231,13 +232,13 @@ def test_groups_go_to_one_loss_as_they_are():
     term = Term(dict(type='_Groups'), **options)
     assert term.student_patterns() == ['cls', 'reg']
     assert term.teacher_patterns() == ['head:0:*', 'head:1']
-    term.pair(own, dict(t=theirs), 64)
+    term.pair(own, dict(t=theirs), step)
     term.prepare(step, SimpleNamespace())
     assert term.taps == ['cls:0', 'cls:1', 'reg']
     # 2 * 10 + 3 * 20, the third has no partner and needs none; 100 (7 - 5); 1000 * 1
     assert term.compute(step).item() == 80 + 200 + 1000
     adapted = Term(dict(type='_Groups'), connector=dict(type='ConvConnector'), **options)
-    adapted.pair(own, dict(t=theirs), 64)
+    adapted.pair(own, dict(t=theirs), step)
     with pytest.raises(UserError, match='ConvConnector cannot adapt features that come in groups'):
         adapted.prepare(step, SimpleNamespace())
 

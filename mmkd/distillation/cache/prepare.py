@@ -113,7 +113,8 @@ class CachePlan:
             found.append(CachedTeacher(
                 stores[name], self._expanded(name, stores[name].contents.patterns),
                 entry.get('weight', 1.0), device,
-                self.build_teacher(name, entry) if needs_live else None))
+                self.build_teacher(name, entry) if needs_live else None,
+                entry.get('size'), entry.get('multiple_of')))
         if getattr(self.dataset.dataset, 'augments', True):
             self.dataset.stores = stores
         return found
