@@ -74,8 +74,9 @@ class Term:
 
     def __init__(self, loss: dict, tap: Taps, teacher_tap: Taps | None = None,
                  weight: float | None = None, connector: dict | None = None,
-                 teacher_connector: dict | None = None, match: str = 'order', size: str | None = None, warmup_epochs: int = 0,
-                 warmup: str = 'linear', gradient_share: float | None = None,
+                 teacher_connector: dict | None = None, match: str = 'order',
+                 size: str | None = None, warmup_epochs: int = 0, warmup: str = 'linear',
+                 gradient_share: float | None = None,
                  teachers: Sequence[str] | None = None) -> None:
         self.weight = weight
         self.gradient_share = gradient_share

@@ -106,7 +106,8 @@ def _tapped(leaves):
 def _term(step, loss, taps=NAMES, dataset=None, name='term', **options):
     term = Term(loss, tap=list(taps), **options)
     term.name = name
-    term.pair(_tapped(step.student), {name: _tapped(taps) for name, taps in step.taps.items()}, step)
+    theirs = {name: _tapped(taps) for name, taps in step.taps.items()}
+    term.pair(_tapped(step.student), theirs, step)
     term.prepare(step, dataset or SimpleNamespace())
     return term
 
@@ -125,7 +126,7 @@ def test_pairs_are_summed_each_with_a_loss_of_its_own():
 def test_teachers_share_a_term_by_their_weights():
     own, ones = {'stage1': torch.tensor([[3.0]])}, torch.ones(1, 1)
     step = Step(own, [_teacher('a'), _teacher('b', 3.0)],
-                dict(a=dict(stage1=2 * ones), b=dict(stage1=10 * ones)), None)
+                dict(a=dict(stage1=2 * ones), b=dict(stage1=10 * ones)), None, inputs=INPUTS)
     term = _term(step, dict(type='_OtherNames'), ['stage1'])
     # (6 - 2) / 4 + (6 - 10) 3 / 4
     assert term.compute(step).item() == -2
