@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmkd.distillation.branch import Features
+from mmkd.distillation.pairing import patterns_in, picked
 from mmkd.distillation.step import Step
 from mmkd.distillation.taps import Tapped
-from mmkd.distillation.term import Term, patterns_in, picked
+from mmkd.distillation.term import Term
 from mmkd.errors import UserError
 from mmkd.registry import MODELS, TERMS
 
@@ -35,9 +36,9 @@ class SelfTerm(Term):
     def __init__(self, loss: dict, tap: str | Sequence[str],
                  teacher_tap: str | Sequence[str] | None = None, weight: float | None = None,
                  connector: dict | None = None, warmup_epochs: int = 0,
-                 warmup: str = 'linear') -> None:
+                 warmup: str = 'linear', until: float | None = None) -> None:
         super().__init__(loss, tap, teacher_tap, weight, connector, warmup_epochs=warmup_epochs,
-                         warmup=warmup)
+                         warmup=warmup, until=until)
         self.teacher_tap = teacher_tap
 
     def student_patterns(self) -> list[str]:

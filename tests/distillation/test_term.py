@@ -174,6 +174,12 @@ def test_maps_of_equal_stride_meet():
         (8, 8, 16), (4, 4, 8)]
 
 
+def test_levels_of_one_cell_meet_in_their_order():
+    """Of an image of 64 px the levels of stride 64 and 128 look the same."""
+    term, _ = _strided(_pyramid(2, 1, 1), _pyramid(4, 2, 1, 1))
+    assert term.pairs['t'] == (['neck:0', 'neck:1', 'neck:2'], ['neck:1', 'neck:2', 'neck:3'])
+
+
 def test_nothing_can_be_paired():
     with pytest.raises(UserError, match=r"term 'neck' finds no two maps of equal stride: the "
                                         r'student has neck:0 of stride 4, neck:1 of stride 8, '
@@ -298,7 +304,22 @@ def test_the_weight_rises_during_the_warm_up():
     assert factors == [0.25, 0.5, 0.75, 1, 1, 1]
 
 
+@pytest.mark.parametrize(('until', 'ends'), [(3, 3), (0.5, 4), (0.51, 5), (None, None), (9, None)])
+def test_a_term_ends(until, ends):
+    """Of eight epochs: after three, after half of them, within the fifth."""
+    step = _step([torch.ones(1, 1)], [torch.ones(1, 1)], names=['stage1'])
+    term = _term(step, dict(type='_OtherNames'), ['stage1'], until=until)
+    alive = []
+    for epoch in range(8):
+        term.begin_epoch(epoch, epoch / 8)
+        alive.append(term.compute(step).item() != 0)
+        assert term.ended != alive[-1]
+    assert alive == [ends is None or epoch < ends for epoch in range(8)]
+
+
 @pytest.mark.parametrize(('options', 'message'), [
+    *((dict(until=until), r'until=.*: give a whole number of epochs, such as 280, or the share')
+      for until in (0, -1, 1.0, 0.0, 1.5, True, 'end')),
     (dict(teacher_tap=dict(classes='y')), r'groups of taps on one side alone'),
     (dict(match='strides'), r"match='strides': give one of order, stride\. Did you mean 'stride'"),
     (dict(size='larger'), r"size='larger': give one of .*student, teacher, smaller"),
