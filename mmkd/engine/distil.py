@@ -18,7 +18,8 @@ __all__ = ['describe_methods', 'distil', 'family_of', 'methods']
 PRESETS = Path(__file__).parents[2] / 'configs' / '_base_' / 'distillation'
 CENTERNET_TERMS = ('CenterNetTerm', 'FeatureTerm')
 BETWEEN = dict(dict.fromkeys(CENTERNET_TERMS, 'CenterNets'), DenseTerm='dense heads',
-               CrossKDTerm='dense heads')
+               CrossKDTerm='dense heads', ScoreTerm='any, from dense heads',
+               ProposalTerm='two-stage')
 """By the type of a term the detectors that it is for; any, for others."""
 FEATURES = 'neck:*'
 """What presets tap; a detector without a neck has its features elsewhere."""

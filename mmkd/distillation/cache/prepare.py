@@ -186,6 +186,9 @@ class CachePlan:
         pairs, codecs = [], {}
         for name, store in stores.items():
             teacher = self.build_teacher(name, entries[name])
+            for term in self.cached:
+                if term.learns_from(name):
+                    term.meet(self.student, [teacher])
             tapped = teacher.tap(self._codecs(name), inputs, data.get('data_samples'))
             patterns = {pattern: list(leaves) for pattern, leaves in tapped.items()}
             codecs[name] = self._expanded(name, patterns)
