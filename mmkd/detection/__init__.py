@@ -6,9 +6,11 @@ from mmkd.detection.data import LoadImage, VOCLayoutDataset
 from mmkd.detection.dense_terms import CrossKDTerm, DenseTerm
 from mmkd.detection.detr_terms import DETRFeatureTerm, DETRQueryTerm, DETRTerm, KDDETRTerm
 from mmkd.detection.hourglass import HourglassNet
+from mmkd.detection.proposal_term import ProposalTerm
+from mmkd.detection.score_term import ScoreTerm
 from mmkd.detection.terms import CenterNetTerm, FeatureTerm
 from mmkd.ops import deform_layer  # registers a faster DCNv2 where mmcv's is not compiled
 
 __all__ = ['CenterNetHead', 'CenterNetTerm', 'CrossKDTerm', 'DETRFeatureTerm', 'DETRQueryTerm',
            'DETRTerm', 'DenseTerm', 'FeatureTerm', 'HourglassNet', 'KDDETRTerm', 'LoadImage',
-           'VOCLayoutDataset', 'deform_layer', 'facts']
+           'ProposalTerm', 'ScoreTerm', 'VOCLayoutDataset', 'deform_layer', 'facts']

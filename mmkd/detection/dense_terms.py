@@ -46,11 +46,12 @@ class DenseTerm(Term):
     from_the_model = ('teacher_model', 'teacher_head', 'decode_teacher')
 
     def __init__(self, loss: dict, weight: float | None = None, warmup_epochs: int = 0,
-                 warmup: str = 'linear', gradient_share: float | None = None,
+                 warmup: str = 'linear', until: float | None = None,
+                 gradient_share: float | None = None,
                  teachers: Sequence[str] | None = None) -> None:
         super().__init__(loss, dict(cls=CLASSES, box=BOXES), weight=weight,
-                         warmup_epochs=warmup_epochs, warmup=warmup, gradient_share=gradient_share,
-                         teachers=teachers)
+                         warmup_epochs=warmup_epochs, warmup=warmup, until=until,
+                         gradient_share=gradient_share, teachers=teachers)
         self._taps_of_targets: list[str] = []
         self._index: dict[str, list[int] | None] = {}
 
@@ -106,8 +107,8 @@ class DenseTerm(Term):
         index = self._index[source]
         if index is None:
             return maps
-        [teacher] = [one for one in step.teachers if one.name == source]
-        return {**maps, 'cls': [_picked(one, index, len(teacher.classes)) for one in maps['cls']]}
+        count = len(step.teacher(source).classes)
+        return {**maps, 'cls': [_picked(one, index, count) for one in maps['cls']]}
 
     def own_facts(self, step: Step, source: str) -> dict[str, Any]:
         """Return what belongs to this source; see the base class."""
@@ -156,6 +157,7 @@ class CrossKDTerm(DenseTerm):
         weight: see :class:`~mmkd.distillation.Term`, likewise below.
         warmup_epochs: see there.
         warmup: see there.
+        until: see there.
         gradient_share: see there.
         teachers: see there.
 
@@ -164,10 +166,10 @@ class CrossKDTerm(DenseTerm):
     """
 
     def __init__(self, loss: dict, convs: int = 3, weight: float | None = None,
-                 warmup_epochs: int = 0, warmup: str = 'linear',
+                 warmup_epochs: int = 0, warmup: str = 'linear', until: float | None = None,
                  gradient_share: float | None = None,
                  teachers: Sequence[str] | None = None) -> None:
-        super().__init__(loss, weight, warmup_epochs, warmup, gradient_share, teachers)
+        super().__init__(loss, weight, warmup_epochs, warmup, until, gradient_share, teachers)
         self.convs = convs
         self.tap = {branch: f'bbox_head.{branch}_convs.{convs - 1}.activate:input:*'
                     for branch in ('cls', 'reg')}

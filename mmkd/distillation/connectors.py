@@ -214,13 +214,17 @@ class ReviewConnector(nn.Module):
             teacher_size: ``(H, W)`` of the teacher's features; ``()`` for an embedding.
 
         Raises:
-            UserError: there are not as many features or sizes as stages, or a batch of one sample
-                has nothing to normalise an embedding over.
+            UserError: there are not as many features or sizes as stages, the coarsest comes first,
+                or a batch of one sample has nothing to normalise an embedding over.
         """
         if len(student) != len(self.reduce) or len(teacher_size) != len(self.expand):
             raise UserError(f'ReviewConnector was built for {len(self.reduce)} features and got '
                             f'{len(student)} and the sizes of {len(teacher_size)} of the '
                             "teacher's: tap as many layers as in the dry run")
+        if student[0].shape[2:].numel() < student[-1].shape[2:].numel():
+            raise UserError('ReviewConnector hands features down from the deepest to the finest, '
+                            'and the taps of the student begin with the coarsest: name them the '
+                            'other way round, such as [neck:2, neck:1, neck:0]')
         sizes = [tuple(size) for size in teacher_size]
         cells = [*(f[0, 0].numel() for f in student), *(math.prod(size) for size in sizes)]
         if self.training and len(student[0]) * min(cells) == 1:

@@ -42,6 +42,7 @@ from mmkd.distillation.gradients import (
     own_loss,
     tapped_tensors,
 )
+from mmkd.distillation.inherit import Inheritance, hand_down, inheritance
 from mmkd.distillation.step import Step
 from mmkd.distillation.student_teachers import MeanTeacher
 from mmkd.distillation.taps import TapRecorder
@@ -77,6 +78,10 @@ class DistillationHook(Hook):
             Gui, "Learning Lightweight Object Detectors via Multi-Teacher Progressive
             Distillation" (MTPD), ICML 2023, arXiv 2308.09105, which trains a whole schedule for
             each teacher.
+        inherit: weights that the student begins with: for a teacher's name what is copied,
+            ``dict(r50=['neck', 'bbox_head'])``, see
+            :func:`~mmkd.distillation.inherit.inheritance`; None for the config's ``inherit``,
+            if there is one. A resumed run goes on as it was.
         check_teachers: look at the teachers and the terms before the first epoch, for seconds:
             see :mod:`mmkd.distillation.check`.
 
@@ -89,12 +94,15 @@ class DistillationHook(Hook):
 
     def __init__(self, teachers: Mapping[str, Mapping[str, Any]] | None = None,
                  terms: Mapping[str, Mapping[str, Any]] | None = None,
-                 schedule: str = 'joint', check_teachers: bool = True) -> None:
+                 schedule: str = 'joint', inherit: Mapping[str, Any] | None = None,
+                 check_teachers: bool = True) -> None:
         if schedule not in SCHEDULES:
             raise UserError(f'DistillationHook has schedule={schedule!r}: give one of '
                             f'{", ".join(SCHEDULES)}.{did_you_mean(str(schedule), SCHEDULES)}')
         self._entries = teachers
         self._terms = terms
+        self._inherit = inherit
+        self._inherited: Inheritance = {}
         self.schedule = schedule
         self.check_teachers = check_teachers
         self.teachers: list[Teacher] = []
@@ -114,18 +122,21 @@ class DistillationHook(Hook):
                                  cfg.get('distill_weights'))
         if self._entries is None:
             self._entries = cfg.get('teachers')
+        if self._inherit is None:
+            self._inherit = cfg.get('inherit')
 
     def before_run(self, runner: Runner) -> None:
         """Set distillation up, unless the run does not train or every weight is 0."""
         if not isinstance(runner._train_loop, BaseLoop):
             return
         self._configure(runner)
+        student = bare(runner.model)
+        device = next(student.parameters()).device
+        self._inherited = inheritance(self._inherit, self._entries, student)
         if not self.terms:
             runner.logger.warning('No distillation term has a weight above 0: the student trains '
                                   'alone')
             return
-        student = bare(runner.model)
-        device = next(student.parameters()).device
         if any(term.needs_teachers for term in self.terms):
             check_names(self.terms, checked_entries(self._entries))
             self.teachers = self._built_teachers(runner, student, device)
@@ -139,7 +150,9 @@ class DistillationHook(Hook):
                                          for tap in term.student_patterns()])
         with undisturbed_random_state():
             rehearse(runner.train_dataloader, student, recorder, self.teachers, self.terms)
-        self._compute = add_branches(runner, self.terms, device, self.schedule == 'progressive')
+        in_turn = (self.schedule == 'progressive'
+                   or any(term.until is not None for term in self.terms))
+        self._compute = add_branches(runner, self.terms, device, in_turn)
         self._attach(student, recorder)
 
     def _built_teachers(self, runner: Runner, student: nn.Module, device: torch.device
@@ -201,9 +214,13 @@ class DistillationHook(Hook):
     def _losses(self, student: Mapping[str, Tensor], inputs: Tensor, samples: Any,
                 own: Mapping[str, Any]) -> dict[str, Tensor]:
         shared: dict[Any, Tensor] = {}
-        taps = {teacher.name: teacher(inputs, samples, shared) for teacher in self.active}
-        step = Step(student, self.active, taps, samples, self._student, inputs)
-        raw = self._compute(step)
+        running = [term for term in self.terms if not term.ended]
+        teachers = [teacher for teacher in self.active
+                    if any(term.learns_from(teacher.name) for term in running)]
+        taps = {teacher.name: teacher(inputs, samples, shared) for teacher in teachers}
+        step = Step(student, teachers, taps, samples, self._student, inputs)
+        # Several processes wait for the gradients of a module that they call.
+        raw = (self._compute if running else bare(self._compute))(step)
         if self._first_step and torch.is_grad_enabled():
             self._first_step = False
             check_gradients_flow(self.terms, step)
@@ -236,13 +253,19 @@ class DistillationHook(Hook):
         # Counted in passes over the data: an IterBasedTrainLoop has no epochs.
         epoch = runner.iter // max(len(runner.train_dataloader), 1)
         for term in self.terms:
-            term.begin_epoch(epoch)
+            ended = term.ended
+            term.begin_epoch(epoch, runner.iter / runner.max_iters)
+            if term.ended and not ended:
+                runner.logger.info(f"Term '{term.name}' ends here, as until={term.until} says")
         if self.schedule == 'progressive' and self.teachers:
             stage = len(self.teachers) * runner.iter // runner.max_iters
             self.active = self.teachers[min(stage, len(self.teachers) - 1):][:1]
 
     def before_train(self, runner: Runner) -> None:
-        """Let mean teachers begin where the student does, and look at the others."""
+        """Hand weights down, let mean teachers begin where the student does, check the others."""
+        if runner.iter == 0:
+            hand_down(self._inherited, bare(runner.model))
+        self._inherited = {}
         for teacher in self._mean_teachers():
             teacher.begin(bare(runner.model))
         if self.check_teachers and runner.iter == 0:

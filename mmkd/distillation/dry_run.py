@@ -49,11 +49,11 @@ def rehearse(loader: DataLoader, student: nn.Module, recorder: TapRecorder,
     taps = {teacher.name: teacher.tap(
         [tap for term in terms if term.learns_from(teacher.name)
          for tap in term.teacher_patterns()], inputs, samples) for teacher in teachers}
-    for term in terms:
-        term.pair(own, {name: found for name, found in taps.items() if term.learns_from(name)},
-                  inputs.shape[-1])
     step = Step(flat(own), teachers, {name: flat(found) for name, found in taps.items()}, samples,
                 student, inputs)
+    for term in terms:
+        term.pair(own, {name: found for name, found in taps.items() if term.learns_from(name)},
+                  step)
     for term in terms:
         term.prepare(step, loader.dataset)
 

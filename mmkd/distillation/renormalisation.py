@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ['Renormalisation', 'renormalisation']
+__all__ = ['Renormalisation', 'fed_size', 'renormalisation']
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,25 @@ class Renormalisation:
         return self._resized(outputs)
 
     def _resized(self, outputs: Tensor) -> Tensor:
-        size = self.size or tuple(outputs.shape[-2:])
-        if self.multiple_of:
-            size = tuple(-(-side // self.multiple_of) * self.multiple_of for side in size)
-        if tuple(outputs.shape[-2:]) == tuple(size):
+        size = fed_size(outputs.shape[-2:], self.size, self.multiple_of)
+        if tuple(outputs.shape[-2:]) == size:
             return outputs
         return F.interpolate(outputs, size, mode='bilinear', align_corners=False)
+
+
+def fed_size(own: Sequence[int], size: Sequence[int] | None = None,
+             multiple_of: int | None = None) -> tuple[int, int]:
+    """Return height and width of a teacher's inputs.
+
+    Args:
+        own: those of the student's.
+        size: those that the teacher takes; None for the student's.
+        multiple_of: number that both are rounded up to multiples of.
+    """
+    height, width = size or own
+    if multiple_of:
+        height, width = (-(-side // multiple_of) * multiple_of for side in (height, width))
+    return height, width
 
 
 @lru_cache(maxsize=32)  # A copy to a GPU waits for all that it has to do.

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmkd.distillation.branch import Features
+from mmkd.distillation.pairing import patterns_in, picked
 from mmkd.distillation.step import Step
 from mmkd.distillation.taps import Tapped
-from mmkd.distillation.term import Term, patterns_in, picked
+from mmkd.distillation.term import Term
 from mmkd.errors import UserError
 from mmkd.registry import MODELS, TERMS
 
@@ -35,9 +36,9 @@ class SelfTerm(Term):
     def __init__(self, loss: dict, tap: str | Sequence[str],
                  teacher_tap: str | Sequence[str] | None = None, weight: float | None = None,
                  connector: dict | None = None, warmup_epochs: int = 0,
-                 warmup: str = 'linear') -> None:
+                 warmup: str = 'linear', until: float | None = None) -> None:
         super().__init__(loss, tap, teacher_tap, weight, connector, warmup_epochs=warmup_epochs,
-                         warmup=warmup)
+                         warmup=warmup, until=until)
         self.teacher_tap = teacher_tap
 
     def student_patterns(self) -> list[str]:
@@ -48,10 +49,10 @@ class SelfTerm(Term):
         """Return nothing: there is no teacher."""
         return []
 
-    def pair(self, student: Tapped, teachers: Mapping[str, Tapped], input_width: int) -> None:
+    def pair(self, student: Tapped, teachers: Mapping[str, Tapped], step: Step) -> None:
         """Find which leaves meet; see the base class."""
         if self.teacher_tap is not None:
-            super().pair(student, {ITSELF: student}, input_width)
+            super().pair(student, {ITSELF: student}, step)
             return
         taps = theirs = [leaf for tap in patterns_in(self.tap) for leaf in student[tap]]
         if not getattr(MODELS.get(self.loss_config['type']), 'multi_level', False):

@@ -30,6 +30,10 @@ class Step:
     found: dict[Any, Any] = field(default_factory=dict)
     """What one term worked out and others need as well."""
 
+    def teacher(self, name: str) -> Teacher | None:
+        """Return the teacher of this name, None if it is not one of this step's."""
+        return next((one for one in self.teachers if one.name == name), None)
+
 
 Fact = Callable[[Step], Any]
 _FACTS: dict[str, Fact] = {}

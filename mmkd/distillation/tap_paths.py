@@ -2,11 +2,12 @@
 
 ``MODULE[:input][:STEP]...``, where ``MODULE`` is the dotted name that ``model.named_modules()``
 gives (``backbone.layer3``) and stands for what the module returns, ``:input`` for its first
-argument, and ``MODULE.method()`` for what that method returns. Wildcards in it stand for every
-module that matches: ``backbone.stage?``, ``neck.fpn_convs.[0-2].conv``. A ``STEP`` goes into a
-list, a tuple or a dict: a number (also from the end: ``-1``), a range ``0-2`` with both ends, ``*``
-for all, or a key. A number also picks along the first axis of a tensor. A module that is called
-several times in a forward pass gives the list of what it returned. So::
+argument, ``:inputs`` for the list of all, and ``MODULE.method()`` for what that method returns.
+Wildcards in it stand for every module that matches: ``backbone.stage?``,
+``neck.fpn_convs.[0-2].conv``. A ``STEP`` goes into a list, a tuple or a dict: a number (also from
+the end: ``-1``), a range ``0-2`` with both ends, ``*`` for all, or a key. A number also picks along
+the first axis of a tensor. A module that is called several times in a forward pass gives the list
+of what it returned. So::
 
     neck:*                  every level of a feature pyramid
     neck:0-2                three of them
@@ -32,7 +33,7 @@ __all__ = ['endpoint_of', 'endpoints', 'find_module', 'leaves_of', 'tensors_in']
 
 NUMBER = re.compile(r'-?\d+')
 RANGE = re.compile(r'(\d+)-(\d+)')
-INPUT = ':input'
+INPUT, INPUTS = ':input', ':inputs'
 SHOWN = 8
 """Leaves that a message lists."""
 
@@ -40,7 +41,7 @@ SHOWN = 8
 def endpoint_of(tap: str) -> str:
     """Return the part of a tap before its steps: ``'bbox_head:input'`` of ``'...:input:-1'``."""
     module, *rest = tap.split(':')
-    return module + INPUT if rest[:1] == ['input'] else module
+    return f'{module}:{rest[0]}' if rest[:1] in (['input'], ['inputs']) else module
 
 
 def find_module(model: nn.Module, endpoint: str) -> nn.Module:
@@ -63,13 +64,13 @@ def find_module(model: nn.Module, endpoint: str) -> nn.Module:
 
 def module_name(endpoint: str) -> str:
     """Return the dotted name of the module of an endpoint."""
-    name = endpoint.removesuffix(INPUT)
+    name = endpoint.partition(':')[0]
     return name.rpartition('.')[0] if name.endswith('()') else name
 
 
 def method_name(endpoint: str) -> str:
     """Return the method whose call is recorded."""
-    name = endpoint.removesuffix(INPUT)
+    name = endpoint.partition(':')[0]
     return name.rpartition('.')[2][:-2] if name.endswith('()') else 'forward'
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmkd.distillation.tap_paths import (
     INPUT,
+    INPUTS,
     endpoint_of,
     endpoints,
     find_module,
@@ -107,12 +108,13 @@ class TapRecorder:
 
     def _wrapper(self, module: nn.Module, method: str, wanted: list[str]) -> Callable:
         own = getattr(module, method)
-        entering = [endpoint for endpoint in wanted if endpoint.endswith(INPUT)]
-        leaving = [endpoint for endpoint in wanted if not endpoint.endswith(INPUT)]
+        entering = [endpoint for endpoint in wanted if endpoint.endswith((INPUT, INPUTS))]
+        leaving = [endpoint for endpoint in wanted if endpoint not in entering]
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
             for endpoint in entering:
-                self._record(endpoint, args[0] if args else next(iter(kwargs.values())))
+                given = [*args, *kwargs.values()]
+                self._record(endpoint, given if endpoint.endswith(INPUTS) else given[0])
             output = own(*args, **kwargs)
             for endpoint in leaving:
                 self._record(endpoint, output)

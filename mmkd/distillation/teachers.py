@@ -16,7 +16,7 @@ from mmkd.config_files import config_path
 from mmkd.distillation.checkpoints import load_weights
 from mmkd.distillation.inference import CompiledRun, runs_channels_last
 from mmkd.distillation.random_state import undisturbed_random_state
-from mmkd.distillation.renormalisation import Renormalisation, renormalisation
+from mmkd.distillation.renormalisation import Renormalisation, fed_size, renormalisation
 from mmkd.distillation.taps import Tapped, TapRecorder, forward_for_taps, map_tensors
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import MODELS
@@ -98,6 +98,12 @@ class Teacher:
         run = self._recorded if self._run is None else self._run
         with torch.no_grad(), self._autocast(inputs):
             return self._finished(run(inputs, data_samples))
+
+    def input_size(self, own: Sequence[int]) -> tuple[int, int]:
+        """Return height and width of what it is fed for inputs of the student of this size."""
+        renormalise = self._renormalise
+        return fed_size(own) if renormalise is None else fed_size(
+            own, renormalise.size, renormalise.multiple_of)
 
     def _own_inputs(self, inputs: Tensor, data_samples: Any,
                     shared: dict[Any, Tensor]) -> Tensor:

@@ -9,17 +9,25 @@ from torch import Tensor, nn
 
 from mmkd.distillation.branch import SIZES, Branch, Features, InputError, names_of_facts
 from mmkd.distillation.cache.codecs import Codec, DenseCodec
-from mmkd.distillation.pairing import MATCHES, paired
+from mmkd.distillation.pairing import (
+    MATCHES,
+    Taps,
+    grouped,
+    leaves_in,
+    paired,
+    patterns_in,
+    picked,
+)
 from mmkd.distillation.step import Step, facts_for
 from mmkd.distillation.taps import Tapped
+from mmkd.distillation.teacher_connectors import built_teacher_connector
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import MODELS, TERMS
 
-__all__ = ['Taps', 'Term', 'shares']
+__all__ = ['Term', 'shares']
 
 WARMUPS = {'linear': lambda x: x, 'gaussian': lambda x: math.exp(-5 * (1 - x) ** 2)}
-Taps = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 Share = float | Tensor
 
 
@@ -46,6 +54,8 @@ class Term:
         weight: factor of the term; a number >= 0, or None to take it from ``distill_weights`` in
             the config. At 0 the term is left out.
         connector: registry config of the trainable adapter from student to teacher, or None.
+        teacher_connector: registry config of what is done to the teacher's leaves before they are
+            compared, or None; see :mod:`mmkd.distillation.teacher_connectors`.
         match: how leaves are paired: ``'order'``, the first with the first, as many of each; or
             ``'stride'``, those whose cells have the same size in pixels, the others left out.
         size: where two maps differ in size, to which the other is brought behind the connector:
@@ -55,6 +65,9 @@ class Term:
         warmup: ``'linear'``, by the factor ``x``, or ``'gaussian'``, by ``exp(-5 (1 - x)^2)``, the
             ramp of A. Tarvainen, H. Valpola, "Mean teachers are better role models", NeurIPS 2017,
             arXiv 1703.01780.
+        until: when the term ends and the student goes on without it: a whole number of epochs,
+            counted as those of the warm-up, or the share of the run, above 0 and below 1. None for
+            never. A teacher that no term asks any more does not run any more.
         gradient_share: in place of a weight the share of the gradient at the student's taps that
             the term has, see :class:`mmkd.distillation.gradients.BalancedWeight`.
         teachers: names of the teachers that the term learns from; None for all.
@@ -71,8 +84,9 @@ class Term:
 
     def __init__(self, loss: dict, tap: Taps, teacher_tap: Taps | None = None,
                  weight: float | None = None, connector: dict | None = None,
-                 match: str = 'order', size: str | None = None, warmup_epochs: int = 0,
-                 warmup: str = 'linear', gradient_share: float | None = None,
+                 teacher_connector: dict | None = None, match: str = 'order',
+                 size: str | None = None, warmup_epochs: int = 0, warmup: str = 'linear',
+                 until: float | None = None, gradient_share: float | None = None,
                  teachers: Sequence[str] | None = None) -> None:
         self.weight = weight
         self.gradient_share = gradient_share
@@ -83,20 +97,34 @@ class Term:
             raise UserError('a term has groups of taps on one side alone: give `tap` and '
                             '`teacher_tap` the same groups')
         self.connector = connector
+        self.teacher_connector = (None if teacher_connector is None else
+                                  built_teacher_connector(teacher_connector))
+        if teacher_connector is not None and isinstance(tap, Mapping):
+            raise UserError('a term has a teacher_connector and groups of taps, which go to the '
+                            'loss as they are: take the connector out')
         self.match = _one_of('match', match, MATCHES)
         self.size = _one_of('size', size, [None, *SIZES])
         self.warmup_epochs = warmup_epochs
         self.warmup = WARMUPS[_one_of('warmup', warmup, WARMUPS)]
         self.factor = 1.0
+        self.until = _checked_end(until)
+        self.ended = False
         self.teachers = teachers
         self.pairs: dict[str, Any] = {}
         """For each source the leaves of both sides, paired: two lists, or two dicts of lists."""
         self.branches: dict[str, Branch] = {}
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Let the weight rise during the warm-up; ``epoch`` counts from 0."""
+    def begin_epoch(self, epoch: int, share: float = 0.0) -> None:
+        """Let the weight rise during the warm-up, and end the term when its time has come.
+
+        Args:
+            epoch: counts from 0.
+            share: of the run that is behind.
+        """
         if self.warmup_epochs:
             self.factor = self.warmup(min((epoch + 1) / self.warmup_epochs, 1.0))
+        if self.until is not None:
+            self.ended = (epoch if isinstance(self.until, int) else share) >= self.until
 
     def learns_from(self, teacher: str) -> bool:
         """Tell whether a teacher, by its name, teaches this term."""
@@ -137,26 +165,28 @@ class Term:
         found = [leaves_in(student) for student, _ in self.pairs.values()]
         return list(dict.fromkeys(leaf for leaves in found for leaf in leaves))
 
-    def pair(self, student: Tapped, teachers: Mapping[str, Tapped], input_width: int) -> None:
+    def pair(self, student: Tapped, teachers: Mapping[str, Tapped], step: Step) -> None:
         """Find which leaves meet, after the dry run.
 
         Args:
             student: the student's taps with their leaves.
             teachers: those of each teacher.
-            input_width: in pixels, for strides.
+            step: what the dry run gave.
 
         Raises:
             UserError: they are not as many, or no two have the same stride.
         """
         for name, theirs in teachers.items():
             if isinstance(self.tap, Mapping):
-                self.pairs[name] = (_grouped(self.tap, student),
-                                    _grouped(self.teacher_tap, theirs))
+                self.pairs[name] = grouped(self.tap, student), grouped(self.teacher_tap, theirs)
                 continue
             own, others = ([(leaf, tensor) for tap in patterns_in(taps)
                             for leaf, tensor in tapped[tap].items()]
                            for taps, tapped in ((self.tap, student), (self.teacher_tap, theirs)))
-            self.pairs[name] = paired(own, others, self.match, input_width, self.name, name)
+            seen = self.seen_of_teacher(step, name, [tensor for _, tensor in others])
+            others = [(leaf, tensor) for (leaf, _), tensor in zip(others, seen, strict=True)]
+            self.pairs[name] = paired(own, others, self.match, step.inputs.shape[-1], self.name,
+                                      name)
 
     def prepare(self, step: Step, dataset: Any) -> None:
         """Build what depends on shapes and data; called once, after :meth:`pair`.
@@ -192,7 +222,18 @@ class Term:
     def features(self, step: Step, source: str) -> tuple[Features, Features]:
         """Pick this term's tensors out of the student's and a teacher's leaves."""
         student, teacher = self.pairs[source]
-        return picked(step.student, student), picked(step.taps[source], teacher)
+        return (picked(step.student, student),
+                self.seen_of_teacher(step, source, picked(step.taps[source], teacher)))
+
+    def seen_of_teacher(self, step: Step, source: str, leaves: Features) -> Features:
+        """Return a teacher's leaves behind ``teacher_connector``."""
+        if self.teacher_connector is None:
+            return leaves
+        size = step.teacher(source).input_size(step.inputs.shape[-2:])
+        try:
+            return [self.teacher_connector(leaf, size) for leaf in leaves]
+        except InputError as error:
+            raise UserError(f"term '{self.name}', teacher '{source}': {error}") from error
 
     def facts(self, branch: Branch, step: Step, source: str) -> dict[str, Any]:
         """Return what a branch's loss asks for by name.
@@ -205,13 +246,13 @@ class Term:
 
     def own_facts(self, step: Step, source: str) -> dict[str, Any]:
         """Return what the term itself can tell a loss."""
-        teacher = next((one for one in step.teachers if one.name == source), None)
-        return dict(warmup=self.factor, teacher_model=getattr(teacher, 'model', None))
+        return dict(warmup=self.factor,
+                    teacher_model=getattr(step.teacher(source), 'model', None))
 
     def compute(self, step: Step) -> Tensor:
-        """Return the term without its weight, a scalar."""
+        """Return the term without its weight, a scalar; 0 once it has ended."""
         terms = []
-        for source, share in self.sources(step):
+        for source, share in [] if self.ended else self.sources(step):
             branch = self.branches[source]
             facts = self.facts(branch, step, source)
             if isinstance(share, Tensor):
@@ -242,32 +283,12 @@ def shares(teachers: Sequence[Teacher]) -> list[tuple[str, float]]:
     return [(teacher.name, teacher.weight / total) for teacher in teachers]
 
 
-def patterns_in(taps: Taps) -> list[str]:
-    """Return every tap of a config's entry."""
-    if isinstance(taps, str):
-        return [taps]
-    groups = taps.values() if isinstance(taps, Mapping) else [taps]
-    return [tap for group in groups for tap in ([group] if isinstance(group, str) else group)]
-
-
-def leaves_in(leaves: Sequence[str] | Mapping[str, Sequence[str]]) -> list[str]:
-    """Return every leaf of a list, or of a dict of lists."""
-    if isinstance(leaves, Mapping):
-        return [leaf for group in leaves.values() for leaf in group]
-    return list(leaves)
-
-
-def picked(values: Mapping[str, Tensor],
-           leaves: Sequence[str] | Mapping[str, Sequence[str]]) -> Features:
-    """Return the tensors of leaves, in the same lists."""
-    if isinstance(leaves, Mapping):
-        return {name: [values[leaf] for leaf in group] for name, group in leaves.items()}
-    return [values[leaf] for leaf in leaves]
-
-
-def _grouped(taps: Mapping[str, Any], tapped: Tapped) -> dict[str, list[str]]:
-    return {group: [leaf for tap in patterns_in(entry) for leaf in tapped[tap]]
-            for group, entry in taps.items()}
+def _checked_end(until: Any) -> float | None:
+    whole = isinstance(until, int) and not isinstance(until, bool) and until > 0
+    if until is None or whole or (isinstance(until, float) and 0 < until < 1):
+        return until
+    raise UserError(f'a term has until={until!r}: give a whole number of epochs, such as 280, or '
+                    'the share of the run after which it ends, such as 0.9')
 
 
 def _one_of(option: str, value: Any, allowed: Any) -> Any:

@@ -19,7 +19,8 @@ PRESETS = Path(__file__).parents[2] / 'configs' / '_base_' / 'distillation'
 CENTERNET_TERMS = ('CenterNetTerm', 'FeatureTerm')
 BETWEEN = (dict.fromkeys(CENTERNET_TERMS, 'CenterNets')
            | dict.fromkeys(('DenseTerm', 'CrossKDTerm'), 'dense heads')
-           | dict.fromkeys(('DETRTerm', 'DETRFeatureTerm', 'DETRQueryTerm', 'KDDETRTerm'), 'DETRs'))
+           | dict.fromkeys(('DETRTerm', 'DETRFeatureTerm', 'DETRQueryTerm', 'KDDETRTerm'), 'DETRs')
+           | dict(ScoreTerm='any, from dense heads', ProposalTerm='two-stage'))
 """By the type of a term the detectors that it is for; any, for others."""
 FEATURES = 'neck:*'
 """What presets tap; a detector without a neck has its features elsewhere."""

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from zoo import model
 
 from mmkd.distillation.cache.options import fix_views
+from mmkd.distillation.step import Step
 from mmkd.engine.distil import distil
 from mmkd.errors import UserError
 from mmkd.registry import MODELS, TERMS
@@ -96,8 +97,8 @@ def test_a_teacher_with_more_classes_in_another_order(tmp_path):
     run, _ = _run(tmp_path, cfg, _saved(tmp_path, theirs, names), 'bckd')
     [term] = distillation_hook(run).terms
     maps = [torch.arange(5.0).view(1, 5, 1, 1)]
-    found = term.in_students_classes(SimpleNamespace(teachers=distillation_hook(run).teachers),
-                                     'teacher', dict(cls=maps))
+    step = Step({}, distillation_hook(run).teachers, {}, None)
+    found = term.in_students_classes(step, 'teacher', dict(cls=maps))
     assert found['cls'][0].flatten().tolist() == [2, 4, 1]
 
 

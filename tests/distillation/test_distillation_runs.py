@@ -93,6 +93,26 @@ def test_the_warm_up_counts_passes_over_the_data_in_a_loop_of_iterations(tmp_pat
     assert factors == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1, 1])
 
 
+def test_a_term_ends_and_its_teacher_is_asked_no_more(tmp_path):
+    run = _run(tmp_path, dict(hint=dict(HINT, until=2), own=OWN), dict(mean=dict(ema=0.5)), iters=7)
+    run.train()
+    # 8 images in batches of 4: two epochs are four iterations
+    logged = {name: run.message_hub.log_scalars[f'train/loss_distill_{name}'].data[0]
+              for name in ('hint', 'own')}
+    assert [value > 0 for value in logged['hint']] == [True] * 4 + [False] * 3
+    assert logged['hint'][4:].tolist() == [0, 0, 0] and (logged['own'] > 0).all()
+    [teacher] = distillation_hook(run).teachers
+    passes = [mode for mode, *_ in teacher.model.passes if mode == 'tensor']
+    assert len(passes) == 1 + 4, 'the dry run, and the two epochs'
+
+
+def test_all_terms_end(tmp_path):
+    run = _run(tmp_path, dict(hint=dict(HINT, until=0.5)), dict(mean=dict(ema=0.5)), iters=4)
+    run.train()
+    values = run.message_hub.log_scalars['train/loss_distill_hint'].data[0]
+    assert [value > 0 for value in values] == [True, True, False, False]
+
+
 def test_a_mean_teacher_moves_with_every_step_of_the_optimizer(tmp_path, monkeypatch):
     seen, update = [], MeanTeacher.update
 

@@ -168,17 +168,28 @@ def test_cosine_of_zero_vectors_has_a_finite_gradient():
     assert value.item() == 1 and torch.equal(student.grad, torch.zeros_like(student))
 
 
+class _OfOneLevel(ScoreWeightedL2Loss):
+    """As the losses of single maps are called; ``(B, 1, H, W)`` of scores."""
+
+    def forward(self, student, teacher, scores, image_weights=None):
+        return super().forward([student], [teacher], [scores[:, 0]], image_weights)
+
+
 def test_score_weighted_l2_equals_its_formula_in_loops():
     student, teacher, scores = _randn(2, 3, 3, 4), _randn(2, 3, 3, 4, seed=1), _scores()
-    value = ScoreWeightedL2Loss()(student, teacher, scores)
-    assert value.item() == pytest.approx(
-        score_weighted_loop(student.tolist(), teacher.tolist(), scores.tolist()))
-    assert torch.equal(ScoreWeightedL2Loss()(student, teacher, scores[:, 0]), value)
+    value = _OfOneLevel()(student, teacher, scores)
+    expected = score_weighted_loop(student.tolist(), teacher.tolist(), scores.tolist())
+    assert value.item() == pytest.approx(expected)
+    other = [maps[..., :2] for maps in (student, teacher, scores)]
+    both = ScoreWeightedL2Loss()(*([first, second] for first, second in zip(
+        (student, teacher, scores[:, 0]), (*other[:2], other[2][:, 0]), strict=True)))
+    assert both.item() == pytest.approx(
+        expected + score_weighted_loop(*(maps.tolist() for maps in other)))
 
 
 def test_score_weighted_l2_without_scores_is_zero():
     student = _randn(1, 2, 3, 3).requires_grad_()
-    value = ScoreWeightedL2Loss()(student, _randn(1, 2, 3, 3, seed=1), torch.zeros(1, 3, 3))
+    value = ScoreWeightedL2Loss()([student], [_randn(1, 2, 3, 3, seed=1)], [torch.zeros(1, 3, 3)])
     value.backward()
     assert value.item() == 0 and torch.equal(student.grad, torch.zeros_like(student))
 
@@ -188,7 +199,7 @@ CASES = {
     'CWD': (CWDLoss, {}), 'CWD standardised': (lambda: CWDLoss(2.0, standardise=True), {}),
     'MGD': (lambda: MGDLoss(4, alpha=1.0), {}),
     'FGD': (lambda: FGDLoss(4, alpha=1.0, beta=0.5, gamma=0.3, lambda_=0.1), FGD),
-    'score-weighted': (ScoreWeightedL2Loss, dict(scores=_scores())), 'cosine': (CosineLoss, {}),
+    'score-weighted': (_OfOneLevel, dict(scores=_scores())), 'cosine': (CosineLoss, {}),
 }
 every_loss = pytest.mark.parametrize('name', CASES)
 
@@ -270,8 +281,8 @@ def test_shapes_that_do_not_fit_are_named(name, student, teacher):
 
 def test_what_else_does_not_fit_is_named():
     maps = torch.zeros(2, 3, 3, 4)
-    with pytest.raises(ValueError, match=r'\(2, 1, 3, 4\) or \(2, 3, 4\).*\(2, 3, 3, 4\)'):
-        ScoreWeightedL2Loss()(maps, maps, maps)
+    with pytest.raises(ValueError, match=r'\(2, 3, 4\), and got \(2, 3, 3, 4\).*ScoreTerm'):
+        ScoreWeightedL2Loss()([maps], [maps], [maps])
     with pytest.raises(ValueError, match='one cell of one image'):
         CWDLoss(standardise=True)(maps[:1, :, :1, :1], maps[:1, :, :1, :1])
     with pytest.raises(ValueError, match='tau above 0'):

@@ -78,8 +78,8 @@ def _prepared(term, x=None, **samples):
     term.name = 'own'
     found = TapRecorder(model, term.student_patterns()).dry_run(lambda: forward_for_taps(model, x))
     assert term.teacher_patterns() == []
-    term.pair(found, {}, 1)
-    step = Step(flat(found), [], {}, SimpleNamespace(**samples), model)
+    step = Step(flat(found), [], {}, SimpleNamespace(**samples), model, x)
+    term.pair(found, {}, step)
     term.prepare(step, SimpleNamespace())
     return term, step
 

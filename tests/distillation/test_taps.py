@@ -179,6 +179,7 @@ X = torch.zeros(2, 3, 16, 16)
     ('bbox_head:*:1', {'bbox_head:0:1': 10, 'bbox_head:1:1': 101}),
     ('bbox_head:1:-1', {'bbox_head:1:-1': 104}),
     ('bbox_head:input:2', {'bbox_head:input:2': 2}),
+    ('bbox_head:inputs:0:2', {'bbox_head:inputs:0:2': 2}),
     ('bbox_head.conv:*', {f'bbox_head.conv:{level}': 10 * level for level in range(5)}),
     ('bbox_head.conv:input:3', {'bbox_head.conv:input:3': 3}),
     ('*.conv:4', {'bbox_head.conv:4': 40}),
@@ -324,3 +325,24 @@ def test_listed_taps_have_their_strides_and_can_all_be_tapped():
     assert {name: tuple(tensor.shape) for name, tensor in found.items()} == {
         name: leaf.shape for name, leaf in leaves.items()}
     assert model.training is False
+
+
+def test_all_arguments_of_a_module_can_be_tapped():
+    class Second(nn.Module):
+        def forward(self, maps, boxes, scale=None):
+            return maps * boxes
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Second()
+
+        def forward(self, x):
+            return self.layer(x, boxes=2 * x, scale=3)
+
+    model, x = Both(), torch.ones(1, 2)
+    recorder = TapRecorder(model, ['layer:inputs:1', 'layer:input', 'layer:inputs:0'])
+    recorder.dry_run(lambda: model(x))
+    found = recorder.record(lambda: model(x))
+    assert {name: value.tolist() for name, value in found.items()} == {
+        'layer:inputs:1': [[2, 2]], 'layer:input': [[1, 1]], 'layer:inputs:0': [[1, 1]]}

@@ -86,6 +86,7 @@ class _Conv(nn.Conv2d):
 
 
 NAMES = ('stage1', 'stage2')
+INPUTS = torch.zeros(1, 3, 64, 64)
 
 
 def _teacher(name='t', weight=1.0):
@@ -94,7 +95,7 @@ def _teacher(name='t', weight=1.0):
 
 def _step(student, teacher, samples=None, names=NAMES):
     return Step(dict(zip(names, student, strict=True)), [_teacher()],
-                dict(t=dict(zip(names, teacher, strict=True))), samples)
+                dict(t=dict(zip(names, teacher, strict=True))), samples, inputs=INPUTS)
 
 
 def _tapped(leaves):
@@ -105,7 +106,8 @@ def _tapped(leaves):
 def _term(step, loss, taps=NAMES, dataset=None, name='term', **options):
     term = Term(loss, tap=list(taps), **options)
     term.name = name
-    term.pair(_tapped(step.student), {name: _tapped(taps) for name, taps in step.taps.items()}, 64)
+    theirs = {name: _tapped(taps) for name, taps in step.taps.items()}
+    term.pair(_tapped(step.student), theirs, step)
     term.prepare(step, dataset or SimpleNamespace())
     return term
 
@@ -124,7 +126,7 @@ def test_pairs_are_summed_each_with_a_loss_of_its_own():
 def test_teachers_share_a_term_by_their_weights():
     own, ones = {'stage1': torch.tensor([[3.0]])}, torch.ones(1, 1)
     step = Step(own, [_teacher('a'), _teacher('b', 3.0)],
-                dict(a=dict(stage1=2 * ones), b=dict(stage1=10 * ones)), None)
+                dict(a=dict(stage1=2 * ones), b=dict(stage1=10 * ones)), None, inputs=INPUTS)
     term = _term(step, dict(type='_OtherNames'), ['stage1'])
     # (6 - 2) / 4 + (6 - 10) 3 / 4
     assert term.compute(step).item() == -2
@@ -156,8 +158,8 @@ def _pyramid(*widths, value=1.0):
 def _strided(student, teacher, match='stride', loss='_Seen'):
     term = Term(dict(type=loss), tap='neck:*', match=match)
     term.name = 'neck'
-    term.pair({'neck:*': student}, dict(t={'neck:*': teacher}), 64)
-    step = Step(student, [_teacher()], dict(t=teacher), None)
+    step = Step(student, [_teacher()], dict(t=teacher), None, inputs=INPUTS)
+    term.pair({'neck:*': student}, dict(t={'neck:*': teacher}), step)
     term.prepare(step, SimpleNamespace())
     return term, step
 
@@ -170,6 +172,12 @@ def test_maps_of_equal_stride_meet():
     seen = [loss.seen for loss in term.branches['t'].losses]
     assert [(s.shape[-1], s.max().item(), t.max().item()) for s, t in seen] == [
         (8, 8, 16), (4, 4, 8)]
+
+
+def test_levels_of_one_cell_meet_in_their_order():
+    """Of an image of 64 px the levels of stride 64 and 128 look the same."""
+    term, _ = _strided(_pyramid(2, 1, 1), _pyramid(4, 2, 1, 1))
+    assert term.pairs['t'] == (['neck:0', 'neck:1', 'neck:2'], ['neck:1', 'neck:2', 'neck:3'])
 
 
 def test_nothing_can_be_paired():
@@ -231,13 +239,13 @@ def test_groups_go_to_one_loss_as_they_are():
     term = Term(dict(type='_Groups'), **options)
     assert term.student_patterns() == ['cls', 'reg']
     assert term.teacher_patterns() == ['head:0:*', 'head:1']
-    term.pair(own, dict(t=theirs), 64)
+    term.pair(own, dict(t=theirs), step)
     term.prepare(step, SimpleNamespace())
     assert term.taps == ['cls:0', 'cls:1', 'reg']
     # 2 * 10 + 3 * 20, the third has no partner and needs none; 100 (7 - 5); 1000 * 1
     assert term.compute(step).item() == 80 + 200 + 1000
     adapted = Term(dict(type='_Groups'), connector=dict(type='ConvConnector'), **options)
-    adapted.pair(own, dict(t=theirs), 64)
+    adapted.pair(own, dict(t=theirs), step)
     with pytest.raises(UserError, match='ConvConnector cannot adapt features that come in groups'):
         adapted.prepare(step, SimpleNamespace())
 
@@ -296,7 +304,22 @@ def test_the_weight_rises_during_the_warm_up():
     assert factors == [0.25, 0.5, 0.75, 1, 1, 1]
 
 
+@pytest.mark.parametrize(('until', 'ends'), [(3, 3), (0.5, 4), (0.51, 5), (None, None), (9, None)])
+def test_a_term_ends(until, ends):
+    """Of eight epochs: after three, after half of them, within the fifth."""
+    step = _step([torch.ones(1, 1)], [torch.ones(1, 1)], names=['stage1'])
+    term = _term(step, dict(type='_OtherNames'), ['stage1'], until=until)
+    alive = []
+    for epoch in range(8):
+        term.begin_epoch(epoch, epoch / 8)
+        alive.append(term.compute(step).item() != 0)
+        assert term.ended != alive[-1]
+    assert alive == [ends is None or epoch < ends for epoch in range(8)]
+
+
 @pytest.mark.parametrize(('options', 'message'), [
+    *((dict(until=until), r'until=.*: give a whole number of epochs, such as 280, or the share')
+      for until in (0, -1, 1.0, 0.0, 1.5, True, 'end')),
     (dict(teacher_tap=dict(classes='y')), r'groups of taps on one side alone'),
     (dict(match='strides'), r"match='strides': give one of order, stride\. Did you mean 'stride'"),
     (dict(size='larger'), r"size='larger': give one of .*student, teacher, smaller"),

@@ -10,6 +10,7 @@ from mmkd.distillation.cache.codecs import Codec
 from mmkd.distillation.cache.outputs import columns
 from mmkd.distillation.cache.shards import Entry
 from mmkd.distillation.cache.store import TeacherStore
+from mmkd.distillation.renormalisation import fed_size
 from mmkd.distillation.taps import Tapped
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError
@@ -26,10 +27,13 @@ class CachedTeacher(Teacher):
         weight: share of this teacher among its peers, > 0.
         device: where the taps are wanted.
         live: the network, for taps that are not stored; None if there are none.
+        size: of its inputs, see :func:`~mmkd.distillation.teachers.build_teacher`.
+        multiple_of: see there.
     """
 
     def __init__(self, store: TeacherStore, codecs: Mapping[str, Codec], weight: float,
-                 device: torch.device, live: Teacher | None = None) -> None:
+                 device: torch.device, live: Teacher | None = None,
+                 size: Sequence[int] | None = None, multiple_of: int | None = None) -> None:
         assert store.contents is not None
         self.name = store.folder.name
         self.weight = weight
@@ -39,6 +43,7 @@ class CachedTeacher(Teacher):
         self.model = None if live is None else live.model
         """The network itself, if a term that is not cached needs it."""
         self._live = live
+        self._size, self._multiple_of = size, multiple_of
         self._stored: set[str] = set()
         self.classes = store.contents.classes and tuple(store.contents.classes)
 
@@ -72,6 +77,10 @@ class CachedTeacher(Teacher):
         self.store.check_size(*inputs.shape[-2:])
         found = self._decoded(self._entries(data_samples))
         return found if self._live is None else found | self._live(inputs, data_samples, shared)
+
+    def input_size(self, own: Sequence[int]) -> tuple[int, int]:
+        """Return height and width of what it was fed; see the base class."""
+        return fed_size(own, self._size, self._multiple_of)
 
     def _entries(self, samples: Any) -> list[Entry]:
         several = list(samples) if isinstance(samples, (list, tuple)) else [samples]

@@ -113,7 +113,8 @@ class CachePlan:
             found.append(CachedTeacher(
                 stores[name], self._expanded(name, stores[name].contents.patterns),
                 entry.get('weight', 1.0), device,
-                self.build_teacher(name, entry) if needs_live else None))
+                self.build_teacher(name, entry) if needs_live else None,
+                entry.get('size'), entry.get('multiple_of')))
         if getattr(self.dataset.dataset, 'augments', True):
             self.dataset.stores = stores
         return found
@@ -185,6 +186,9 @@ class CachePlan:
         pairs, codecs = [], {}
         for name, store in stores.items():
             teacher = self.build_teacher(name, entries[name])
+            for term in self.cached:
+                if term.learns_from(name):
+                    term.meet(self.student, [teacher])
             tapped = teacher.tap(self._codecs(name), inputs, data.get('data_samples'))
             patterns = {pattern: list(leaves) for pattern, leaves in tapped.items()}
             codecs[name] = self._expanded(name, patterns)
