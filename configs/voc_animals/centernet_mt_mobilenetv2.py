@@ -5,10 +5,10 @@ _base_ = ['./centernet_mobilenetv2.py', '../_base_/distillation/joint.py']
 teachers = dict(
     resnet18=dict(
         config='configs/voc_animals/centernet_r18_wide.py',
-        checkpoint='work_dirs/voc_animals/centernet_r18_wide/epoch_20.pth',
+        checkpoint='work_dirs/voc_animals/centernet_r18_wide/epoch_30.pth',
         precision='bf16'),
     mobilenetv2=dict(
         config='configs/voc_animals/centernet_mobilenetv2_wide.py',
-        checkpoint='work_dirs/voc_animals/centernet_mobilenetv2_wide/epoch_20.pth',
+        checkpoint='work_dirs/voc_animals/centernet_mobilenetv2_wide/epoch_30.pth',
         precision='bf16'))
 teacher_cache = dict(folder='work_dirs/voc_animals/cache', views=8)  # one for each epoch

@@ -1,7 +1,7 @@
 # python tools/train.py configs/voc_animals/centernet_r18_wide.py \
 #     --work-dir work_dirs/voc_animals/centernet_r18_wide
 # python tools/test.py configs/voc_animals/centernet_r18_wide.py \
-#     work_dirs/voc_animals/centernet_r18_wide/epoch_20.pth
+#     work_dirs/voc_animals/centernet_r18_wide/epoch_30.pth
 # A teacher: ResNet-18 without its last stage, so that stride 16 stays, and wide behind it. ImageNet
 # weights from a file of your own: --cfg-options model.backbone.init_cfg.checkpoint=FILE
 _base_ = [
@@ -19,9 +19,9 @@ model = dict(
     neck=dict(in_channels=256, num_deconv_filters=(192, 96), num_deconv_kernels=(4, 4)),
     bbox_head=dict(num_classes={{_base_.num_classes}}, in_channels=96, feat_channels=96))
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
-train_cfg = dict(max_epochs=20, val_interval=20)
+train_cfg = dict(max_epochs=30, val_interval=15)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=20, eta_min=1e-6,
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=30, eta_min=1e-6,
          convert_to_iter_based=True),
 ]

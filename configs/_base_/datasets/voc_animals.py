@@ -5,7 +5,7 @@
 _base_ = './voc0712.py'
 classes = ('person', 'cat', 'cow', 'dog', 'horse', 'sheep')
 num_classes = len(classes)
-image_size = 128
+image_size = 160
 data_root = '{{$VOC_ANIMALS_ROOT:data/VOC_animals/}}'
 
 train_pipeline = [
