@@ -192,7 +192,7 @@ def _check_parts(model: nn.Module, heads: Sequence[nn.Module],
                  extractors: Sequence[nn.Module]) -> None:
     roi_head = model.roi_head
     if roi_head.with_mask:
-        raise _refusal(model, 'finds masks, and only boxes are exported')
+        raise _refusal(model, 'it finds masks, and only boxes are exported')
     predicting = ('predict', 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
     parts = [(model.rpn_head, RPNHead, predicting)]
     parts += [(head, BBoxHead, ('predict_by_feat', '_predict_by_feat_single', 'regress_by_class'))
@@ -205,25 +205,25 @@ def _check_parts(model: nn.Module, heads: Sequence[nn.Module],
         own = [name for name in names
                if getattr(type(part), name, None) is not getattr(kind, name, None)]
         if own:
-            raise _refusal(model, f'has a {type(part).__name__}, whose {", ".join(own)} differs '
-                                  f'from that of {kind.__name__}')
+            raise _refusal(model, f'its {type(part).__name__} differs from {kind.__name__} in '
+                                  f'{", ".join(own)}')
     for part in (model.rpn_head, *heads):
         if type(part.bbox_coder) is not DeltaXYWHBBoxCoder:
-            raise _refusal(model, f'codes boxes by a {type(part.bbox_coder).__name__}, and only '
+            raise _refusal(model, f'it codes boxes by a {type(part.bbox_coder).__name__}, and only '
                                   'DeltaXYWHBBoxCoder is exported')
     for head in heads:
         if (head.custom_cls_channels or head.custom_activation
                 or not (head.with_cls and head.with_reg)):
-            raise _refusal(model, f'has a {type(head).__name__} that does not give one softmax '
-                                  'over classes and background, and boxes')
+            raise _refusal(model, f'its {type(head).__name__} does not give one softmax over '
+                                  'classes and background, and boxes')
     for layer in (layer for extractor in extractors for layer in extractor.roi_layers):
         if type(layer) is not RoIAlign or layer.pool_mode != 'avg':
-            raise _refusal(model, f'reads features by {layer}, and only an averaging RoIAlign is '
-                                  'exported')
+            raise _refusal(model, f'it reads features by {layer}, and only an averaging RoIAlign '
+                                  'is exported')
 
 
 def _refusal(model: nn.Module, cause: str) -> UserError:
-    return UserError(f'the model cannot be exported because its {type(model).__name__} {cause}: '
+    return UserError(f'the {type(model).__name__} cannot be exported because {cause}: '
                      'give the config of a Faster R-CNN, a Cascade R-CNN or a one-stage detector')
 
 
@@ -240,5 +240,5 @@ def two_stage_graph(model: nn.Module) -> ExportableTwoStage | None:
         return None
     if type(model).predict is not TwoStageDetector.predict or not (
             model.with_rpn and model.with_roi_head):
-        raise _refusal(model, 'does not find boxes by an RPN and a RoI head')
+        raise _refusal(model, 'it does not find boxes by an RPN and a RoI head')
     return ExportableTwoStage(model)

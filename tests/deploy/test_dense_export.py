@@ -268,9 +268,9 @@ def test_settings_that_are_refused(name, values, message):
 
 @pytest.mark.parametrize(('part', 'values', 'message'), [
     ('roi_head', dict(type='mmdet.DoubleHeadRoIHead', reg_roi_scale_factor=1.3),
-     'a DoubleHeadRoIHead, whose _bbox_forward differs from that of StandardRoIHead'),
+     'its DoubleHeadRoIHead differs from StandardRoIHead in _bbox_forward'),
     ('roi_head.bbox_roi_extractor', dict(type='mmdet.GenericRoIExtractor'),
-     'has a GenericRoIExtractor, whose forward, map_roi_levels differs'),
+     'GenericRoIExtractor differs from SingleRoIExtractor in forward, map_roi_levels'),
     ('roi_head.bbox_roi_extractor.roi_layer', dict(pool_mode='max'), 'only an averaging RoIAlign'),
     ('roi_head.bbox_head', dict(loss_cls=dict(_delete_=True, type='mmdet.SeesawLoss',
                                               num_classes=3)), 'one softmax'),
