@@ -93,7 +93,8 @@ def main() -> None:
     print(f'same as PyTorch on random inputs: {on_random}')
     print(f'same as PyTorch on images: {on_images}' if images else
           'not checked on images: give some with --images or --data')
-    if hasattr(model, 'bbox_head') and not on_random.boxes + on_images.boxes:
+    detects = hasattr(model, 'bbox_head') or hasattr(model, 'roi_head')
+    if detects and not on_random.boxes + on_images.boxes:
         print('nothing was detected on any of these, so little was compared: give --images of what '
               'the model detects')
     print(f'wrote {out} ({Path(out).stat().st_size / 1e6:.1f} MB)')

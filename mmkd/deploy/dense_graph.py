@@ -1,8 +1,7 @@
 """A one-stage detector with priors as one function from image to candidates for NMS.
 
-What a head of MMDetection predicts is fixed by four of its methods. A head that has them from
-``BaseDenseHead`` (RetinaNet, FCOS, ATSS, RTMDet and more), ``GFLHead`` or ``YOLOXHead`` is exported
-by the adapter for them, and one with methods of its own is not.
+This is what RetinaNet, FCOS, ATSS and other heads do that predict by ``BaseDenseHead``'s methods;
+what others do in their own way is in :mod:`mmkd.deploy.dense_adapters`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +9,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmdet.models.dense_heads import GFLHead, YOLOXHead
-from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
-from mmdet.models.detectors import SingleStageDetector
 from mmdet.models.task_modules.coders import (
     DeltaXYWHBBoxCoder,
     DistancePointBBoxCoder,
@@ -24,10 +20,9 @@ from torch import Tensor, nn
 from mmkd.deploy.nms import Nms
 from mmkd.errors import UserError
 
-__all__ = ['ExportableDense', 'dense_graph']
+__all__ = ['Candidates', 'ExportableDense', 'nms_of', 'rows_of']
 
 _CODERS = (DeltaXYWHBBoxCoder, DistancePointBBoxCoder, TBLRBBoxCoder)
-_PREDICTING = ('predict', 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
 
 # Boxes (N, k, 4), scores and labels (N, k).
 Candidates = tuple[Tensor, Tensor, Tensor]
@@ -93,9 +88,9 @@ class ExportableDense(nn.Module):
 
     def _nms(self, head: nn.Module) -> Nms:
         cfg = head.test_cfg or {}
-        return _nms_of(cfg, max_per_img=cfg.get('max_per_img', 0),
-                       score_thr=cfg.get('score_thr', 0), min_size=cfg.get('min_bbox_size', -1),
-                       clip=getattr(head.bbox_coder, 'clip_border', True))
+        return nms_of(cfg, max_per_img=cfg.get('max_per_img', 0),
+                      score_thr=cfg.get('score_thr', 0), min_size=cfg.get('min_bbox_size', -1),
+                      clip=getattr(head.bbox_coder, 'clip_border', True))
 
     def _check(self, head: nn.Module) -> None:
         if type(head.bbox_coder) not in _CODERS:
@@ -107,6 +102,9 @@ class ExportableDense(nn.Module):
             raise UserError(f'the {type(head).__name__} computes scores in a way of its own '
                             f'({type(loss).__name__ if loss else "it has no loss_cls"}), which '
                             'cannot be exported: use a head with a sigmoid or softmax loss_cls')
+        self._check_limits()
+
+    def _check_limits(self) -> None:
         if self.limit < 1 or self.nms.max_per_img < 1:
             raise UserError('test_cfg of the head must limit the candidates to be exported: set '
                             'nms_pre, such as 1000, and max_per_img, such as 100')
@@ -120,16 +118,19 @@ class ExportableDense(nn.Module):
                factors: Tensor | None = None) -> Candidates:
         """Candidates of one level, from its priors ``(P, 2 or 4)`` and maps ``(N, C, H, W)``."""
         head = self.model.bbox_head
-        scores = _rows(scores, head.cls_out_channels)
-        scores = scores.sigmoid() if head.use_sigmoid_cls else scores.softmax(-1)[..., :-1]
-        scores, chosen, labels = self._best(scores)
-        boxes = self._gather(_rows(boxes, self._numbers(head)), chosen)
+        scores, chosen, labels = self._best(self._scores(rows_of(scores, head.cls_out_channels)))
+        boxes = self._gather(rows_of(boxes, self._numbers(head)), chosen)
         priors = F.pad(priors, (0, 0, 0, self.limit)) if self.dynamic else priors
         # MMDetection's coders take the boxes of one image.
         decoded = self._decode(number, priors[chosen.flatten()], boxes.flatten(0, 1))
         if factors is not None:
-            scores = scores * self._gather(_rows(factors, 1), chosen)[..., 0].sigmoid()
+            scores = scores * self._gather(rows_of(factors, 1), chosen)[..., 0].sigmoid()
         return get_box_tensor(decoded).view(-1, scores.shape[1], 4), scores, labels
+
+    def _scores(self, scores: Tensor) -> Tensor:
+        """Probabilities ``(N, P, classes)`` of what the head predicts."""
+        sigmoid = self.model.bbox_head.use_sigmoid_cls
+        return scores.sigmoid() if sigmoid else scores.softmax(-1)[..., :-1]
 
     def _numbers(self, head: nn.Module) -> int:
         """How many numbers the head predicts for one box."""
@@ -156,71 +157,18 @@ class ExportableDense(nn.Module):
         return self.model.bbox_head.bbox_coder.decode(priors, boxes)
 
 
-class _ExportableGFL(ExportableDense):
-    """Distances are the means of distributions, in strides, from the centres of anchors."""
-
-    def _numbers(self, head: nn.Module) -> int:
-        return 4 * (head.reg_max + 1)
-
-    def _decode(self, number: int, priors: Tensor, boxes: Tensor) -> Tensor:
-        head = self.model.bbox_head
-        distances = head.integral(boxes) * head.prior_generator.strides[number][0]
-        return head.bbox_coder.decode(head.anchor_center(priors), distances)
-
-
-class _ExportableYOLOX(ExportableDense):
-    """Each cell has one candidate, of its best class, whose score objectness multiplies first."""
-
-    def _nms(self, head: nn.Module) -> Nms:
-        # It returns all detections, of any size, and clips none.
-        return _nms_of(head.test_cfg, max_per_img=0, score_thr=head.test_cfg.score_thr, min_size=-1,
-                       clip=False)
-
-    def _check(self, head: nn.Module) -> None:
-        pass
-
-    def _priors(self, sizes: Sequence[Sequence[int]], device: torch.device) -> list[Tensor]:
-        return self.model.bbox_head.prior_generator.grid_priors(
-            sizes, dtype=torch.float32, device=device, with_stride=True)
-
-    def _level(self, number: int, priors: Tensor, scores: Tensor, boxes: Tensor,
-               factors: Tensor | None = None) -> Candidates:
-        head = self.model.bbox_head
-        scores, labels = _rows(scores, head.cls_out_channels).sigmoid().max(-1)
-        scores = scores * _rows(factors, 1)[..., 0].sigmoid()
-        return (head._bbox_decode(priors, _rows(boxes, 4)),
-                torch.where(scores >= self.nms.score_thr, scores, 0.0), labels)
-
-
-_ADAPTERS = {BaseDenseHead: ExportableDense, GFLHead: _ExportableGFL, YOLOXHead: _ExportableYOLOX}
-
-
-def dense_graph(model: nn.Module, dynamic: bool = False) -> ExportableDense | None:
-    """Return a dense detector as one function from image to candidates; arguments as of the class.
-
-    Returns:
-        None if the model is another kind of detector.
-
-    Raises:
-        UserError: As :class:`ExportableDense`.
-    """
-    head = getattr(model, 'bbox_head', None)
-    if not isinstance(model, SingleStageDetector) or not hasattr(head, 'prior_generator') \
-            or getattr(model, 'mask_head', None) is not None:
-        return None
-    for kind, adapter in _ADAPTERS.items():
-        if all(getattr(type(head), name, None) is getattr(kind, name) for name in _PREDICTING):
-            return adapter(model, dynamic)
-    return None
-
-
-def _rows(maps: Tensor, channels: int) -> Tensor:
+def rows_of(maps: Tensor, channels: int) -> Tensor:
     """``(N, A * channels, H, W)`` as ``(N, H * W * A, channels)``."""
     return maps.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, channels))
 
 
-def _nms_of(cfg: Mapping, *, max_per_img: int, score_thr: float, min_size: float,
-            clip: bool) -> Nms:
+def nms_of(cfg: Mapping, *, max_per_img: int, score_thr: float, min_size: float,
+           clip: bool) -> Nms:
+    """What ``test_cfg`` says of NMS.
+
+    Raises:
+        UserError: If it is of a kind that an exported model cannot do.
+    """
     nms = dict(cfg.get('nms') or {})
     kind, threshold = nms.pop('type', 'nms'), nms.pop('iou_threshold', None)
     agnostic, split = nms.pop('class_agnostic', False), nms.pop('split_thr', 10000)

@@ -46,9 +46,8 @@ class ExportableCenterNet(nn.Module):
             kind = type(model).__name__
             if head is not None:
                 kind += f' with a {type(head).__name__}'
-            raise UserError(f'the model is a {kind} but only classifiers and detectors with a '
-                            'CenterNetHead or a one-stage head that predicts as RetinaHead, '
-                            'FCOSHead, ATSSHead, GFLHead, RTMDetHead or YOLOXHead does, DETR, '
+            raise UserError(f'the model is a {kind} but only classifiers, one-stage detectors with '
+                            'a CenterNetHead or with priors, Faster R-CNN, Cascade R-CNN, DETR, '
                             'Conditional DETR, DAB-DETR, Deformable DETR and DINO can be exported: '
                             'give the config of such a student')
         self.model = model
@@ -149,8 +148,10 @@ def detector_metadata(model: nn.Module, nms: Nms | None = None) -> ModelMetadata
             different sizes.
     """
     classes = tuple(model.dataset_meta.get('classes', ()))
-    if len(classes) != model.bbox_head.num_classes:
-        raise UserError(f'the model has {model.bbox_head.num_classes} classes but its checkpoint '
+    head = model.roi_head.bbox_head if hasattr(model, 'roi_head') else model.bbox_head
+    known = (head[-1] if isinstance(head, nn.ModuleList) else head).num_classes
+    if len(classes) != known:
+        raise UserError(f'the model has {known} classes but its checkpoint '
                         f'or config names {len(classes)}: set metainfo=dict(classes=(...)) of '
                         "the config's test data set")
     resize, to_float32 = _test_transforms(model.cfg)

@@ -17,16 +17,18 @@ from torch import Tensor, nn
 from mmkd.classification import Classifier
 from mmkd.deploy.agreement import Agreement, MismatchError
 from mmkd.deploy.classifier_graph import ExportableClassifier, classifier_metadata
-from mmkd.deploy.dense_graph import ExportableDense, dense_graph
+from mmkd.deploy.dense_adapters import dense_graph
+from mmkd.deploy.dense_graph import ExportableDense
 from mmkd.deploy.detector_graph import ExportableCenterNet, detector_metadata, largest_stride
-from mmkd.deploy.detr_graph import ExportableDETR, detr_graph
+from mmkd.deploy.detr_graph import detr_graph
 from mmkd.deploy.files import written_atomically
-from mmkd.deploy.folding import fix_padding, fold_batch_norms, to_half
+from mmkd.deploy.folding import fix_padding, fold_batch_norms, sample_plainly, to_half
 from mmkd.deploy.image_graph import with_preprocessing
 from mmkd.deploy.metadata import ModelMetadata
 from mmkd.deploy.onnx_file import to_onnx
 from mmkd.deploy.pt2 import load_pt2, to_pt2
 from mmkd.deploy.runtime import open_model
+from mmkd.deploy.two_stage_graph import ExportableTwoStage, two_stage_graph
 from mmkd.deploy.verify import Image, Run, check_images, check_random
 from mmkd.distillation.checkpoints import load_weights
 from mmkd.distillation.teachers import build_model
@@ -81,7 +83,7 @@ def exportable(model: nn.Module, stride: int | None = None) -> nn.Module:
                         'them, with the config of a single classifier and its checkpoint NAME.pth')
     # What is none of these is refused by the last.
     return (dense_graph(model, dynamic=stride is not None) or detr_graph(model)
-            or ExportableCenterNet(model, stride))
+            or two_stage_graph(model) or ExportableCenterNet(model, stride))
 
 
 def model_metadata(model: nn.Module, *, batch: int = 0, dynamic_size: bool = False,
@@ -102,8 +104,8 @@ def model_metadata(model: nn.Module, *, batch: int = 0, dynamic_size: bool = Fal
         graph = exportable(model)
         metadata = detector_metadata(model, getattr(graph, 'nms', None))
         divisor = 1
-        if isinstance(graph, ExportableDETR):
-            metadata = _detr_metadata(metadata, dynamic_size, half)
+        if 'sizes' in getattr(graph, 'input_names', ()):
+            metadata = _sized_metadata(type(model).__name__, metadata, dynamic_size, half)
         else:
             divisor, _ = largest_stride(model, metadata.input_size)
         if any(side % divisor for side in metadata.input_size):
@@ -116,13 +118,15 @@ def model_metadata(model: nn.Module, *, batch: int = 0, dynamic_size: bool = Fal
                    precision='float16' if half else 'float32')
 
 
-def _detr_metadata(metadata: ModelMetadata, dynamic_size: bool, half: bool) -> ModelMetadata:
+def _sized_metadata(name: str, metadata: ModelMetadata, dynamic_size: bool, half: bool
+                    ) -> ModelMetadata:
+    """Those of a model that must know how large each image is within its input."""
     if dynamic_size or half:
-        raise UserError('a DETR is exported for one size of the input and in float32 alone: leave '
-                        f"{'--dynamic-size' if dynamic_size else '--half'} out")
+        raise UserError(f'a {name} is exported for one size of the input and in float32 alone: '
+                        f"leave {'--dynamic-size' if dynamic_size else '--half'} out")
     if isinstance(metadata.pad_value, tuple):
-        raise UserError('the test pipeline of a DETR must not pad images to be exported: leave Pad '
-                        'out, and set model.data_preprocessor.pad_size_divisor to '
+        raise UserError(f'the test pipeline of a {name} must not pad images to be exported: leave '
+                        'Pad out, and set model.data_preprocessor.pad_size_divisor to '
                         f'{max(metadata.input_size)}')
     return replace(metadata, takes_sizes=True)
 
@@ -189,6 +193,9 @@ def export_pt2(model: nn.Module, path: str | os.PathLike, images: Sequence[Image
     """
     model = copy.deepcopy(model).cpu().eval()
     metadata = model_metadata(model, batch=batch, dynamic_size=dynamic_size, half=half)
+    if isinstance(exportable(model), ExportableTwoStage):
+        raise UserError('a two-stage detector needs operators that PyTorch alone has not, so it '
+                        'cannot be a .pt2 file: leave --format pt2 out')
     content = to_pt2(*_traceable(model, metadata), metadata)
     with written_atomically(Path(path)) as temporary:
         temporary.write_bytes(content)
@@ -211,6 +218,7 @@ def _traceable(model: nn.Module, metadata: ModelMetadata) -> tuple[nn.Module, Te
     dynamic = metadata.dynamic_size
     stride = largest_stride(model, size)[1] if dynamic and metadata.task == 'detection' else None
     graph = exportable(copy.deepcopy(model), stride).eval()
+    sample_plainly(graph)
     fold_batch_norms(graph, torch.zeros(1, 3, *size))
     # A batch or a side of one would be taken for a constant, in the maps of a dense head, too.
     least = 2 * graph.coarsest if dynamic and isinstance(graph, ExportableDense) else 1

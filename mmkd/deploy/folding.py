@@ -2,13 +2,17 @@
 
 import torch.nn.functional as F
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
+from mmcv.ops.deform_conv import DeformConv2d, DeformConv2dPack
 from mmcv.ops.modulated_deform_conv import ModulatedDeformConv2d
+from mmdet.models.dense_heads import TOODHead
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.utils import _pair
 
+from mmkd.ops.deform_conv import modulated_deform_conv2d
 from mmkd.ops.folding import fold_into_layers, replace_module
 
-__all__ = ['fix_padding', 'fold_batch_norms', 'to_half']
+__all__ = ['fix_padding', 'fold_batch_norms', 'sample_plainly', 'to_half']
 
 
 class ScaleShift(nn.Module):
@@ -74,6 +78,41 @@ def fix_padding(model: nn.Module) -> None:
             replace_module(model, module, _PaddedConv(module))
 
 
+class _PlainDeformConv(nn.Module):
+    """mmcv's deformable convolution, the first version, as operations that an exporter knows."""
+
+    def __init__(self, conv: DeformConv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
+        conv = self.conv
+        if isinstance(conv, DeformConv2dPack):
+            offset = conv.conv_offset(x)
+        return modulated_deform_conv2d(
+            x, offset, None, conv.weight, None, _pair(conv.stride), _pair(conv.padding),
+            _pair(conv.dilation), conv.groups, conv.deform_groups)
+
+
+def _sample(feature: Tensor, offset: Tensor) -> Tensor:
+    """What ``TOODHead.deform_sampling`` computes: each channel read at places of its own."""
+    channels = feature.shape[1]
+    return modulated_deform_conv2d(feature, offset, None, feature.new_ones(channels, 1, 1, 1), None,
+                                   (1, 1), (0, 0), (1, 1), channels, channels)
+
+
+def sample_plainly(model: nn.Module) -> None:
+    """Replace deformable convolutions of the first version, in place.
+
+    mmcv's calls an operator that writes into its output, which no exporter can follow.
+    """
+    for module in list(model.modules()):
+        if isinstance(module, DeformConv2d):
+            replace_module(model, module, _PlainDeformConv(module))
+        elif isinstance(module, TOODHead):
+            module.deform_sampling = _sample
+
+
 class _InFloat32(nn.Module):
     """A layer that computes in float32 within a network in float16."""
 
@@ -81,8 +120,8 @@ class _InFloat32(nn.Module):
         super().__init__()
         self.layer = layer.float()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.float()).to(x.dtype)
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        return self.layer(x.float(), *(other.float() for other in others)).to(x.dtype)
 
 
 def to_half(model: nn.Module) -> None:
@@ -92,5 +131,5 @@ def to_half(model: nn.Module) -> None:
     """
     model.half()
     for module in list(model.modules()):
-        if isinstance(module, ModulatedDeformConv2d):
+        if isinstance(module, ModulatedDeformConv2d | _PlainDeformConv):
             replace_module(model, module, _InFloat32(module))

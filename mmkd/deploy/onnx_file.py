@@ -10,6 +10,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from mmkd.deploy.onnx_operators import translations
 from mmkd.errors import UserError
 
 __all__ = ['first_line', 'input_shapes', 'quiet_exporter', 'to_onnx']
@@ -39,7 +40,8 @@ def to_onnx(graph: nn.Module, example: Tensor, dynamic_shape: dict, opset: int
         try:
             program = torch.onnx.export(
                 graph, inputs, dynamo=True, opset_version=opset, input_names=list(shapes),
-                output_names=list(graph.output_names), verbose=False, dynamic_shapes=shapes)
+                output_names=list(graph.output_names), verbose=False, dynamic_shapes=shapes,
+                custom_translation_table=translations())
         except torch.onnx.errors.OnnxExporterError as error:
             raise UserError(f'PyTorch cannot export this model to ONNX opset {opset}: '
                             f'{first_line(error)}; try another --opset or replace that '

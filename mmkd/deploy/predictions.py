@@ -13,8 +13,11 @@ from mmkd.deploy.agreement import FLOAT32, Agreement, MismatchError, Tolerance, 
 from mmkd.deploy.metadata import ModelMetadata
 from mmkd.deploy.nms import Nms
 from mmkd.deploy.runtime import Detections
+from mmkd.deploy.two_stage_candidates import two_stage_candidates
 
 __all__ = ['check_predictions', 'compare_predictions', 'random_sizes', 'samples_of_sizes']
+
+_NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
 def random_sizes(batch: int, whole: Sequence[int],
@@ -58,12 +61,18 @@ def compare_predictions(outputs: Sequence[np.ndarray], model: nn.Module, inputs:
     """
     samples = copy.deepcopy(list(samples))
     expected = [_detections(sample.pred_instances) for sample in model.predict(inputs, samples)]
-    candidates = _candidates(model, inputs, samples, nms, tolerance) if nms else expected
+    doubtful = [_NOTHING] * len(samples)
+    if nms is None:
+        candidates = expected
+    elif hasattr(model, 'roi_head'):
+        candidates, doubtful = two_stage_candidates(model, inputs, samples, nms, tolerance)
+    else:
+        candidates = _candidates(model, inputs, samples, nms, tolerance)
     agreement = Agreement()
-    for *one, sample, theirs, all_of_theirs in zip(*outputs, samples, expected, candidates,
-                                                   strict=True):
+    for *one, sample, theirs, all_of_theirs, unsure in zip(*outputs, samples, expected, candidates,
+                                                           doubtful, strict=True):
         ours = Detections(*(nms.detections(*one, sample.ori_shape) if nms else one))
-        agreement.add(check_predictions(ours, theirs, all_of_theirs, nms, tolerance))
+        agreement.add(check_predictions(ours, theirs, all_of_theirs, nms, tolerance, unsure))
     return agreement
 
 
@@ -76,7 +85,7 @@ def _candidates(model: nn.Module, inputs: Tensor, samples: Sequence[DetDataSampl
                 tolerance: Tolerance) -> list[Detections]:
     """PyTorch's boxes before NMS, and those that fail a limit by no more than the tolerance."""
     cfg = copy.deepcopy(model.bbox_head.test_cfg)
-    cfg.update(score_thr=max(nms.score_thr - tolerance.score, 0), nms_pre=10**9)
+    cfg.update(score_thr=max(nms.score_thr - tolerance.score, 0), nms_pre=10**9, conf_thr=-1)
     found = model.bbox_head.predict_by_feat(
         *model.bbox_head(model.extract_feat(inputs)), cfg=cfg, rescale=True, with_nms=False,
         batch_img_metas=[sample.metainfo for sample in samples])
@@ -84,14 +93,15 @@ def _candidates(model: nn.Module, inputs: Tensor, samples: Sequence[DetDataSampl
 
 
 def check_predictions(found: Detections, expected: Detections, candidates: Detections,
-                      nms: Nms | None = None, tolerance: Tolerance = FLOAT32) -> Agreement:
+                      nms: Nms | None = None, tolerance: Tolerance = FLOAT32,
+                      doubtful: Detections = _NOTHING) -> Agreement:
     """Compare the exported model's detections of one image with PyTorch's.
 
     Order is of no account. A detection that one of the two lacks is a difference, unless rounding
     decides: it scores no more, but for the tolerance, than the last detection or the threshold
     that the other goes down to; or NMS let another box pass, which scores as much or more and
-    overlaps it by the threshold of NMS, both but for the tolerance. The exported model's must
-    still be among PyTorch's boxes before NMS.
+    overlaps it by the threshold of NMS, both but for the tolerance; or it is one of ``doubtful``.
+    The exported model's must still be among PyTorch's boxes before NMS.
 
     Args:
         found: What the exported model detects.
@@ -99,6 +109,8 @@ def check_predictions(found: Detections, expected: Detections, candidates: Detec
         candidates: PyTorch's boxes before NMS.
         nms: Of the exported model, None if it needs none.
         tolerance: How far apart the two may be.
+        doubtful: Those of ``candidates`` of which rounding decides before NMS whether they are
+            there.
 
     Raises:
         MismatchError: If they differ.
@@ -106,6 +118,11 @@ def check_predictions(found: Detections, expected: Detections, candidates: Detec
     partners = _partners(found, expected, tolerance)
     known = _partners(found, candidates, tolerance)
     agreement = Agreement(inputs=1)
+
+    def may_be_absent(one: Detections, others: Detections) -> bool:
+        return (_decided_by_rounding(one, others, nms, tolerance)
+                or bool(_partners(one, doubtful, tolerance)))
+
     for index, partner in partners.items():
         agreement.boxes += 1
         agreement.box_difference = max(agreement.box_difference, float(
@@ -114,11 +131,11 @@ def check_predictions(found: Detections, expected: Detections, candidates: Detec
             abs(found.scores[index] - expected.scores[partner])))
     for index in sorted(set(range(len(found.scores))) - set(partners)):
         one = _only(found, index)
-        if index not in known or not _decided_by_rounding(one, expected, nms, tolerance):
+        if index not in known or not may_be_absent(one, expected):
             raise MismatchError(f'PyTorch has no such detection: {_describe(one)}')
     for index in sorted(set(range(len(expected.scores))) - set(partners.values())):
         one = _only(expected, index)
-        if not _decided_by_rounding(one, found, nms, tolerance):
+        if not may_be_absent(one, found):
             raise MismatchError(f'a detection of PyTorch is missing: {_describe(one)}')
     return agreement
 

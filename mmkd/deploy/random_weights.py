@@ -2,10 +2,11 @@
 
 import numpy as np
 import torch
-from mmdet.models.detectors import DetectionTransformer
+from mmdet.models.detectors import DetectionTransformer, TwoStageDetector
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmkd.classification import Classifier
 from mmkd.distillation.teachers import undisturbed_random_state
 
 __all__ = ['noise_images', 'settle_random_weights']
@@ -39,7 +40,7 @@ def settle_random_weights(model: nn.Module, input_size: tuple[int, int], seed: i
     # Dropout draws.
     with undisturbed_random_state(), torch.no_grad():
         noise = _normalised(model, noise_images(
-            (SIDE, SIDE) if hasattr(model, 'bbox_head') else input_size, 2, seed))
+            input_size if isinstance(model, Classifier) else (SIDE, SIDE), 2, seed))
         _run(model.train(), noise)
         _scale_branches(model.eval(), noise)
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -61,7 +62,7 @@ def _normalised(model: nn.Module, images: list[np.ndarray]) -> Tensor:
 
 
 def _run(model: nn.Module, image: Tensor) -> None:
-    if isinstance(model, DetectionTransformer):
+    if isinstance(model, DetectionTransformer | TwoStageDetector):
         model.extract_feat(image)  # Batch norms are nowhere else.
     elif hasattr(model, 'bbox_head'):
         model.bbox_head(model.extract_feat(image))

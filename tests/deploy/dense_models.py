@@ -11,10 +11,14 @@ from torch import nn
 from mmkd.distillation import build_model
 
 SIZE = 64
+CLASSIFYING = ('_cls', 'cls_branches')
 R18 = dict(depth=18, base_channels=8, init_cfg=None)
 FPN = dict(in_channels=[8, 16, 32, 64], out_channels=16)
 HEAD = dict(num_classes=3, in_channels=16, feat_channels=32, stacked_convs=1)
 
+# Proposals: as many as the NMS of the RPN chooses from, of each level and in all.
+FEW = dict(rpn=dict(nms_pre=40, max_per_img=30))
+STDS = (0.1, 0.1, 0.2, 0.2)
 GROUPS = dict(type='GN', num_groups=8, requires_grad=True)
 
 
@@ -36,6 +40,22 @@ MODELS = dict(
     gfl=_fpn('gfl/gfl_r50_fpn_1x_coco.py', norm_cfg=GROUPS),
     fsaf=_fpn('fsaf/fsaf_r50_fpn_1x_coco.py'),
     paa=_fpn('paa/paa_r50_fpn_1x_coco.py', norm_cfg=GROUPS),
+    vfnet=_fpn('vfnet/vfnet_r50_fpn_1x_coco.py', norm_cfg=GROUPS),
+    ddod=_fpn('ddod/ddod_r50_fpn_1x_coco.py', norm_cfg=GROUPS),
+    tood=_fpn('tood/tood_r50_fpn_1x_coco.py', stacked_convs=2, norm_cfg=GROUPS),
+    reppoints=_fpn('reppoints/reppoints-moment_r50_fpn_1x_coco.py', point_feat_channels=32),
+    foveabox=_fpn('foveabox/fovea_r50_fpn_4xb4-1x_coco.py'),
+    autoassign=_fpn('autoassign/autoassign_r50-caffe_fpn_1x_coco.py', norm_cfg=GROUPS),
+    yolof=('yolof/yolof_r50-c5_8xb8-1x_coco.py', dict(
+        backbone=R18, neck=dict(in_channels=64, out_channels=32, block_mid_channels=16),
+        bbox_head=dict(num_classes=3, in_channels=32))),
+    yolov3=('yolo/yolov3_mobilenetv2_8xb24-ms-416-300e_coco.py', dict(
+        backbone=dict(widen_factor=0.25, init_cfg=None),
+        neck=dict(in_channels=[80, 24, 8], out_channels=[16, 16, 16]),
+        bbox_head=dict(num_classes=3, in_channels=[16, 16, 16], out_channels=[16, 16, 16]))),
+    centernet_update=_fpn('centernet/centernet-update_r50_fpn_8xb8-amp-lsj-200e_coco.py',
+                          norm_cfg=GROUPS),
+    free_anchor=_fpn('free_anchor/freeanchor_r50_fpn_1x_coco.py'),
     rtmdet=('rtmdet/rtmdet_tiny_8xb32-300e_coco.py', dict(
         backbone=dict(widen_factor=0.125, init_cfg=None),
         neck=dict(in_channels=[32, 64, 128], out_channels=16), bbox_head=HEAD)),
@@ -49,10 +69,17 @@ MODELS = dict(
                           channels=[16, 32, 64]),
     dino=_detr('dino/dino-4scale_r50_8xb2-12e_coco.py', channels=[16, 32, 64]),
     ddq=_detr('ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py', channels=[16, 32, 64]),
+    cascade_rcnn=('cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py', dict(
+        backbone=R18, neck=FPN, rpn_head=dict(in_channels=16, feat_channels=16),
+        roi_head=dict(bbox_roi_extractor=dict(out_channels=16), bbox_head=[dict(
+            type='Shared2FCBBoxHead', num_classes=3, in_channels=16, fc_out_channels=16,
+            reg_class_agnostic=True, bbox_coder=dict(
+                type='DeltaXYWHBBoxCoder', target_stds=[part / stage for part in STDS]))
+            for stage in (1, 2, 3)]), test_cfg=FEW)),
     faster_rcnn=('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', dict(
         backbone=R18, neck=FPN, rpn_head=dict(in_channels=16, feat_channels=16),
         roi_head=dict(bbox_roi_extractor=dict(out_channels=16), bbox_head=dict(
-            num_classes=3, in_channels=16, fc_out_channels=16)))),
+            num_classes=3, in_channels=16, fc_out_channels=16)), test_cfg=FEW)),
 )
 
 
@@ -90,13 +117,9 @@ def lively(cfg, mean=-4.0, deviation=1.5):
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)
     model.cfg, model.dataset_meta = cfg, dict(classes=CLASSES)
-    head = getattr(model, 'bbox_head', None)
-    layers = [module for name, module in head.named_modules()
-              if name.split('.')[0].endswith(('_cls', 'cls_branches')) and
-              isinstance(module, nn.Conv2d | nn.Linear)] if head else []
-    boxes = [module for name, module in head.named_modules()
-             if name.split('.')[0].endswith('_reg') and isinstance(module, nn.Conv2d)] \
-        if head else []
+    layers = [module for name, module in heads_of(model) if name.endswith(CLASSIFYING)]
+    boxes = [module for name, module in heads_of(model) if name.endswith('_reg')
+             and (isinstance(module, nn.Conv2d) or hasattr(model, 'roi_head'))]
     with torch.no_grad():
         for layer in layers + boxes:
             outputs = []
@@ -109,16 +132,34 @@ def lively(cfg, mean=-4.0, deviation=1.5):
             predict_maps(model, feats)
             hook.remove()
             # GFL's distances are means of distributions: only clear ones differ.
-            others = 4.0 if hasattr(head, 'integral') else 0.5
+            others = 4.0 if hasattr(getattr(model, 'bbox_head', None), 'integral') else 0.5
             factor = (deviation if layer in layers else others) / torch.cat(outputs).std()
             layer.weight.mul_(factor)
             if layer in layers:
                 layer.bias.fill_(mean)
+                if isinstance(layer, nn.Linear) and hasattr(model, 'roi_head'):
+                    # All classes as likely as another, and background a bit more.
+                    layer.bias[-1] += 2.0
     return model
+
+
+def heads_of(model):
+    """The layers of all heads that may give classes or boxes, by the name of the branch."""
+    if hasattr(model, 'roi_head'):
+        heads = [model.rpn_head, *(model.roi_head.bbox_head if isinstance(
+            model.roi_head.bbox_head, nn.ModuleList) else [model.roi_head.bbox_head])]
+    else:
+        heads = [model.bbox_head] if hasattr(model, 'bbox_head') else []
+    return [(name.split('.')[0], module) for head in heads for name, module in head.named_modules()
+            if isinstance(module, nn.Conv2d | nn.Linear)]
 
 
 def predict_maps(model, feats):
     """Run what comes after the features."""
+    if hasattr(model, 'roi_head'):
+        from mmkd.deploy.predictions import samples_of_sizes
+        samples = samples_of_sizes([(SIZE, SIZE)] * 2, (SIZE, SIZE))
+        return model.roi_head.predict(feats, model.rpn_head.predict(feats, samples), samples)
     if hasattr(model, 'forward_transformer'):
         from mmkd.deploy.predictions import samples_of_sizes
         samples = samples_of_sizes([(SIZE, SIZE)] * 2, (SIZE, SIZE))

@@ -1,4 +1,4 @@
-"""Exported dense detectors and DETRs detect what MMDetection's ``predict`` does."""
+"""Exported one-stage and two-stage detectors and DETRs detect what ``predict`` does."""
 
 from collections import OrderedDict
 from types import SimpleNamespace
@@ -22,13 +22,20 @@ from mmkd.deploy import Detector, export
 from mmkd.deploy.detr_graph import _padding
 from mmkd.deploy.evaluate import OnnxModel, evaluate_onnx
 from mmkd.deploy.export import export_onnx, export_pt2, exportable, model_metadata
-from mmkd.deploy.quantize import list_layers, quantize_onnx
+from mmkd.deploy.quantize import CERTAIN, list_layers, quantize_onnx
 from mmkd.distillation import build_model
 from mmkd.engine import launch
 from mmkd.errors import UserError
+from mmkd.evaluation.voc_map import Detections as FoundObjects
+from mmkd.evaluation.voc_map import Objects, voc_average_precision
 
-NAMES = ['retinanet', 'fcos', 'gfl', 'rtmdet', 'yolox', 'detr']
-MORE = ['atss', 'fsaf', 'conditional_detr', 'dab_detr', 'deformable_detr', 'dino']
+NAMES = ['retinanet', 'fcos', 'gfl', 'rtmdet', 'yolox', 'detr', 'faster_rcnn']
+MORE = ['atss', 'fsaf', 'conditional_detr', 'dab_detr', 'deformable_detr', 'dino', 'vfnet', 'ddod',
+        'reppoints', 'foveabox', 'autoassign', 'yolof', 'yolov3', 'centernet_update', 'free_anchor',
+        'cascade_rcnn']
+# These must be told where an image ends.
+SIZED = ['detr', 'conditional_detr', 'dab_detr', 'deformable_detr', 'dino', 'foveabox',
+         'faster_rcnn', 'cascade_rcnn']
 
 
 @pytest.fixture(autouse=True)
@@ -74,8 +81,8 @@ def test_equals_predict(exports, images, name):
     assert on_images.boxes > 10
     pictures = [cv2.imread(str(path)) for path in images]
     detector = Detector(exported.onnx)
-    transformer = 'detr' in name or name == 'dino'
-    assert (detector.metadata.nms is None) == detector.metadata.takes_sizes == transformer
+    assert (detector.metadata.nms is None) == ('detr' in name or name == 'dino')
+    assert detector.metadata.takes_sizes == (name in SIZED)
     for found, path, picture in zip(detector(pictures), images, pictures, strict=True):
         inputs, *theirs = mmdet_predictions(exported.model, path)
         np.testing.assert_allclose(detector.metadata.prepare(picture)[0], inputs, atol=1e-6)
@@ -84,6 +91,24 @@ def test_equals_predict(exports, images, name):
         same(found, detector(picture))
     middle = float(found.scores.mean())
     assert len(detector(picture, score_thr=middle).scores) == (found.scores > middle).sum()
+
+
+@pytest.mark.matrix
+def test_tood_for_a_fixed_number_of_images(images, tmp_path):
+    """Its head repeats the anchors as often as there are images."""
+    model = lively(config('tood'))
+    on_random, on_images = export_onnx(model, tmp_path / 'a.onnx', images, batch=2)
+    assert min(on_random.boxes, on_images.boxes) > 10
+    with pytest.raises(UserError, match='any number of images: use --batch 2'):
+        export_onnx(model, tmp_path / 'b.onnx')
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(('name', 'dynamic_size'), [('vfnet', False), ('yolov3', True)])
+def test_other_heads_in_float16(images, tmp_path, name, dynamic_size):
+    on_random, on_images = export_onnx(lively(config(name)), tmp_path / 'a.onnx', images, half=True,
+                                       dynamic_size=dynamic_size)
+    assert min(on_random.boxes, on_images.boxes) > 10
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -105,6 +130,8 @@ def test_what_the_metadata_says(exports):
     nms = Detector(exports('retinanet').onnx).metadata.nms
     assert (nms.iou_threshold, nms.class_aware, nms.max_per_img) == (0.5, True, 100)
     assert (nms.score_thr, nms.min_size, nms.clip) == (0.05, 0, True)
+    nms = Detector(exports('faster_rcnn').onnx).metadata.nms
+    assert (nms.iou_threshold, nms.score_thr, nms.max_per_img, nms.clip) == (0.5, 0.05, 100, False)
     nms = Detector(exports('yolox').onnx).metadata.nms
     assert (nms.iou_threshold, nms.max_per_img, nms.min_size, nms.clip) == (0.65, 0, -1, False)
     about = Detector(exports('rtmdet').onnx).metadata
@@ -153,8 +180,16 @@ def test_int8(exports, images, tmp_path, name):
     kept = {layer.name for layer in list_layers(exported.onnx) if layer.kept}
     prefix = name.removesuffix('net')
     assert kept == {f'bbox_head.{prefix}_cls', f'bbox_head.{prefix}_reg'}
-    about = Detector(tmp_path / 'int8.onnx').metadata
-    assert (about.precision, about.nms) == ('int8', Detector(exported.onnx).metadata.nms)
+    exact, int8 = Detector(exported.onnx), Detector(tmp_path / 'int8.onnx')
+    assert (int8.metadata.precision, int8.metadata.nms) == ('int8', exact.metadata.nms)
+    # What the float model is certain of is what there is to be found: its own precision is 1.
+    pictures = [cv2.imread(str(path)) for path in images]
+    objects = [Objects(found.boxes, found.labels, np.zeros(len(found.labels), bool))
+               for found in exact(pictures, score_thr=CERTAIN)]
+    for model, least in ((exact, 0.999), (int8, 0.8)):
+        results = voc_average_precision([FoundObjects(*found) for found in model(pictures)],
+                                        objects, len(CLASSES))
+        assert np.nanmean([result.ap_area for result in results]) > least
 
 
 def test_a_wrong_number_is_noticed(exports, images, tmp_path, monkeypatch):
@@ -212,8 +247,7 @@ def changed(name, **values):
 
 
 @pytest.mark.parametrize(('name', 'message'), [
-    ('faster_rcnn', r'is a FasterRCNN but only classifiers and detectors with'),
-    ('paa', r'is a PAA with a PAAHead but only'),
+    ('paa', r'the PAAHead predicts by steps of its own \(predict_by_feat, .*post_process\)'),
     ('ddq', r'is a DDQDETR with a DDQDETRHead but only')])
 def test_other_detectors_are_refused(name, message):
     with pytest.raises(UserError, match=message):
@@ -232,8 +266,33 @@ def test_settings_that_are_refused(name, values, message):
         exportable(changed(name, **values))
 
 
-def test_options_that_a_detr_refuses():
-    model = lively(config('detr'))
+@pytest.mark.parametrize(('part', 'values', 'message'), [
+    ('roi_head', dict(type='mmdet.DoubleHeadRoIHead', reg_roi_scale_factor=1.3),
+     'its DoubleHeadRoIHead differs from StandardRoIHead in _bbox_forward'),
+    ('roi_head.bbox_roi_extractor', dict(type='mmdet.GenericRoIExtractor'),
+     'GenericRoIExtractor differs from SingleRoIExtractor in forward, map_roi_levels'),
+    ('roi_head.bbox_roi_extractor.roi_layer', dict(pool_mode='max'), 'only an averaging RoIAlign'),
+    ('roi_head.bbox_head', dict(loss_cls=dict(_delete_=True, type='mmdet.SeesawLoss',
+                                              num_classes=3)), 'one softmax'),
+    ('rpn_head.bbox_coder', dict(type='mmdet.TBLRBBoxCoder', _delete_=True), 'TBLRBBoxCoder'),
+    ('test_cfg.rpn', dict(max_per_img=0), 'must limit the proposals'),
+    ('test_cfg.rcnn', dict(nms=dict(type='soft_nms', iou_threshold=0.5)), 'nms is .*soft_nms'),
+])
+def test_two_stage_detectors_that_are_refused(part, values, message):
+    cfg = config('faster_rcnn')
+    cfg.merge_from_dict({part if part == 'model' else f'model.{part}': values})
+    with pytest.raises(UserError, match=message):
+        exportable(build_model(cfg))
+
+
+def test_two_stage_detectors_need_onnx(exports, tmp_path):
+    with pytest.raises(UserError, match='leave --format pt2 out'):
+        export_pt2(exports('faster_rcnn').model, tmp_path / 'a.pt2')
+
+
+@pytest.mark.parametrize('name', ['detr', 'faster_rcnn'])
+def test_options_that_those_with_sizes_refuse(name):
+    model = lively(config(name))
     for option in ('dynamic_size', 'half'):
         with pytest.raises(UserError, match=f'leave --{option.replace("_", "-")} out'):
             model_metadata(model, **{option: True})

@@ -321,7 +321,7 @@ class TestMetadataOfConfig:
 
 
 def test_another_kind_of_model():
-    with pytest.raises(UserError, match='only classifiers and detectors with a CenterNetHead'):
+    with pytest.raises(UserError, match='one-stage detectors with a CenterNetHead'):
         ExportableCenterNet(nn.Linear(1, 1))
 
 

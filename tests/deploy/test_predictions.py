@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
 
-from mmkd.deploy.agreement import FLOAT16, MismatchError
+from mmkd.deploy.agreement import FLOAT16, FLOAT32, MismatchError
 from mmkd.deploy.nms import Nms
 from mmkd.deploy.predictions import check_predictions
 from mmkd.deploy.runtime import Detections
+from mmkd.deploy.two_stage_candidates import _doubtful
 
 NMS = Nms(iou_threshold=0.5, class_aware=True, max_per_img=3, score_thr=0.05)
 # An IoU of exactly a half between the first two.
@@ -85,3 +89,33 @@ def test_the_last_places_may_go_to_either():
     assert check([LARGE, (0.05005, 0, 70, 0, 80, 9)], [LARGE],
                  candidates=[(0.05005, 0, 70, 0, 80, 9)]).boxes == 1
     assert check([LARGE, *last[0]], [LARGE, *last[1]], None, candidates=last[0]).boxes == 1
+
+
+def test_what_stands_or_falls_with_a_doubtful_proposal():
+    doubtful = detections(LARGE)
+    # It may be missing, and may be there, but not in another place.
+    assert check([FAR], [LARGE, FAR], doubtful=doubtful).boxes == 1
+    assert check([LARGE, FAR], [FAR], candidates=[LARGE], doubtful=doubtful).boxes == 1
+    with pytest.raises(MismatchError, match='no such detection'):
+        check([(0.9, 0, 0, 0, 10, 11), FAR], [FAR], candidates=[LARGE], doubtful=doubtful)
+    with pytest.raises(MismatchError, match='missing: label 1'):
+        check([LARGE], [LARGE, FAR], doubtful=doubtful)
+
+
+def test_which_proposals_are_doubtful():
+    """By hand: all of an RPN's boxes, those that it keeps, and its threshold of a half."""
+    cfg = ConfigDict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=4)
+    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 4], [30, 30, 40, 40],
+                          [30, 30, 40, 39], [60, 60, 70, 70], [80, 80, 90, 90]]).float()
+    every = InstanceData(bboxes=boxes, scores=torch.tensor([.9, .8, .7, .6, .5, .4, .3]))
+
+    def doubtful(kept):
+        found = _doubtful(every, every[kept], cfg, FLOAT32)
+        return [index for index, box in enumerate(boxes) if (found == box).all(1).any()]
+
+    # The first two overlap by exactly the threshold; the third overlaps the second by more.
+    assert doubtful([0, 1, 3]) == [0, 1, 2]
+    # The last one kept stands at the limit.
+    assert doubtful([0, 1, 3, 5]) == [0, 1, 2, 5]
+    every.scores[6] = every.scores[5]
+    assert doubtful([0, 1, 3, 5]) == [0, 1, 2, 5, 6]
