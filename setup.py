@@ -11,7 +11,7 @@ VERSION = re.search(r"__version__ = '(.+)'", (HERE / 'mmkd/__init__.py').read_te
 setup(
     name='mmkd',
     version=VERSION,
-    description='Multi-teacher knowledge distillation for CenterNet on MMDetection',
+    description='Multi-teacher knowledge distillation of object detectors on MMDetection',
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
