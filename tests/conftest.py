@@ -1,5 +1,6 @@
 """Tiny networks and data that the tests share."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -8,6 +9,10 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `helpers`, also in spawned processes
+
+# A forked child must not collect what its parent left over: onnxruntime's sessions wait there for
+# threads that a child does not have.
+os.register_at_fork(after_in_child=gc.disable)
 
 
 @pytest.fixture(autouse=True)
