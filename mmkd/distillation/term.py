@@ -136,7 +136,7 @@ class Term:
 
     @property
     def needs_model(self) -> bool:
-        """Whether the loss calls the teachers themselves, beside what is recorded of them."""
+        """Whether the teachers must be there in every step: a cache cannot stand for them."""
         loss = MODELS.get(self.loss_config['type'])
         return loss is not None and bool(names_of_facts(loss).keys() & set(self.from_the_model))
 

@@ -180,7 +180,7 @@ def test_a_term_that_asks_the_teacher_is_not_cached(method, tmp_path):
         folder=str(tmp_path / 'cache'), views=1))
     distil(config, [_saved(tmp_path, narrow('GFL'))], [method])
     fix_views(config)
-    with pytest.raises(UserError, match=f"'{method}' calls its teachers themselves.*leave this "
+    with pytest.raises(UserError, match=f"'{method}' needs its teachers in every step.*leave this "
                                         r'term out of teacher_cache\.terms'):
         runner(config).train()
     assert not (tmp_path / 'cache').exists()

@@ -218,6 +218,6 @@ def test_sigmoid_classes_are_refused():
 
 
 def test_a_cache_does_not_serve(tmp_path):
-    with pytest.raises(UserError, match=r"term 'dkd' calls its teachers themselves.*leave this"):
+    with pytest.raises(UserError, match=r"term 'dkd' needs its teachers in every step.*leave this"):
         _run(tmp_path, _faster(), _saved(tmp_path, _faster()),
              teacher_cache=dict(folder=str(tmp_path / 'cache'), views=1))

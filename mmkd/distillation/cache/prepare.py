@@ -64,8 +64,8 @@ class CachePlan:
                        if self.options.terms is None or term.name in self.options.terms]
         for term in self.cached:
             if term.needs_model:
-                raise UserError(f"term '{term.name}' calls its teachers themselves, of which a "
-                                'cache has the outputs alone: leave this term out of '
+                raise UserError(f"term '{term.name}' needs its teachers in every step, and a "
+                                'cache cannot stand for them there: leave this term out of '
                                 'teacher_cache.terms, and list the others there')
         self.live = [term for term in taught if term not in self.cached]
         self.dataset = self._views()
