@@ -161,14 +161,8 @@ def train_and_test(run: Run, folder: Path) -> None:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """The demo's data set, one thread, and an allocator that keeps what it has.
-
-    By default glibc hands large blocks back after every step and has them zeroed again in the next:
-    a sixth of a ResNet-50 step on two cores.
-    """
-    keep = {'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(2 ** 33),
-            'MALLOC_TOP_PAD_': str(2 ** 29), 'OMP_NUM_THREADS': '1'}
-    return keep | os.environ | {'DRAWN_ROOT': f'{folder / "data"}/'}
+    """The demo's data set, and one thread."""
+    return {'OMP_NUM_THREADS': '1'} | os.environ | {'DRAWN_ROOT': f'{folder / "data"}/'}
 
 
 def call(*command: object, folder: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmkd.errors import UserError
 from mmkd.registry import OPTIM_WRAPPERS
 
-__all__ = ['CPUAmpOptimWrapper']
+__all__ = ['CPUAmpOptimWrapper', 'keep_strided_depthwise_in_float32']
 
 DTYPES = dict(bfloat16=torch.bfloat16, float16=torch.float16)
 
@@ -66,3 +66,25 @@ class CPUAmpOptimWrapper(OptimWrapper):
         if scaler:
             self.loss_scaler.load_state_dict(scaler)
         super().load_state_dict(state_dict)
+
+
+class _Float32Conv2d(nn.Conv2d):
+    """A convolution that autocast leaves in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve in float32 and return the input's dtype."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float()).to(x.dtype)
+
+
+def keep_strided_depthwise_in_float32(model: nn.Module) -> None:
+    """Take depthwise convolutions with a stride out of mixed precision, in place.
+
+    On CPUs the gradient of their input in bfloat16 is not vectorised: 4 to 50 times slower than in
+    float32, and together a third of a training step of MobileNetV2. Everything else about them
+    stays: names, weights, and the dtype that they return.
+    """
+    for module in model.modules():
+        depthwise = type(module) is nn.Conv2d and 1 < module.groups == module.in_channels
+        if depthwise and max(module.stride) > 1:
+            module.__class__ = _Float32Conv2d

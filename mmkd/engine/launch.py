@@ -20,11 +20,12 @@ from mmkd.detection.initial_weights import fetch_initial_weights
 from mmkd.distillation import DistillationHook
 from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
+from mmkd.engine.amp import keep_strided_depthwise_in_float32
 from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
 from mmkd.engine.config import load_config, override, validate_config
 from mmkd.engine.data_root import use_data
 from mmkd.engine.distil import distil
-from mmkd.engine.environment import environment_report
+from mmkd.engine.environment import environment_report, keep_freed_memory
 from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
 from mmkd.errors import UserError
 
@@ -86,6 +87,8 @@ def train(cfg: Config, resume: str | None = None) -> None:
         cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
     _choose_checkpoint(cfg)
     use_mixed_precision(cfg)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     fix_views(cfg)
     cfg.setdefault('default_hooks', {}).setdefault(
         'stop_on_invalid_loss', dict(type='StopOnInvalidLossHook'))
@@ -186,6 +189,9 @@ class StudentRunner(Runner):
         """Put the model on its device and, of several processes, into its wrapper."""
         if self.cfg.get('channels_last'):
             use_channels_last(model)
+        wrapper = self.cfg.get('optim_wrapper') or {}
+        if wrapper.get('type') == 'CPUAmpOptimWrapper' and wrapper.get('dtype') == 'bfloat16':
+            keep_strided_depthwise_in_float32(model)
         return super().wrap_model(model_wrapper_cfg, model)
 
     def _maybe_compile(self, target: str) -> None:

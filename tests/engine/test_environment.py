@@ -1,8 +1,11 @@
-"""The environment report."""
+"""The environment report, and memory that a process keeps."""
 
 import platform
+import subprocess
+import sys
 
 import cv2
+import pytest
 import torch
 
 import mmkd
@@ -19,3 +22,32 @@ def test_says_what_a_bug_report_needs():
         'opencv-python-headless' in items)
     assert 'CPU' in items['devices']
     assert items['mmcv operators'].split()[0] in ('compiled', 'PyTorch')
+
+
+# Fills 64 MB and frees them, again and again: how many pages does the system hand out anew?
+PAGES = """
+import resource, torch
+from mmkd.engine.environment import keep_freed_memory
+if {keep}:
+    keep_freed_memory()
+pages = []
+for _ in range(10):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2 ** 24)
+    pages.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(pages))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='glibc alone has these settings')
+@pytest.mark.parametrize('keep, setting, anew', [
+    (False, {}, True), (True, {}, False), (True, {'MALLOC_MMAP_THRESHOLD_': '4096'}, True)])
+def test_freed_memory_is_kept(keep, setting, anew, monkeypatch):
+    for name in ('MALLOC_MMAP_MAX_', 'MALLOC_TRIM_THRESHOLD_', 'MALLOC_TOP_PAD_'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    done = subprocess.run([sys.executable, '-c', PAGES.format(keep=keep)], capture_output=True,
+                          text=True, check=True)
+    # 64 MB are 16 384 pages of 4 KiB.
+    assert (int(done.stdout) > 10000) is anew

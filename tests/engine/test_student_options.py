@@ -1,5 +1,6 @@
 """AMP, channels_last and compile: the same training, the same checkpoints."""
 
+import copy
 import os
 import shutil
 import socket
@@ -228,6 +229,24 @@ def test_channels_last_is_of_the_weights():
     use_channels_last(model)
     out = model.backbone.stem(torch.randn(2, 3, 16, 16))
     assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_strided_depthwise_convolutions_stay_in_float32():
+    from mmkd.engine.amp import keep_strided_depthwise_in_float32
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3, stride=2, groups=8),
+        torch.nn.Conv2d(8, 8, 3, groups=8))
+    names, strided = list(network.state_dict()), network[1]
+    keep_strided_depthwise_in_float32(network)
+    assert list(network.state_dict()) == names
+    assert copy.deepcopy(network)[1].weight.equal(strided.weight)
+    x = torch.randn(2, 8, 9, 9, dtype=torch.bfloat16)
+    expected = torch.nn.functional.conv2d(x.float(), strided.weight, strided.bias, 2, groups=8)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert strided(x).equal(expected.to(torch.bfloat16))
+    assert strided(x.float()).equal(expected)
+    assert {type(network[0]), type(network[2])} == {torch.nn.Conv2d}
 
 
 @pytest.mark.parametrize('gpu, amp, expected', [
