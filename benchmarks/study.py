@@ -44,7 +44,8 @@ class Study(NamedTuple):
 STUDIES = {
     'demo': Study({'r50': 14, 'hourglass': 8}, ('r18', ), 8, 'st_r50_'),
     'bccd_small': Study({'r50': 72, 'hourglass': 24}, ('r18', 'mobilenetv2'), 24),
-    'voc_animals': Study({'r18_wide': 30, 'mobilenetv2_wide': 30}, ('mobilenetv2', ), 8),
+    'voc_animals': Study({'r18_wide': 30, 'mobilenetv2_wide': 30},
+                         ('mobilenetv2', 'r18'), 8),
 }
 
 

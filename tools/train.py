@@ -32,7 +32,7 @@ def main() -> None:
                         help='go on from this checkpoint; without a name from the newest whole one '
                         'in the work directory')
     parser.add_argument('--amp', nargs='?', const='auto', choices=['auto', 'fp16', 'bf16'],
-                        help='mixed precision; by itself fp16 on a GPU and bf16 on a CPU')
+                        help='mixed precision; by itself fp16 on a GPU, bf16 on a CPU that has it')
     parser.add_argument('--channels-last', action='store_true', default=None,
                         help='keep feature maps with the channels innermost')
     parser.add_argument('--compile', action='store_true', default=None,

@@ -10,7 +10,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-amp = 'bf16'
+amp = 'auto'
 channels_last = True
 model = dict(
     data_preprocessor=dict(pad_size_divisor={{_base_.image_size}}),

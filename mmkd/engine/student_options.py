@@ -2,7 +2,7 @@
 
 ::
 
-    amp = 'bf16'            # or 'fp16', or 'auto': float16 on a GPU and bfloat16 on a CPU
+    amp = 'auto'            # float16 on a GPU, bfloat16 on a CPU that has it; or 'bf16', 'fp16'
     channels_last = True    # keep feature maps with the channels innermost
     compile = True          # torch.compile; or a dict of its arguments
 
@@ -12,6 +12,7 @@ without, and a run can be resumed with other options.
 
 import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from torch import nn
 
 from mmkd.errors import UserError
 
-__all__ = ['AMP', 'OPTIONS', 'compile_student', 'use_channels_last', 'use_mixed_precision']
+__all__ = ['AMP', 'OPTIONS', 'compile_student', 'computes_in_bfloat16', 'use_channels_last',
+           'use_mixed_precision']
 
 OPTIONS = ('amp', 'channels_last', 'compile')
 AMP = dict(fp16='float16', bf16='bfloat16')
@@ -41,6 +43,10 @@ def use_mixed_precision(cfg: Config) -> None:
         return
     on_gpu = torch.cuda.is_available()
     if wanted in ('auto', True):
+        if not on_gpu and not computes_in_bfloat16():
+            print_log('no mixed precision: this processor has no arithmetic for bfloat16 and would '
+                      'be slower with it', 'current')
+            return
         wanted = 'fp16' if on_gpu else 'bf16'
     if wanted not in AMP:
         raise UserError(f"amp is {wanted!r}: give 'fp16', 'bf16' or 'auto'")
@@ -56,6 +62,12 @@ def use_mixed_precision(cfg: Config) -> None:
     if on_gpu:
         # bfloat16 has the range of float32.
         wrapper.loss_scale = 'dynamic' if wanted == 'fp16' else dict(enabled=False)
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the processor has instructions for it, as Linux lists its features."""
+    features = Path('/proc/cpuinfo')
+    return features.exists() and 'bf16' in features.read_text()
 
 
 def use_channels_last(model: nn.Module) -> None:
