@@ -10,7 +10,7 @@ from pathlib import Path
 import mmkd
 from mmkd.ops.extension import has_compiled_extension
 
-__all__ = ['environment_report', 'keep_freed_memory']
+__all__ = ['commit', 'environment_report', 'keep_freed_memory']
 
 # Either distribution may provide mmengine, mmcv and mmdet.
 DISTRIBUTIONS = ('torch', 'onedl-mmengine', 'mmengine', 'onedl-mmcv', 'mmcv', 'onedl-mmdetection',
@@ -19,8 +19,9 @@ DISTRIBUTIONS = ('torch', 'onedl-mmengine', 'mmengine', 'onedl-mmcv', 'mmcv', 'o
 
 def environment_report() -> str:
     """Return versions, devices and the source of mmcv's operators, one item a line."""
+    checkout = commit()
     items = {
-        'mmkd': f'{mmkd.__version__}{_commit()}',
+        'mmkd': mmkd.__version__ + (f' (commit {checkout})' if checkout else ''),
         'python': platform.python_version(),
         'platform': platform.platform(),
         **_versions(),
@@ -69,8 +70,8 @@ def _devices() -> str:
     return ', '.join([cpu, *gpus])
 
 
-def _commit() -> str:
-    """Return the commit of the checkout that mmkd is imported from, or ''."""
+def commit() -> str:
+    """Return the commit of the checkout that mmkd is imported from, or '' for an installed mmkd."""
     root = Path(mmkd.__file__).parents[1]
     if not (root / '.git').exists():
         return ''
@@ -80,7 +81,7 @@ def _commit() -> str:
             capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ''
-    return f' (commit {described.stdout.strip()})' if described.returncode == 0 else ''
+    return described.stdout.strip() if described.returncode == 0 else ''
 
 
 if __name__ == '__main__':

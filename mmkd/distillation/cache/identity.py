@@ -14,7 +14,7 @@ from mmkd.distillation.cache.options import CacheOptions
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.errors import UserError
 
-__all__ = ['data_identity', 'difference', 'teacher_identity']
+__all__ = ['content_hash', 'data_identity', 'difference', 'teacher_identity']
 
 FORMAT = 2
 NO_INFLUENCE = ('init_cfg', 'train_cfg', 'test_cfg')
@@ -42,7 +42,7 @@ def data_identity(dataset: Any, cfg: Config, options: CacheOptions) -> dict[str,
     return _plain({
         'format': FORMAT,
         'images': len(dataset),
-        'content': _digest(dataset),
+        'content': content_hash(dataset),
         'dataset': _without(PLACES, described),
         'data preprocessor of the student': cfg.model.get('data_preprocessor'),
         'seed': options.seed,
@@ -75,8 +75,8 @@ def _model_of(config: str) -> Any:
     return model
 
 
-def difference(theirs: Any, ours: Any, place: str = '') -> str | None:
-    """Say where two descriptions first differ, or return None."""
+def difference(theirs: Any, ours: Any, place: str = '', of_ours: str = 'run') -> str | None:
+    """Say where two descriptions first differ, or return None; ``of_ours`` says whose ours is."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         keys = [*ours, *(key for key in theirs if key not in ours)]
         pairs = [(f'{place}.{key}' if place else key, theirs.get(key), ours.get(key))
@@ -86,8 +86,9 @@ def difference(theirs: Any, ours: Any, place: str = '') -> str | None:
     elif theirs == ours:
         return None
     else:
-        return f"its '{place}' is {_short(theirs)} and that of the run {_short(ours)}"
-    return next((found for name, a, b in pairs if (found := difference(a, b, name))), None)
+        return f"its '{place}' is {_short(theirs)} and that of the {of_ours} {_short(ours)}"
+    return next((found for name, a, b in pairs if (found := difference(a, b, name, of_ours))),
+                None)
 
 
 def _short(value: Any) -> str:
@@ -108,12 +109,17 @@ def _without(keys: Sequence[str], entry: Any) -> Any:
     return entry
 
 
-def _digest(dataset: Any) -> str:
+def content_hash(dataset: Any) -> str:
+    """Return a hash of a data set's images, by their names, and of their labels or boxes.
+
+    Raises:
+        UserError: the data set has neither ``identity()`` nor mmengine's ``get_data_info``.
+    """
     if hasattr(dataset, 'identity'):
         return dataset.identity()
     if not hasattr(dataset, 'get_data_info'):
-        raise UserError(f'the teachers of {type(dataset).__name__} cannot be cached, since its '
-                        'images cannot be told apart: give it a method identity() that returns '
+        raise UserError(f'the images of {type(dataset).__name__} cannot be told apart, which a '
+                        'cache or a study needs: give it a method identity() that returns '
                         'a hash of them')
     sums = hashlib.sha256()
     for i in range(len(dataset)):

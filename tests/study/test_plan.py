@@ -1,0 +1,108 @@
+"""A study file: what it may say, and that unequal budgets are refused."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmkd.errors import UserError
+from mmkd.study.plan import read_study, settled, what_differs
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / 'tests' / 'engine'))
+
+from tiny_run import write_config  # noqa: E402
+
+STUDY = """
+baseline = dict(config='{config}')
+variants = dict({variants})
+metric = 'tiny/mean'
+threshold = 1.0
+seeds = [0, 1]
+"""
+
+
+def study_file(folder, variants, more=''):
+    """A study of the tiny run whose variants are written as keyword arguments of ``dict``."""
+    config = write_config(folder)
+    path = folder / 'mine.py'
+    path.write_text(STUDY.format(config=config, variants=variants.format(config=config)) + more)
+    return path
+
+
+def differences(path):
+    study = read_study(path)
+    return what_differs(study, {cell.name: settled(cell) for cell in study.cells})
+
+
+def test_what_it_says(tmp_path):
+    study = read_study(study_file(
+        tmp_path, "two_teachers=dict(config='{config}', teacher='a.py=a.pth', method='pkd', "
+                  "options={{'a.b': dict(c=1, d=dict(e=[2]))}})"))
+    baseline, variant = study.cells
+    assert (study.name, study.seeds, study.split, study.scale) == ('mine', (0, 1), 'test', 1.0)
+    assert (baseline.name, baseline.title) == ('baseline', 'baseline')
+    assert variant.options == {'a.b.c': 1, 'a.b.d.e': [2]}
+    assert (variant.title, variant.teacher, variant.method) == ('two teachers', ('a.py=a.pth', ),
+                                                                'pkd')
+
+
+@pytest.mark.parametrize('more, message', [
+    ('treshold = 2', r"says 'treshold'.*Did you mean 'threshold'"),
+    ("metric = ''", 'has no `metric`'), ("split = 'train'", "is 'train': give 'test' or 'val'"),
+    ("picture = 'b'", "`picture` of study .* is 'b', which is none of a"),
+    ("may_differ = ['epoch']", r"says 'epoch'.*Did you mean 'epochs'"),
+    ("variants = dict(a=dict(configs='x.py'))", r"'a' says 'configs'.*Did you mean 'config'"),
+    ("variants = dict(a=dict(title='x'))", "'a' has no `config`")])
+def test_what_it_refuses(tmp_path, more, message):
+    with pytest.raises(UserError, match=message):
+        read_study(study_file(tmp_path, "a=dict(config='{config}')", more))
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"nothing.py' does not exist"):
+        read_study(tmp_path / 'nothing.py')
+
+
+@pytest.mark.parametrize('option, budget, message', [
+    ("'train_cfg.max_epochs': 8", 'epochs', "'train_cfg.max_epochs' is 8 .*baseline 4"),
+    ("'train_dataloader.batch_size': 2", 'batch', "batch_size' is 2 and that of the baseline 4"),
+    ("'train_dataloader.dataset.size': 9", 'data', "dataset.size' is 9"),
+    ("'test_dataloader.batch_size': 1", 'data', "test_dataloader.batch_size' is 1"),
+    ("'optim_wrapper.optimizer.lr': 0.1", 'optimizer', "optimizer.lr' is 0.1"),
+    ("'param_scheduler': []", 'schedule', "'param_scheduler' is"),
+    ("'model.width': 16", 'network', "'model.width' is 16 and that of the baseline null"),
+    ("'model.init_cfg': dict(checkpoint='x')", 'initial weights',
+     "'initial weights.model.init_cfg' is .*x.* null"),
+    ("'amp': 'bf16'", 'precision', "'amp' is \"bf16\"")])
+def test_another_budget_is_refused_unless_the_study_says_so(tmp_path, option, budget, message):
+    variant = "a=dict(config='{config}', options={{" + option + '}})'
+    with pytest.raises(UserError, match=rf"variant 'a' has another budget.*{message}.*"
+                                        rf"may_differ=\['{budget}'\]"):
+        differences(study_file(tmp_path, variant))
+    # The size of a batch is also an entry of the loader, which `data` is about.
+    allowed = [budget, 'data'] if budget == 'batch' else [budget]
+    found = differences(study_file(tmp_path, variant, f'may_differ = {allowed}'))
+    assert found == {'a': ', '.join(allowed)}
+
+
+def test_only_what_is_taught_may_differ(tmp_path):
+    found = differences(study_file(
+        tmp_path, "a=dict(config='{config}', options={{'distill_weights': dict(x=1.0)}})"))
+    assert found == {'a': 'distill_weights'}
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'studies').glob('*.py')),
+                         ids=lambda path: path.stem)
+def test_the_studies_compare_equal_budgets(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = read_study(path)
+    configs = {cell.name: settled(cell) for cell in study.cells}
+    what_differs(study, configs)
+    trained = {teacher.config: teacher.checkpoint for teacher in study.teachers}
+    for cfg in configs.values():
+        for entry in cfg.get('teachers', {}).values():
+            assert trained[entry.config] == entry.checkpoint
+            epochs = Config.fromfile(entry.config).train_cfg.max_epochs
+            assert Path(entry.checkpoint).name == f'epoch_{epochs}.pth'

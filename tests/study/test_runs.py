@@ -1,0 +1,192 @@
+"""The runs of a study: what is finished stays, what fails is named, teachers come once."""
+
+import csv
+import json
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from test_plan import study_file
+
+from mmkd.errors import UserError
+from mmkd.study import runs
+from mmkd.study.command import run_study
+
+A_AND_B = "a=dict(config='{config}'), b=dict(config='{config}')"
+
+
+class Tools:
+    """In place of the tools: leaves the files that they would, and notes what it was asked."""
+
+    def __init__(self):
+        self.trained, self.tested, self.environments, self.fail = [], [], [], ()
+        self.epochs, self.validation, self.values = 4, {}, {}
+
+    def __call__(self, run, command, environment):
+        self.environments.append(environment)
+        name = f'{run.cell.name}{run.seed}'
+        (run.folder / runs.LOG).write_text('a long story\nerror: the disk is full\n')
+        if command[0] == 'tools/test.py':
+            self.tested.append((name, Path(command[2]).name))
+            value = self.values.get((name, Path(command[2]).name), len(self.tested))
+            Path(command[-1]).write_text(json.dumps({'tiny/mean': value}))
+            return
+        self.trained.append(name)
+        if name in self.fail:
+            raise subprocess.CalledProcessError(1, command)
+        self.leave(run)
+
+    def leave(self, run):
+        import torch
+        for step in {self.epochs, *self.validation}:
+            best = step == max(self.validation, key=self.validation.get, default=None)
+            for prefix in ('', 'best_tiny_mean_') if best else ('', ):
+                torch.save(dict(state_dict={}), run.folder / f'{prefix}epoch_{step}.pth')
+        (run.folder / 'last_checkpoint').write_text(str(run.folder / f'epoch_{self.epochs}.pth'))
+        log = run.folder / '20260101' / 'vis_data' / 'scalars.json'
+        log.parent.mkdir(parents=True)
+        log.write_text('\n'.join(json.dumps({'tiny/mean': value, 'step': step})
+                                 for step, value in self.validation.items()))
+
+
+@pytest.fixture
+def tools(monkeypatch):
+    tools = Tools()
+    monkeypatch.setattr(runs, '_call', tools)
+    monkeypatch.setattr('mmkd.study.command.data_hash', lambda cfg, split: 'abc')
+    return tools
+
+
+def rows(folder):
+    with open(folder / 'results.csv', newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_failed_cell_is_named_and_the_others_go_on(tools, tmp_path, capsys):
+    study, out = study_file(tmp_path, A_AND_B), tmp_path / 'out'
+    tools.fail = ('a1', )
+    with pytest.raises(UserError, match=r'1 failed: a, seed 1: error: the disk is full \(all of'):
+        run_study(study, out=out)
+    assert sorted(tools.trained) == ['a0', 'a1', 'b0', 'b1', 'baseline0', 'baseline1']
+    assert '| b |' in (out / 'table.md').read_text()
+    assert '| a |' not in (out / 'table.md').read_text()  # a mean of other seeds is no comparison
+    assert len(rows(out)) == 5
+    # The same command tries what failed, and nothing else.
+    tools.trained, tools.fail = [], ()
+    run_study(study, out=out)
+    assert tools.trained == ['a1']
+    assert len(rows(out)) == 6 and '| a |' in (out / 'table.md').read_text()
+    assert '[1/1]' in capsys.readouterr().out
+
+
+def test_more_seeds_append(tools, tmp_path):
+    study, out = study_file(tmp_path, A_AND_B), tmp_path / 'out'
+    run_study(study, seeds=[0], variants=['a'], out=out)
+    run_study(study, seeds=[0, 1], variants=['a'], out=out)
+    assert [row['seed'] for row in rows(out)] == ['0', '0', '1', '1']
+    assert {row['data'] for row in rows(out)} == {'abc'}
+    assert 'randomness.seed=1' in rows(out)[-1]['command']
+
+
+def test_a_kill_between_a_result_and_its_row(tools, tmp_path, monkeypatch):
+    study, out = study_file(tmp_path, A_AND_B), tmp_path / 'out'
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr('mmkd.study.command.append_row', killed)
+        run_study(study, seeds=[0], jobs=1, out=out)
+    tools.trained.clear()
+    run_study(study, seeds=[0], jobs=1, out=out)
+    assert len(rows(out)) == 3 and 'baseline0' not in tools.trained
+
+
+def test_the_best_epoch_is_chosen_on_validation_images(tools, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmkd.study.command.runs_of', lambda study, folder, seeds, validates:
+                        runs.runs_of(study, folder, seeds, True))
+    tools.validation = {2: 0.7, 4: 0.6}
+    tools.values = {('a0', 'epoch_4.pth'): 0.5, ('a0', 'best_tiny_mean_epoch_2.pth'): 0.4}
+    run_study(study_file(tmp_path, A_AND_B), seeds=[0], variants=['a'], out=tmp_path / 'out')
+    [row] = [row for row in rows(tmp_path / 'out') if row['cell'] == 'a']
+    assert (row['last'], row['last_step'], row['best'], row['best_step']) == ('0.5', '4', '0.4',
+                                                                              '2')
+
+
+def test_judged_on_validation_images_nothing_is_tested(tools, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmkd.study.command.settled', _with_validation)
+    tools.validation = {2: 0.7, 4: 0.6}
+    run_study(study_file(tmp_path, A_AND_B, "split = 'val'"), seeds=[0], variants=['a'],
+              out=tmp_path / 'out')
+    assert tools.tested == []
+    assert [(row['last'], row['best']) for row in rows(tmp_path / 'out')] == [('0.6', '0.7')] * 2
+
+
+def _with_validation(cell):
+    from mmkd.study.plan import settled
+    cfg = settled(cell)
+    cfg.val_dataloader = cfg.test_dataloader
+    return cfg
+
+
+def test_jobs_run_side_by_side_and_share_the_threads(tools, tmp_path, monkeypatch):
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.setattr('os.cpu_count', lambda: 8)
+    together = threading.Barrier(2, timeout=30)
+    leave = tools.leave
+    monkeypatch.setattr(tools, 'leave', lambda run: (together.wait(), leave(run)))
+    run_study(study_file(tmp_path, A_AND_B), seeds=[0, 1], variants=['a'], jobs=2,
+              out=tmp_path / 'out')
+    assert {found['OMP_NUM_THREADS'] for found in tools.environments} == {'4'}
+
+
+TEACHERS = "teachers = dict(t=dict(config='{config}', checkpoint='{checkpoint}'))"
+
+
+@pytest.mark.parametrize('there', [False, True])
+def test_a_teacher_is_trained_once_and_only_if_it_is_not_there(tools, tmp_path, there):
+    checkpoint = tmp_path / 'teacher' / 'epoch_4.pth'
+    if there:
+        checkpoint.parent.mkdir()
+        checkpoint.touch()
+    study = study_file(tmp_path, A_AND_B, TEACHERS.format(config=tmp_path / 'tiny.py',
+                                                          checkpoint=checkpoint))
+    run_study(study, seeds=[0], out=tmp_path / 'out')
+    run_study(study, seeds=[1], out=tmp_path / 'out')
+    assert tools.trained.count('t0') == (not there) and tools.tested.count(
+        ('t0', 'epoch_4.pth')) == 1
+    assert '| teacher t |' in (tmp_path / 'out' / 'table.md').read_text()
+
+
+def test_without_its_teachers_no_student_is_trained(tools, tmp_path):
+    study = study_file(tmp_path, A_AND_B, TEACHERS.format(
+        config=tmp_path / 'tiny.py', checkpoint=tmp_path / 'teacher' / 'epoch_9.pth'))
+    with pytest.raises(UserError, match=r"teacher t: the training left no '.*epoch_9.pth'"):
+        run_study(study, out=tmp_path / 'out')
+    assert tools.trained == ['t0']
+
+
+def test_a_metric_that_nobody_measures(tools, tmp_path):
+    study = study_file(tmp_path, A_AND_B, "metric = 'map'")
+    with pytest.raises(UserError, match=r"is judged by tiny/mean and not by 'map'"):
+        run_study(study, seeds=[0], variants=['a'], out=tmp_path / 'out')
+
+
+def test_an_unknown_variant(tools, tmp_path):
+    with pytest.raises(UserError, match="'c' is none of a, b"):
+        run_study(study_file(tmp_path, A_AND_B), variants=['c'], out=tmp_path / 'out')
+
+
+@pytest.mark.slow
+def test_with_the_tools_themselves(tmp_path, monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', str(Path(__file__).parents[1] / 'engine'))
+    monkeypatch.setattr('mmkd.study.command.data_hash', lambda cfg, split: 'abc')
+    study = study_file(tmp_path, "twice=dict(config='{config}', "
+                                 "options={{'optim_wrapper.optimizer.lr': 0.02}})",
+                       "may_differ = ['optimizer']\nmetric = 'total'")
+    run_study(study, seeds=[3], out=tmp_path / 'out')
+    found = rows(tmp_path / 'out')
+    assert {row['cell'] for row in found} == {'baseline', 'twice'}
+    assert len({row['last'] for row in found}) == 2
+    assert (tmp_path / 'out' / 'points.png').read_bytes().startswith(b'\x89PNG')
