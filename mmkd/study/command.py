@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmkd.engine.checkpoint_hook import write_atomically
+from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
 from mmkd.errors import UserError, did_you_mean
 from mmkd.study.plan import Study, read_study, settled, what_differs
 from mmkd.study.runs import Run, run_all, runs_of, teachers_of
@@ -79,8 +79,8 @@ def _draw(study: Study, teachers: Sequence[Run], runs: Sequence[Run], file: Path
     if not {'baseline', study.picture} <= found.keys():
         return
     shown = [found[name][0] for name in ('baseline', study.picture)]
-    columns = [Column(run.cell.title, run.cell.config,
-                      next(run.folder.glob(f'epoch_{run.result.last_step}.pth'))) for run in shown]
+    columns = [Column(run.cell.title, run.cell.config, latest_checkpoint(run.folder))
+               for run in shown]
     finished = [run for run in teachers if run.result]
     if finished:
         best = max(finished, key=lambda run: run.result.last)
