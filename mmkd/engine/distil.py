@@ -157,6 +157,8 @@ def _by_features(key: str, term: dict[str, Any], student: Mapping[str, Any],
         fits.setdefault(tuple(_fit(student, teachers[name]).items()), []).append(name)
     for number, (fit, names) in enumerate(fits.items()):
         one = term | dict(fit)
+        if term.get('type') == 'ScoreTerm':
+            one['size'] = term['size']  # the scores are of the teacher's cells
         if len(names) < len(teachers):
             one['teachers'] = names
         yield (key if number == 0 else f'{key}_{number + 1}'), one

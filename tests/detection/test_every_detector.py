@@ -72,10 +72,9 @@ def saved(folder, name):
     torch.manual_seed(0)
     network = MODELS.build(cfg.model)  # some detectors write into their config
     network.init_weights()
-    for part in ('bbox_head', 'roi_head'):  # of which new ones say the same of all classes
-        for parameter in getattr(network, part, torch.nn.Module()).parameters():
-            if parameter.dim() > 1:
-                torch.nn.init.kaiming_normal_(parameter)
+    for part, parameter in network.named_parameters():  # new heads say the same of all classes
+        if part.startswith(('bbox_head', 'roi_head')) and parameter.dim() > 1:
+            torch.nn.init.kaiming_normal_(parameter)
     torch.save(dict(state_dict=network.state_dict()), folder / 'teacher.pth')
     return f'{folder / "teacher.py"}={folder / "teacher.pth"}'
 

@@ -51,6 +51,8 @@ def model(name):
     cfg = Config.fromfile(config_path(f'mmdet::{CONFIGS[name]}')).model
     _forget_weights(cfg)
     cfg.data_preprocessor.pop('batch_augments', None)  # some pad to 1024 pixels
+    if cfg.data_preprocessor.get('std') == [1, 1, 1]:  # for Caffe's weights
+        cfg.data_preprocessor.std = [58.395, 57.12, 57.375]
     if cfg.backbone.get('depth') in (50, 101) and cfg.backbone.type == 'ResNet':
         _as_resnet18(cfg)
     if cfg.backbone.type == 'HourglassNet':
@@ -65,8 +67,6 @@ def model(name):
 def _as_resnet18(cfg):
     cfg.backbone.update(depth=18, style='pytorch')
     cfg.backbone.pop('dcn', None)
-    if cfg.data_preprocessor.std == [1.0, 1.0, 1.0]:  # numbers that Caffe's weights are made for
-        cfg.data_preprocessor.std = [58.395, 57.12, 57.375]
     for part in ('neck', 'bbox_head', 'panoptic_head'):
         channels = (cfg.get(part) or {}).get('in_channels')
         if isinstance(channels, list):

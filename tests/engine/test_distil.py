@@ -149,6 +149,9 @@ def test_a_pyramid_meets_a_single_map_with_its_finest_level():
     pkd = cfg.terms.pkd
     assert (pkd.tap, pkd.teacher_tap, pkd.match, pkd['size']) == (
         'neck:*', 'neck:0', 'order', 'student')
+    cfg = load_config(CENTERNET)
+    distil(cfg, [f'{RETINANET}=a.pth'], ['score_l2'])
+    assert cfg.terms.score_l2['size'] == 'teacher', 'whose cells have the scores'
     cfg = load_config(RETINANET)
     distil(cfg, [f'{HOURGLASS}=a.pth'])
     assert (cfg.terms.pkd.tap, cfg.terms.pkd.teacher_tap) == ('neck:0', 'bbox_head:input:-1')
