@@ -8,9 +8,10 @@ from mmkd.detection.detr_terms import DETRFeatureTerm, DETRQueryTerm, DETRTerm, 
 from mmkd.detection.hourglass import HourglassNet
 from mmkd.detection.proposal_term import ProposalTerm
 from mmkd.detection.score_term import ScoreTerm
+from mmkd.detection.ssd_head import SSDHead
 from mmkd.detection.terms import CenterNetTerm, FeatureTerm
 from mmkd.ops import deform_layer  # registers a faster DCNv2 where mmcv's is not compiled
 
 __all__ = ['CenterNetHead', 'CenterNetTerm', 'CrossKDTerm', 'DETRFeatureTerm', 'DETRQueryTerm',
            'DETRTerm', 'DenseTerm', 'FeatureTerm', 'HourglassNet', 'KDDETRTerm', 'LoadImage',
-           'ProposalTerm', 'ScoreTerm', 'VOCLayoutDataset', 'deform_layer', 'facts']
+           'ProposalTerm', 'SSDHead', 'ScoreTerm', 'VOCLayoutDataset', 'deform_layer', 'facts']

@@ -18,6 +18,7 @@ __all__ = ['bare', 'rehearse']
 
 IMAGES = 2
 """A batch norm cannot train on one number a channel."""
+LARGEST_WEIGHT = 1e4
 
 
 def rehearse(loader: DataLoader, student: nn.Module, recorder: TapRecorder,
@@ -60,10 +61,18 @@ def rehearse(loader: DataLoader, student: nn.Module, recorder: TapRecorder,
 
 @contextmanager
 def _untouched(student: nn.Module) -> Iterator[None]:
-    """Put the student into training mode, and its buffers back behind it."""
+    """Put the student into training mode, and its buffers back behind it.
+
+    A run initialises its weights after this pass, and what a constructor leaves uninitialised until
+    then (``level_embed`` of Deformable DETR) may be anything, also no number: here it is 0.
+    """
     buffers = {name: buffer.clone() for name, buffer in student.named_buffers()}
+    strange = {parameter: parameter.detach().clone() for parameter in student.parameters()
+               if not (parameter.detach().abs() < LARGEST_WEIGHT).all()}
     modes = {module: module.training for module in student.modules()}
     student.train()
+    for parameter in strange:
+        parameter.data.zero_()
     for module in student.modules():
         if hasattr(module, 'set_epoch'):
             module.set_epoch(0)
@@ -74,6 +83,8 @@ def _untouched(student: nn.Module) -> Iterator[None]:
             module.training = training
         for name, buffer in student.named_buffers():
             buffer.copy_(buffers[name])
+        for parameter, values in strange.items():
+            parameter.data.copy_(values)
 
 
 def first_samples(loader: DataLoader) -> Any:

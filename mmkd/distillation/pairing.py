@@ -23,7 +23,7 @@ def paired(student: Leaves, teacher: Leaves, match: str, input_width: int, term:
     Args:
         student: leaves with their names; one may stand there twice.
         teacher: likewise.
-        match: ``'order'`` or ``'stride'``.
+        match: ``'order'`` or ``'stride'``, which begins with the finest.
         input_width: in pixels.
         term: its name, for messages.
         name: the teacher's.
@@ -42,10 +42,12 @@ def paired(student: Leaves, teacher: Leaves, match: str, input_width: int, term:
     theirs: dict[int | None, list[str]] = {}
     for leaf, tensor in teacher:
         theirs.setdefault(_stride(tensor, input_width), []).append(leaf)
+    # Finest first, as ReviewConnector wants them: YOLOv3's neck begins with the coarsest.
+    own = sorted((stride, place, leaf) for place, (leaf, tensor) in enumerate(student)
+                 if (stride := _stride(tensor, input_width)) is not None)
     # Of a small image the coarsest levels are one cell each: then the first meets the first.
-    pairs = [(leaf, several[0] if len(several) == 1 else several.pop(0)) for leaf, tensor in student
-             if (stride := _stride(tensor, input_width)) is not None
-             and (several := theirs.get(stride, []))]
+    pairs = [(leaf, several[0] if len(several) == 1 else several.pop(0))
+             for stride, _, leaf in own if (several := theirs.get(stride, []))]
     if not pairs:
         raise UserError(
             f"term '{term}' finds no two maps of equal stride: the student has "

@@ -41,7 +41,7 @@ SECTIONS: dict[str, tuple[Registry, ...]] = {
     'visualizer': (registry.VISUALIZERS, registry.VISBACKENDS),
 }
 # Their `type` is no name of a registry: mmcv's operators, and the transforms of Albumentations.
-NOT_REGISTERED = {'nms', 'roi_layer', 'transforms of Albu'}
+NOT_REGISTERED = {'nms', 'dqs_cfg', 'roi_layer', 'transforms of Albu'}
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:

@@ -58,13 +58,20 @@ def use_data(cfg: Config, root: str | Path, classes: Sequence[str] | None = None
 
 
 def use_number_of_classes(model: Mapping[str, Any], count: int) -> None:
-    """Set every number of the data's classes in a model's config; changed."""
-    for place, _ in list(counted_classes(model, 'model')):
+    """Set every number of the data's classes in a model's config; changed.
+
+    A list of the classes' weights, with one for no object at its end, becomes as long.
+    """
+    for place, before in list(counted_classes(model, 'model')):
         node: Any = model
         *steps, last = place.removeprefix('model.').replace('[', '.').replace(']', '').split('.')
         for step in steps:
             node = node[int(step) if step.isdigit() else step]
         node[last] = count
+        loss = node.get('loss_cls') or {}
+        weights = loss.get('class_weight')
+        if isinstance(weights, (list, tuple)) and len(weights) == before + 1:
+            loss['class_weight'] = [*weights[:1] * count, weights[-1]]
 
 
 def _voc(root: Path, split: str, classes: Sequence[str]) -> dict[str, Any]:

@@ -24,8 +24,9 @@ BETWEEN = (dict.fromkeys(CENTERNET_TERMS, 'CenterNets')
 """By the type of a term the detectors that it is for; any, for others."""
 FEATURES = 'neck:*'
 """What presets tap; a detector without a neck has its features elsewhere."""
-FEATURES_WITHOUT_NECK = 'bbox_head:input:-1'
-FINEST = 'neck:0'
+BEFORE_HEAD = 'bbox_head:input:-1'
+BEHIND_BACKBONE = 'backbone:*'
+"""Where neither a neck nor a ``bbox_head`` is: Mask2Former, Faster R-CNN on one stage."""
 
 
 def methods() -> dict[str, Path]:
@@ -156,6 +157,8 @@ def _by_features(key: str, term: dict[str, Any], student: Mapping[str, Any],
         fits.setdefault(tuple(_fit(student, teachers[name]).items()), []).append(name)
     for number, (fit, names) in enumerate(fits.items()):
         one = term | dict(fit)
+        if term.get('type') == 'ScoreTerm':
+            one['size'] = term['size']  # the scores are of the teacher's cells
         if len(names) < len(teachers):
             one['teachers'] = names
         yield (key if number == 0 else f'{key}_{number + 1}'), one
@@ -171,19 +174,21 @@ def _fit(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> dict[str, An
     theirs = _features(teacher)
     if _is_single(student) != _is_single(teacher):
         if _is_single(student):
-            theirs = FINEST
+            theirs = theirs.replace('*', '0')
         else:
-            fit['tap'] = FINEST
+            fit['tap'] = fit['tap'].replace('*', '0')
         fit |= dict(match='order', size='student')
     return fit if theirs == fit['tap'] else fit | dict(teacher_tap=theirs)
 
 
 def _features(model: Mapping[str, Any]) -> str:
-    return FEATURES if model.get('neck') else FEATURES_WITHOUT_NECK
+    if model.get('neck'):
+        return FEATURES
+    return BEFORE_HEAD if model.get('bbox_head') else BEHIND_BACKBONE
 
 
 def _is_single(model: Mapping[str, Any]) -> bool:
-    return not model.get('neck') or family_of(model) == 'centernet'
+    return _features(model) == BEFORE_HEAD or family_of(model) == 'centernet'
 
 
 def _head_of(model: Mapping[str, Any]) -> str:

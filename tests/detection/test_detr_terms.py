@@ -198,6 +198,16 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn(tmp_path):
     assert _values(run, 'queries')[0] > 0.1  # it learns from labels
 
 
+def test_what_is_not_initialised_before_a_run_may_be_anything(tmp_path):
+    """The embedding of levels is, until weights are initialised: behind the dry run."""
+    cfg = train_config(tmp_path / 'run', tiny('Deformable DETR', layers=1), iters=1, batch=2)
+    distil(cfg, [_saved(tmp_path, tiny('Deformable DETR', layers=1))], ['pkd'])
+    run = runner(cfg)
+    torch.nn.init.constant_(run.model.level_embed, math.nan)
+    run.train()
+    assert 0 < _values(run, 'pkd')[0] < float('inf')
+
+
 NAMES = ('other', CLASSES[2], CLASSES[0], 'more', CLASSES[1])
 
 

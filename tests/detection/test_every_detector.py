@@ -1,98 +1,178 @@
-"""Every detector of MMDetection as student and as teacher, by the same hook.
+"""Every detector of MMDetection as student and as teacher, by every method that takes it.
 
-Slow, so it runs by itself: ``pytest -m matrix``; with ``MATRIX=docs/detectors.md`` it writes the
-table of the docs. RetinaNet is in the ordinary run.
+RetinaNet alone is in the ordinary run. All others are minutes, so they run by themselves, and fill
+the table of the docs, all or a few by ``-k``::
+
+    MATRIX=docs/detectors.md python -m pytest -o addopts= tests/detection/test_every_detector.py
 """
 
 import os
-from pathlib import Path
+import re
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import runner, train_config
-from zoo import CONFIGS, NEEDS_MASKS, NO_PREDICTION, model
+from dense_zoo import narrow
+from helpers import AtTheEnd, distillation_hook, runner, train_config
+from matrix_table import record
+from mmengine.config import Config
+from zoo import CONFIGS, NEEDS_MASKS, SIZES, model
 
+from mmkd.distillation.entries import built_terms
 from mmkd.engine.config import validate_config
-from mmkd.engine.distil import distil
+from mmkd.engine.distil import distil, family_of, methods
+from mmkd.errors import UserError
 from mmkd.registry import MODELS
 
 TABLE = os.environ.get('MATRIX')
 QUICK = ('RetinaNet', )
 ALL = [pytest.param(name, marks=() if name in QUICK else pytest.mark.matrix) for name in CONFIGS]
-rows = {}
+
+PARTNER = 'a narrow RetinaNet'
+FEATURES = ('pkd', 'cwd', 'cwd_norm', 'mgd', 'fgd', 'fitnet', 'reviewkd')
+"""Between any two detectors."""
+GIVES_SCORES = ('RetinaNet', 'FCOS', 'ATSS', 'GFL', 'AutoAssign', 'FSAF', 'RTMDet',
+                'YOLOX')
+"""The teachers of ``score_l2``."""
+KINDS = dict(dense=('ld', 'bckd', 'crosskd'), fcos=('ld', 'bckd', 'crosskd'), two_stage=('dkd', ),
+             detr=('setkd', 'detrdistill', 'kd_detr'), centernet=('joint', 'source'))
+"""Between two detectors of one kind, and none of another."""
+FIT = (dict.fromkeys(('RetinaNet', 'FCOS', 'ATSS'), ('bckd', 'crosskd'))
+       | dict.fromkeys(('Faster R-CNN', 'Mask R-CNN'), KINDS['two_stage'])
+       | dict.fromkeys(('DETR', 'Conditional DETR', 'DAB-DETR', 'Deformable DETR', 'DINO'),
+                       KINDS['detr'])
+       | dict(GFL=KINDS['dense'], CenterNet=KINDS['centernet']))
+"""Which of these take a detector and another of the same config."""
 
 
-@pytest.fixture(scope='module', autouse=True)
-def table():
-    yield
-    if TABLE:
-        lines = ['| detector | student, from a RetinaNet | teacher, of a RetinaNet | predicts |',
-                 '| --- | --- | --- | --- |']
-        lines += [f'| {name} | {" | ".join(found.get(role, "") for role in ROLES)} |'
-                  for name, found in rows.items()]
-        path = Path(TABLE)
-        head = path.read_text().partition('| detector |')[0] if path.is_file() else ''
-        path.write_text(head + '\n'.join(lines) + '\n')
+def config(name):
+    """A detector of the zoo, or the one that all of them meet."""
+    return narrow('RetinaNet') if name == PARTNER else model(name)
 
 
-ROLES = ('student', 'teacher', 'predicts')
+@contextmanager
+def cell(name, column):
+    """Write into the table what ran, if all of it did."""
+    done = []
+    try:
+        yield done
+    except BaseException:
+        done[:] = ['failed']
+        raise
+    finally:
+        if TABLE:
+            record(TABLE, name, column, '; '.join(done))
 
 
 def saved(folder, name):
     """A teacher with random weights: its entry on the command line."""
-    from mmengine.config import Config
-    cfg = Config(dict(model=model(name), default_scope='mmkd'))
+    cfg = Config(dict(model=config(name), default_scope='mmkd'))
     cfg.dump(folder / 'teacher.py')
-    torch.manual_seed(0)
+    torch.manual_seed(1)  # the student's is 0
     network = MODELS.build(cfg.model)  # some detectors write into their config
     network.init_weights()
+    for part, parameter in network.named_parameters():  # new heads say the same of all classes
+        if part.startswith(('bbox_head', 'roi_head')) and parameter.dim() > 1:
+            torch.nn.init.kaiming_normal_(parameter)
     torch.save(dict(state_dict=network.state_dict()), folder / 'teacher.pth')
     return f'{folder / "teacher.py"}={folder / "teacher.pth"}'
 
 
 def training(folder, student, size=128):
     """The config of two steps of ``student`` alone."""
-    cfg = train_config(folder, model(student), iters=2, batch=2)
+    cfg = train_config(folder, config(student), iters=2, batch=2)
     cfg.train_dataloader.dataset.update(size=size, masks=student in NEEDS_MASKS)
     cfg.optim_wrapper.optimizer.lr = 1e-4
     return cfg
 
 
-def distilled(folder, student, teacher):
-    """Train ``student`` for two steps; return the runner and its backbone's gradient norms."""
-    cfg = training(folder / 'run', student)
-    distil(cfg, [saved(folder, teacher)], ['pkd'])
+def distilled(folder, student, teacher, names):
+    """Train ``student`` for two steps, and look at what every term did."""
+    size = max(SIZES.get(name, 128) for name in (student, teacher))
+    cfg = training(folder / 'run', student, size)
+    distil(cfg, [saved(folder, teacher)], names)
     validate_config(cfg)
-    run = runner(cfg)
-    norms = []
-    for parameter in run.model.backbone.parameters():
-        if parameter.requires_grad:
-            parameter.register_hook(lambda gradient: norms.append(gradient.norm().item()))
+    run, probe = runner(cfg), AtTheEnd(gradients)
+    run.register_hook(probe)
     run.train()
-    return run, norms
+    assert set(probe.found) == set(cfg.terms)
+    for term, norm in probe.found.items():
+        assert 0 < norm < float('inf'), f'gradient of {term} in the backbone'
+        history = run.message_hub.log_scalars[f'train/loss_distill_{term}'].data[0]
+        assert len(history) == 2 and all(0 < value < float('inf') for value in history), term
+    [teacher] = distillation_hook(run).teachers
+    assert all(p.grad is None for p in teacher.model.parameters())
+    keys = torch.load(folder / 'run' / 'iter_2.pth', weights_only=False)['state_dict'].keys()
+    assert keys == MODELS.build(config(student)).state_dict().keys()
+    assert all('forward' not in vars(module) for module in run.model.modules())
+
+
+def gradients(run):
+    """The norm of each term's gradient in the student's backbone, in one more step."""
+    batch = run.model.data_preprocessor(next(iter(run.train_dataloader)), True)
+    losses = run.model(**batch, mode='loss')
+    backbone = [p for p in run.model.backbone.parameters() if p.requires_grad]
+    found = {}
+    for term in distillation_hook(run).terms:
+        parts = torch.autograd.grad(losses[f'loss_distill_{term.name}'], backbone,
+                                    retain_graph=True, allow_unused=True)
+        found[term.name] = sum(one.norm().item() for one in parts if one is not None)
+    return found
+
+
+def refusal(method, student, teacher, networks):
+    """Why the product does not take the two: its own words, without what to do instead."""
+    cfg = Config(dict(model=config(student)))
+    with pytest.raises(UserError) as error:
+        distil(cfg, [teacher], [method])
+        for term in built_terms(cfg.terms, cfg.distill_weights):
+            term.meet(networks[0], [SimpleNamespace(name='teacher', model=networks[1])])
+    text = str(error.value)
+    assert '\n' not in text and ': take ' in text
+    cause = text.rpartition(': take ')[0].rpartition(', and ')[2]
+    return re.sub(r"^(the student|teacher '\w+')( \(\w+\))? (has|is) | of the student", '', cause)
 
 
 @pytest.mark.parametrize('name', ALL)
 def test_as_a_student(name, tmp_path):
-    run, norms = distilled(tmp_path, name, 'RetinaNet')
-    assert max(norms) > 0 and all(norm < float('inf') for norm in norms)
-    history = run.message_hub.log_scalars['train/loss_distill_pkd'].data[0]
-    assert all(0 < value < float('inf') for value in history)
-    keys = torch.load(tmp_path / 'run' / 'iter_2.pth', weights_only=False)['state_dict'].keys()
-    assert keys == MODELS.build(model(name)).state_dict().keys()
-    assert all('forward' not in vars(module) for module in run.model.modules())
-    rows.setdefault(name, {})['student'] = 'yes'
+    with cell(name, 'learns from a RetinaNet') as done:
+        distilled(tmp_path, name, PARTNER, [*FEATURES, 'score_l2'])
+        done.append('features, score_l2')
 
 
-@pytest.mark.parametrize('name', ALL)
+@pytest.mark.matrix
+@pytest.mark.parametrize('name', CONFIGS)
 def test_as_a_teacher(name, tmp_path):
-    run, norms = distilled(tmp_path, 'RetinaNet', name)
-    assert max(norms) > 0 and all(norm < float('inf') for norm in norms)
-    assert all(0 < value < float('inf') for value in
-               run.message_hub.log_scalars['train/loss_distill_pkd'].data[0])
-    [hook] = [hook for hook in run.hooks if hasattr(hook, 'teachers')]
-    assert all(p.grad is None for p in hook.teachers[0].model.parameters())
-    rows.setdefault(name, {})['teacher'] = 'yes'
+    with cell(name, 'teaches a RetinaNet') as done:
+        scores = ['score_l2'] if name in GIVES_SCORES else []
+        distilled(tmp_path, PARTNER, name, [*FEATURES, *scores])
+        done.append(', '.join(('features', *scores)))
+        if not scores:
+            networks = [MODELS.build(config(one)) for one in (PARTNER, name)]
+            cause = refusal('score_l2', PARTNER, saved(tmp_path, name), networks)
+            done.append(f'not score_l2: {cause}')
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize('name', CONFIGS)
+def test_among_its_own_kind(name, tmp_path):
+    with cell(name, 'among its own kind') as done:
+        fit, near = FIT.get(name, ()), KINDS[family_of(model(name))]
+        if fit:
+            distilled(tmp_path, name, name, fit)
+            done.append(', '.join(fit))
+        teacher, networks = saved(tmp_path, name), [MODELS.build(model(name))] * 2
+        others = {method for kind in KINDS.values() for method in kind}.difference(fit)
+        causes = {method: refusal(method, name, teacher, networks) for method in sorted(others)}
+        for cause in dict.fromkeys(causes[method] for method in near if method in causes):
+            found = ', '.join(method for method in near if causes.get(method) == cause)
+            done.append(f'not {found}: {cause}')
+
+
+def test_every_method_is_in_the_matrix():
+    kinds = {method for kind in KINDS.values() for method in kind}
+    assert {*FEATURES, 'score_l2', *kinds} == set(methods())
 
 
 @pytest.mark.parametrize('weight', [0.0, 1e-30])
@@ -105,7 +185,7 @@ def test_a_term_without_weight_changes_nothing(name, weight, tmp_path):
     for folder in ('alone', 'run'):
         cfg = training(tmp_path / folder, name)
         if folder == 'run':
-            distil(cfg, [saved(tmp_path, 'RetinaNet')], ['pkd'])
+            distil(cfg, [saved(tmp_path, PARTNER)], ['pkd'])
             cfg.distill_weights.pkd = weight
             validate_config(cfg)
         run = runner(cfg)
@@ -119,17 +199,18 @@ def test_a_term_without_weight_changes_nothing(name, weight, tmp_path):
 
 @pytest.mark.parametrize('name', ALL)
 def test_predicts(name):
-    if name in NO_PREDICTION:
-        rows.setdefault(name, {})['predicts'] = f'no: {NO_PREDICTION[name]}'
-        pytest.skip(NO_PREDICTION[name])
     from mmdet.structures import DetDataSample
-    network = MODELS.build(model(name)).eval()
-    sample = DetDataSample(metainfo=dict(
-        img_shape=(128, 128), ori_shape=(128, 128), pad_shape=(128, 128), img_id=0,
-        batch_input_shape=(128, 128), scale_factor=(1.0, 1.0), border=(0, 128, 0, 128)))
-    with torch.no_grad():
-        data = network.data_preprocessor(dict(inputs=[torch.randint(0, 256, (3, 128, 128))],
-                                              data_samples=[sample]), False)
-        [found] = network.predict(data['inputs'], data['data_samples'])
-    assert found.pred_instances.scores.isfinite().all()
-    rows.setdefault(name, {})['predicts'] = 'yes'
+    with cell(name, 'predicts') as done:
+        size = SIZES.get(name, 128)
+        network = MODELS.build(model(name)).eval()
+        network.init_weights()
+        sample = DetDataSample(metainfo=dict(
+            img_shape=(size, size), ori_shape=(size, size), pad_shape=(size, size), img_id=0,
+            batch_input_shape=(size, size), scale_factor=(1.0, 1.0), border=(0, size, 0, size)))
+        with torch.no_grad():
+            data = network.data_preprocessor(
+                dict(inputs=[torch.randint(0, 256, (3, size, size))], data_samples=[sample]),
+                False)
+            [found] = network.predict(data['inputs'], data['data_samples'])
+        assert found.pred_instances.scores.isfinite().all()
+        done.append('yes')

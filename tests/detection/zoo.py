@@ -42,7 +42,8 @@ CONFIGS = {
     'SSD': 'ssd/ssd300_coco',
 }
 NEEDS_MASKS = ('Mask R-CNN', 'SOLOv2', 'RTMDet-Ins', 'Mask2Former')
-NO_PREDICTION = {'SSD': "its head lacks `loss_cls`, which MMDetection's predict reads"}
+SIZES = {'SSD': 300}
+"""In pixels, of detectors that need more than the tests' images have."""
 
 
 def model(name):
@@ -50,8 +51,12 @@ def model(name):
     cfg = Config.fromfile(config_path(f'mmdet::{CONFIGS[name]}')).model
     _forget_weights(cfg)
     cfg.data_preprocessor.pop('batch_augments', None)  # some pad to 1024 pixels
+    if cfg.data_preprocessor.get('std') == [1, 1, 1]:  # for Caffe's weights
+        cfg.data_preprocessor.std = [58.395, 57.12, 57.375]
     if cfg.backbone.get('depth') in (50, 101) and cfg.backbone.type == 'ResNet':
         _as_resnet18(cfg)
+    if cfg.backbone.type == 'HourglassNet':
+        cfg.backbone.stage_channels = [32] * len(cfg.backbone.stage_channels)
     if 'num_queries' in cfg:
         cfg.num_queries = 20
         (cfg.get('test_cfg') or {}).update(max_per_img=10)

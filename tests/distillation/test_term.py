@@ -174,6 +174,12 @@ def test_maps_of_equal_stride_meet():
         (8, 8, 16), (4, 4, 8)]
 
 
+def test_a_neck_that_begins_with_the_coarsest_is_paired_from_the_finest():
+    """As that of YOLOv3; a connector over all levels hands features down."""
+    term, _ = _strided(_pyramid(4, 8, 16), _pyramid(16, 8, 4))
+    assert term.pairs['t'] == (['neck:2', 'neck:1', 'neck:0'], ['neck:0', 'neck:1', 'neck:2'])
+
+
 def test_levels_of_one_cell_meet_in_their_order():
     """Of an image of 64 px the levels of stride 64 and 128 look the same."""
     term, _ = _strided(_pyramid(2, 1, 1), _pyramid(4, 2, 1, 1))

@@ -119,6 +119,11 @@ def test_what_follows_from_the_data_need_not_be_written(tmp_path):
                     'x=dict(type="SelfTerm", tap="neck", loss=dict(type="PKDLoss"))))]')
 
 
+def test_an_operator_of_mmcv_is_no_unknown_type():
+    """DDQ names one where its model drops queries that say the same."""
+    validate_config(load_config('mmdet::ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py'))
+
+
 def test_hooks_of_old_and_their_options(tmp_path):
     """What --cfg-options says of a hook of old reaches its term, which is checked as others are."""
     old = 'custom_hooks = [dict(type="TeacherHook"), dict(type="HeatmapDistillHook")]\n'

@@ -7,12 +7,13 @@ from mmengine.config import Config
 
 from mmkd.config_files import config_path
 from mmkd.engine.config import load_config
-from mmkd.engine.data_root import use_data
+from mmkd.engine.data_root import use_data, use_number_of_classes
 from mmkd.engine.distil import describe_methods, distil, family_of, methods
 from mmkd.errors import UserError
 
 RETINANET = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
 FASTER = 'mmdet::faster_rcnn/faster-rcnn_r18_fpn_8xb8-amp-lsj-200e_coco.py'
+MASK2FORMER = 'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py'
 CENTERNET = 'configs/centernet/centernet_r18_voc.py'
 HOURGLASS = 'configs/centernet/centernet_hourglass104_voc.py'
 
@@ -30,7 +31,7 @@ def test_a_config_of_a_package_is_found_by_its_place():
     (RETINANET, 'dense'), (FASTER, 'two_stage'), (CENTERNET, 'centernet'),
     ('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', 'fcos'),
     ('mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', 'detr'),
-    ('mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', 'detr')])
+    (MASK2FORMER, 'detr')])
 def test_families(path, family):
     assert family_of(Config.fromfile(config_path(path)).model) == family
 
@@ -148,6 +149,25 @@ def test_a_pyramid_meets_a_single_map_with_its_finest_level():
     pkd = cfg.terms.pkd
     assert (pkd.tap, pkd.teacher_tap, pkd.match, pkd['size']) == (
         'neck:*', 'neck:0', 'order', 'student')
+    cfg = load_config(CENTERNET)
+    distil(cfg, [f'{RETINANET}=a.pth'], ['score_l2'])
+    assert cfg.terms.score_l2['size'] == 'teacher', 'whose cells have the scores'
     cfg = load_config(RETINANET)
     distil(cfg, [f'{HOURGLASS}=a.pth'])
     assert (cfg.terms.pkd.tap, cfg.terms.pkd.teacher_tap) == ('neck:0', 'bbox_head:input:-1')
+
+
+def test_a_detector_without_a_neck_and_a_bbox_head_is_tapped_behind_its_backbone():
+    cfg = load_config(MASK2FORMER)
+    distil(cfg, [f'{RETINANET}=a.pth', f'{HOURGLASS}=b.pth'])
+    pyramid, single = cfg.terms.pkd, cfg.terms.pkd_2
+    assert (pyramid.tap, pyramid.teacher_tap) == ('backbone:*', 'neck:*')
+    assert (single.tap, single.teacher_tap) == ('backbone:0', 'bbox_head:input:-1')
+
+
+def test_the_weights_of_classes_become_as_many():
+    cfg = load_config(MASK2FORMER)
+    use_number_of_classes(cfg.model, 2)
+    head = cfg.model.panoptic_head
+    assert head.num_things_classes == 2
+    assert head.loss_cls.class_weight == [1.0, 1.0, 0.1], 'the last is of no object'
