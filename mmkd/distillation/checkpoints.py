@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
-from torch import nn
+from torch import Tensor, nn
 
 from mmkd.errors import UserError
 
@@ -74,6 +75,9 @@ def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
 def load_weights(model: nn.Module, path: str | Path, prefix: str = '') -> dict[str, Any]:
     """Load a checkpoint's weights into ``model``; every key must fit.
 
+    An entry that stands there twice, since a part had a second name in training, counts once: DDQ
+    gives its head's branches to the decoder.
+
     They lie under ``state_dict`` (mmengine), under ``model`` (RepDistiller, mdistiller), or are the
     file itself. A model with a method ``convert_state_dict`` may rename what it does not know.
 
@@ -103,7 +107,7 @@ def load_weights(model: nn.Module, path: str | Path, prefix: str = '') -> dict[s
             raise UserError(f"checkpoint '{path}': {error}") from error
     # A counter that old checkpoints lack and inference never reads.
     missing = [key for key in own if key not in state and not key.endswith('num_batches_tracked')]
-    unexpected = [key for key in state if key not in own]
+    unexpected = [key for key in state if key not in own and not _is_repeated(key, state, own)]
     reshaped = [f'{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}' for key in own
                 if key in state and getattr(state[key], 'shape', None) != own[key].shape]
     faults = [f'{len(keys)} {what} (first: {keys[0]})' for what, keys in
@@ -115,6 +119,12 @@ def load_weights(model: nn.Module, path: str | Path, prefix: str = '') -> dict[s
                         'use the config that it was trained with')
     model.load_state_dict(state, strict=False)
     return checkpoint.get('meta') or {}
+
+
+def _is_repeated(key: str, state: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    ending = f'.{key.partition(".")[2]}'
+    return any(name in own and name.endswith(ending) and isinstance(state[key], Tensor)
+               and torch.equal(state[name], state[key]) for name in state)
 
 
 def _below(state: dict[str, Any], prefix: str, path: str | Path) -> dict[str, Any]:

@@ -34,14 +34,14 @@ SECTIONS: dict[str, tuple[Registry, ...]] = {
     'val_evaluator': (registry.METRICS, registry.EVALUATOR),
     'test_evaluator': (registry.METRICS, registry.EVALUATOR),
     'default_hooks': (registry.HOOKS, *NETWORK),
-    'custom_hooks': (registry.HOOKS, registry.TERMS, *NETWORK),
+    'custom_hooks': (registry.HOOKS, registry.TERMS, registry.TRANSFORMS, *NETWORK),
     'optim_wrapper': (registry.OPTIM_WRAPPERS, registry.OPTIMIZERS,
                       registry.OPTIM_WRAPPER_CONSTRUCTORS),
     'param_scheduler': (registry.PARAM_SCHEDULERS,),
     'visualizer': (registry.VISUALIZERS, registry.VISBACKENDS),
 }
-# Their `type` is no name of a registry: mmcv's operators, and the transforms of Albumentations.
-NOT_REGISTERED = {'nms', 'dqs_cfg', 'roi_layer', 'transforms of Albu'}
+# Their `type` is no name of a registry: mmcv's operators, and what belongs to Albumentations.
+NOT_REGISTERED = {'nms', 'dqs_cfg', 'roi_layer', 'transforms of Albu', 'bbox_params of Albu'}
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:

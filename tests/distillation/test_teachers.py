@@ -9,6 +9,7 @@ import torch
 from helpers import MEAN, STD, build, centernet, save_teacher
 from torch import nn
 
+from mmkd.distillation.checkpoints import load_weights
 from mmkd.distillation.teachers import (
     Teacher,
     build_teacher,
@@ -177,3 +178,16 @@ def test_a_teachers_weight_is_a_positive_number(tmp_path, weight):
     entry = save_teacher(tmp_path, 'big', centernet())
     with pytest.raises(UserError, match="teacher 'big' has weight"):
         _build(entry, weight=weight)
+
+
+def test_a_part_that_is_saved_under_two_names_counts_once(tmp_path):
+    """As a DDQ's is, once it was trained."""
+    network, path = nn.ModuleDict(dict(head=nn.Linear(2, 3))), tmp_path / 'trained.pth'
+    state = {name: torch.randn_like(value) for name, value in network.state_dict().items()}
+    again = {name.replace('head', 'decoder'): value for name, value in state.items()}
+    torch.save(dict(state_dict=state | again), path)
+    load_weights(network, path)
+    torch.testing.assert_close(network.head.weight.detach(), state['head.weight'])
+    torch.save(dict(state_dict=state | {'decoder.bias': torch.zeros(3)}), path)
+    with pytest.raises(UserError, match=r'1 unexpected \(first: decoder.bias\)'):
+        load_weights(network, path)

@@ -119,9 +119,12 @@ def test_what_follows_from_the_data_need_not_be_written(tmp_path):
                     'x=dict(type="SelfTerm", tap="neck", loss=dict(type="PKDLoss"))))]')
 
 
-def test_an_operator_of_mmcv_is_no_unknown_type():
-    """DDQ names one where its model drops queries that say the same."""
-    validate_config(load_config('mmdet::ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py'))
+@pytest.mark.parametrize('path', [
+    'ddq/ddq-detr-4scale_r50_8xb2-12e_coco',  # names mmcv's NMS in its model
+    'rtmdet/rtmdet_tiny_8xb32-300e_coco',  # has a hook with a pipeline
+    'albu_example/mask-rcnn_r50_fpn_albu-1x_coco'])
+def test_configs_of_mmdetection_pass(path):
+    validate_config(load_config(f'mmdet::{path}.py'))
 
 
 def test_hooks_of_old_and_their_options(tmp_path):
