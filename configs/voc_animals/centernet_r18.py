@@ -3,21 +3,11 @@
 # python tools/test.py configs/voc_animals/centernet_r18.py \
 #     work_dirs/voc_animals/centernet_r18/epoch_8.pth
 # A student: ResNet-18 without its last stage, so that stride 16 stays, narrow behind it.
-_base_ = [
-    '../_base_/models/centernet_resnet18.py',
-    '../_base_/datasets/voc_animals.py',
-    '../_base_/schedules/small_24e.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = './centernet_r18_wide.py'
 
-amp = 'auto'
-channels_last = True
 model = dict(
-    data_preprocessor=dict(pad_size_divisor={{_base_.image_size}}),
-    backbone=dict(num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2, )),
-    neck=dict(in_channels=256, num_deconv_filters=(64, 64), num_deconv_kernels=(4, 4)),
-    bbox_head=dict(num_classes={{_base_.num_classes}}, in_channels=64, feat_channels=64))
-optim_wrapper = dict(optimizer=dict(lr=5e-4))
+    neck=dict(num_deconv_filters=(64, 64)),
+    bbox_head=dict(in_channels=64, feat_channels=64))
 train_cfg = dict(max_epochs=8, val_interval=8)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=100),
