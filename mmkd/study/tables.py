@@ -121,8 +121,8 @@ def draw_points(study: Study, runs: Sequence[Run], file: Path) -> None:
         left.plot(values[name], [place] * len(values[name]), 'o', color='tab:blue', alpha=0.6)
         left.plot([statistics.mean(values[name])], [place], '|', color='black', markersize=16)
     left.set(yticks=range(len(titles)), yticklabels=titles.values(),
+             ylim=(len(titles) - 0.5, -0.5),
              xlabel=f'{study.metric}, {study.split}: each seed, and the mean')
-    left.invert_yaxis()
     for place, name in enumerate(variants):
         mean, low, high = paired_difference(values[name], values['baseline'])
         gains = [one - other for one, other in zip(values[name], values['baseline'], strict=True)]
@@ -133,6 +133,6 @@ def draw_points(study: Study, runs: Sequence[Run], file: Path) -> None:
     right.axvline(0, color='grey', linewidth=1)
     right.axvline(study.threshold, color='grey', linewidth=1, linestyle='dotted')
     right.set(yticks=range(len(variants)), yticklabels=[titles[name] for name in variants],
+              ylim=(max(len(variants), 1) - 0.5, -0.5),
               xlabel=f'gain over {titles.get("baseline", "")}, 95 % interval')
-    right.invert_yaxis()
     figure.savefig(file, dpi=120)
