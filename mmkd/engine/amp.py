@@ -80,7 +80,7 @@ class _Float32Conv2d(nn.Conv2d):
 def keep_strided_depthwise_in_float32(model: nn.Module) -> None:
     """Take depthwise convolutions with a stride out of mixed precision, in place.
 
-    On CPUs the gradient of their input in bfloat16 is not vectorised: 4 to 50 times slower than in
+    On CPUs the gradient of their input in bfloat16 is not vectorised: 6 to 50 times slower than in
     float32, and together a third of a training step of MobileNetV2. Everything else about them
     stays: names, weights, and the dtype that they return.
     """

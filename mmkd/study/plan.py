@@ -104,6 +104,10 @@ def read_study(path: str | Path) -> Study:
     for name in ('baseline', 'variants', 'metric', 'threshold'):
         if not said.get(name):
             raise UserError(f"study '{path}' has no `{name}`: add it")
+    for name, entry in said.get('teachers', {}).items():
+        if set(entry) != {'config', 'checkpoint'}:
+            raise UserError(f"teacher '{name}' of study '{path}' must have `config` and "
+                            '`checkpoint`, and nothing else')
     may_differ = tuple(said.get('may_differ', ()))
     _only(may_differ, BUDGET, f"`may_differ` of study '{path}'")
     study = Study(

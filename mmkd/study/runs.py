@@ -83,7 +83,12 @@ def run_all(runs: Sequence[Run], jobs: int, told: Callable[[Run], None]) -> list
         runs: those that are finished cost nothing.
         jobs: the processor's threads are divided among them, and GPUs taken in turn.
         told: called with each run that is newly finished, one at a time.
+
+    Raises:
+        UserError: a folder holds the result of another command.
     """
+    for run in runs:
+        _refuse_another_run(run)
     missing = [run for run in runs if run.result is None]
     slots: queue.Queue[int] = queue.Queue()
     for slot in range(jobs):
@@ -110,6 +115,13 @@ def run_all(runs: Sequence[Run], jobs: int, told: Callable[[Run], None]) -> list
             else:
                 told(run)
     return failed
+
+
+def _refuse_another_run(run: Run) -> None:
+    """Check that a student's finished run is the one that the study describes today."""
+    if run.checkpoint is None and run.result and run.result.command != ' '.join(_training(run)):
+        raise UserError(f"'{run.folder}' holds the result of `{run.result.command}`, and the study "
+                        'now says otherwise: give the variant another name, or remove the folder')
 
 
 def _environment(slot: int, jobs: int) -> dict[str, str]:

@@ -54,7 +54,8 @@ def test_what_it_says(tmp_path):
     ("picture = 'b'", "`picture` of study .* is 'b', which is none of a"),
     ("may_differ = ['epoch']", r"says 'epoch'.*Did you mean 'epochs'"),
     ("variants = dict(a=dict(configs='x.py'))", r"'a' says 'configs'.*Did you mean 'config'"),
-    ("variants = dict(a=dict(title='x'))", "'a' has no `config`")])
+    ("variants = dict(a=dict(title='x'))", "'a' has no `config`"),
+    ("teachers = dict(t=dict(config='x.py'))", "teacher 't' .* must have `config` and `check")])
 def test_what_it_refuses(tmp_path, more, message):
     with pytest.raises(UserError, match=message):
         read_study(study_file(tmp_path, "a=dict(config='{config}')", more))

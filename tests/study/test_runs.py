@@ -89,6 +89,15 @@ def test_more_seeds_append(tools, tmp_path):
     assert 'randomness.seed=1' in rows(out)[-1]['command']
 
 
+def test_a_result_of_another_command_is_not_taken_for_this_one(tools, tmp_path):
+    out = tmp_path / 'out'
+    run_study(study_file(tmp_path, A_AND_B), seeds=[0], out=out)
+    changed = study_file(tmp_path, "a=dict(config='{config}', "
+                                   "options={{'distill_weights': dict(x=2.0)}})")
+    with pytest.raises(UserError, match=r"seed0' holds the result of .*another name"):
+        run_study(changed, seeds=[0], out=out)
+
+
 def test_a_kill_between_a_result_and_its_row(tools, tmp_path, monkeypatch):
     study, out = study_file(tmp_path, A_AND_B), tmp_path / 'out'
 
