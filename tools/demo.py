@@ -111,8 +111,9 @@ def main() -> None:
     run_all([*teachers, *alone], args.dir, start)
     print('3. Training the student from its teachers, whose outputs are kept and used again',
           flush=True)
-    distilled = [run for group in zip(*(runs_of(model, args) for model in DISTILLED), strict=True)
-                 for run in group]
+    # The longest first, so that the last ones end together.
+    distilled = [run for group in zip(*(runs_of(model, args) for model in reversed(DISTILLED)),
+                                      strict=True) for run in group]
     run_all(distilled, args.dir, start)
     best = best_distilled(distilled)
     exported, picture = args.dir / 'student.onnx', args.dir / 'comparison.jpg'

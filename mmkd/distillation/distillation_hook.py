@@ -66,7 +66,7 @@ class DistillationHook(Hook):
     Args:
         teachers: for each name ``dict(config=..., checkpoint=..., weight=1.0)``, where
             ``model=dict(...)`` may stand in place of ``config`` and ``compile=True`` and
-            ``precision='bf16'`` may follow, see :func:`build_teacher`; or, of the student itself,
+            ``precision='auto'`` may follow, see :func:`build_teacher`; or, of the student itself,
             ``dict(ema=0.999)``, see :class:`MeanTeacher`, or ``dict(partners=True)``, see
             :class:`PartnerTeacher`. None for the config's top-level ``teachers``. Not needed if
             every term is a :class:`SelfTerm`.

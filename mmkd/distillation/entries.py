@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from mmkd.distillation.inference import best_precision
 from mmkd.distillation.student_teachers import MeanTeacher, PartnerTeacher
 from mmkd.distillation.teachers import Teacher, build_teacher
 from mmkd.distillation.term import Term
@@ -38,7 +39,7 @@ def build_entry(name: str, entry: Mapping[str, Any], student: nn.Module,
 
 
 def checked_entries(entries: Any) -> Mapping[str, Mapping[str, Any]]:
-    """Return the entries of ``teachers`` if their keys make sense.
+    """Return the entries of ``teachers`` if their keys make sense, ``precision='auto'`` resolved.
 
     Raises:
         UserError: there are none, or an entry has other keys.
@@ -54,7 +55,8 @@ def checked_entries(entries: Any) -> Mapping[str, Mapping[str, Any]]:
             raise UserError(f"teacher '{name}' has the keys {sorted(entry)}: give `config` (or "
                             f'`model`) and `checkpoint` (if wanted, {", ".join(OPTIONS)}), or '
                             '`ema`, or `partners`, and, if wanted, `weight`')
-    return entries
+    return {name: {**entry, 'precision': best_precision()}
+            if entry.get('precision') == 'auto' else entry for name, entry in entries.items()}
 
 
 def built_terms(entries: Any, weights: Any) -> list[Term]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,24 @@ from torch import Tensor, nn
 from mmkd.distillation.random_state import undisturbed_random_state
 from mmkd.errors import UserError
 
-__all__ = ['CompiledRun', 'runs_channels_last']
+__all__ = ['PRECISIONS', 'CompiledRun', 'best_precision', 'computes_in_bfloat16',
+           'runs_channels_last']
+
+PRECISIONS = dict(bf16=torch.bfloat16, fp16=torch.float16)
+
+
+def best_precision() -> str | None:
+    """Return the fastest precision of this machine: that of its GPU, or bf16, or None."""
+    if torch.cuda.is_available():
+        return 'fp16'
+    return 'bf16' if computes_in_bfloat16() else None
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the processor has instructions for it, as Linux lists its features."""
+    features = Path('/proc/cpuinfo')
+    return features.exists() and 'bf16' in features.read_text()
+
 
 def runs_channels_last(model: nn.Module) -> bool:
     """Whether each layer of ``model`` understands any layout of memory.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmkd.config_files import config_path
 from mmkd.distillation.checkpoints import load_weights
-from mmkd.distillation.inference import CompiledRun, runs_channels_last
+from mmkd.distillation.inference import PRECISIONS, CompiledRun, runs_channels_last
 from mmkd.distillation.random_state import undisturbed_random_state
 from mmkd.distillation.renormalisation import Renormalisation, fed_size, renormalisation
 from mmkd.distillation.taps import Tapped, TapRecorder, forward_for_taps, map_tensors
@@ -22,8 +22,6 @@ from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import MODELS
 
 __all__ = ['Teacher', 'build_model', 'build_teacher', 'renormalisation', 'undisturbed_random_state']
-
-PRECISIONS = dict(bf16=torch.bfloat16, fp16=torch.float16)
 
 
 class Teacher:
@@ -44,7 +42,7 @@ class Teacher:
         renormalise: from :func:`renormalisation`, or None where student and teacher agree.
         compiled: whether ``torch.compile`` compiles it, when it first sees a batch.
         precision: ``'bf16'`` or ``'fp16'`` to run it under autocast, its taps in float32 all the
-            same; None to run it as the student is.
+            same; None to run it as the student is, or in float32 where its outputs are cached.
 
     Raises:
         UserError: ``compiled`` or ``precision`` is something else.
@@ -138,8 +136,8 @@ def _check_options(name: str, compiled: Any, precision: Any) -> None:
         raise UserError(f"teacher '{name}' has compile={compiled!r}: give True or False")
     if precision is not None and precision not in list(PRECISIONS):
         raise UserError(f"teacher '{name}' has precision={precision!r}: give "
-                        f'{" or ".join(map(repr, PRECISIONS))}, or leave it out to run the teacher '
-                        f'as the student is.{did_you_mean(str(precision), PRECISIONS)}')
+                        f'{", ".join(map(repr, PRECISIONS))} or "auto", or leave it out to run the '
+                        f'teacher as the student is.{did_you_mean(str(precision), PRECISIONS)}')
 
 
 def build_model(config: str | Path | Config) -> nn.Module:
@@ -177,7 +175,8 @@ def build_teacher(name: str, config: str | Path | Config, checkpoint: str | Path
         device: where it runs.
         weight: share of this teacher among its peers.
         compiled: the entry's ``compile``; see :class:`Teacher`.
-        precision: see :class:`Teacher`.
+        precision: see :class:`Teacher`; in a config ``'auto'``, too, for what the machine is
+            fastest with.
         prefix: see :func:`load_weights`.
         preprocessor: ``dict(mean=[...], std=[...], bgr_to_rgb=True)`` of a network that does not
             say itself how its inputs are normalised, or ``'none'`` for one that takes BGR pixels

@@ -12,7 +12,6 @@ without, and a run can be resumed with other options.
 
 import logging
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,10 +20,10 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import nn
 
+from mmkd.distillation.inference import best_precision
 from mmkd.errors import UserError
 
-__all__ = ['AMP', 'OPTIONS', 'compile_student', 'computes_in_bfloat16', 'use_channels_last',
-           'use_mixed_precision']
+__all__ = ['AMP', 'OPTIONS', 'compile_student', 'use_channels_last', 'use_mixed_precision']
 
 OPTIONS = ('amp', 'channels_last', 'compile')
 AMP = dict(fp16='float16', bf16='bfloat16')
@@ -43,11 +42,11 @@ def use_mixed_precision(cfg: Config) -> None:
         return
     on_gpu = torch.cuda.is_available()
     if wanted in ('auto', True):
-        if not on_gpu and not computes_in_bfloat16():
+        wanted = best_precision()
+        if wanted is None:
             print_log('no mixed precision: this processor has no arithmetic for bfloat16 and would '
                       'be slower with it', 'current')
             return
-        wanted = 'fp16' if on_gpu else 'bf16'
     if wanted not in AMP:
         raise UserError(f"amp is {wanted!r}: give 'fp16', 'bf16' or 'auto'")
     wrapper = cfg.optim_wrapper
@@ -62,12 +61,6 @@ def use_mixed_precision(cfg: Config) -> None:
     if on_gpu:
         # bfloat16 has the range of float32.
         wrapper.loss_scale = 'dynamic' if wanted == 'fp16' else dict(enabled=False)
-
-
-def computes_in_bfloat16() -> bool:
-    """Whether the processor has instructions for it, as Linux lists its features."""
-    features = Path('/proc/cpuinfo')
-    return features.exists() and 'bf16' in features.read_text()
 
 
 def use_channels_last(model: nn.Module) -> None:

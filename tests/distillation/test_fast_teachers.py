@@ -19,6 +19,8 @@ from mmengine.config import ConfigDict
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from mmkd.distillation import inference
+from mmkd.distillation.entries import checked_entries
 from mmkd.distillation.inference import runs_channels_last
 from mmkd.distillation.renormalisation import Renormalisation
 from mmkd.distillation.student_teachers import MeanTeacher, PartnerTeacher
@@ -306,7 +308,7 @@ def test_a_teacher_finds_what_wildcards_stand_for():
 
 
 @pytest.mark.parametrize('options, message', [
-    (dict(precision='bf61'), r"precision='bf61': give 'bf16' or 'fp16'.* Did you mean 'bf16'\?"),
+    (dict(precision='bf61'), r"precision='bf61': give .*or .auto.,.* Did you mean 'bf16'\?"),
     (dict(precision=16), r"teacher 'big' has precision=16: give"),
     (dict(precision=['bf16']), r"teacher 'big' has precision=\['bf16'\]: give"),
     (dict(compiled='yes'), r"teacher 'big' has compile='yes': give True or False"),
@@ -333,6 +335,16 @@ def test_options_in_an_entry(tmp_path, monkeypatch):
     assert losses['plain'][-1] == pytest.approx(losses['fast'][-1], rel=0.02)
     assert losses['plain'][-1] != losses['fast'][-1]
     torch.compiler.reset()
+
+
+@pytest.mark.parametrize('gpu, bfloat16, expected', [
+    (True, True, 'fp16'), (False, True, 'bf16'), (False, False, None)])
+def test_the_precision_that_the_machine_is_fastest_with(monkeypatch, gpu, bfloat16, expected):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    monkeypatch.setattr(inference, 'computes_in_bfloat16', lambda: bfloat16)
+    entry = dict(config='a.py', checkpoint='a.pth')
+    found = checked_entries(dict(a=entry | dict(precision='auto'), b=entry))
+    assert found == dict(a=entry | dict(precision=expected), b=entry)
 
 
 @pytest.mark.parametrize('wrong', [dict(compil=True), dict(precison='bf16')])

@@ -14,9 +14,9 @@ from mmengine.logging import MessageHub
 from torch.utils.data import Dataset
 
 from mmkd.classification.data import ClassificationSample
+from mmkd.distillation import inference
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.distillation.taps import TapRecorder
-from mmkd.engine import student_options
 from mmkd.engine.config import validate_config
 from mmkd.engine.launch import train
 from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
@@ -259,7 +259,7 @@ def test_strided_depthwise_convolutions_stay_in_float32():
     (False, None, dict(type='OptimWrapper')), (True, False, dict(type='OptimWrapper'))])
 def test_optimizer_wrapper(gpu, amp, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
-    monkeypatch.setattr(student_options, 'computes_in_bfloat16', lambda: True)
+    monkeypatch.setattr(inference, 'computes_in_bfloat16', lambda: True)
     cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper'), amp=amp))
     use_mixed_precision(cfg)
     assert cfg.optim_wrapper.to_dict() == expected
@@ -269,7 +269,7 @@ def test_optimizer_wrapper(gpu, amp, expected, monkeypatch):
     ('auto', 'OptimWrapper'), ('bf16', 'CPUAmpOptimWrapper')])
 def test_a_processor_without_bfloat16(amp, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    monkeypatch.setattr(student_options, 'computes_in_bfloat16', lambda: False)
+    monkeypatch.setattr(inference, 'computes_in_bfloat16', lambda: False)
     cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper'), amp=amp))
     use_mixed_precision(cfg)
     assert cfg.optim_wrapper.type == expected
