@@ -9,6 +9,8 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
+amp = 'auto'
+channels_last = True
 model = dict(
     data_preprocessor=dict(pad_size_divisor={{_base_.image_size}}),
     bbox_head=dict(num_classes={{_base_.num_classes}}))

@@ -1,12 +1,14 @@
-"""How the command-line tools end when something outside mmkd is wrong."""
+"""How the command-line tools end."""
 
+import atexit
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mmkd.errors import UserError
 
-__all__ = ['user_errors', 'user_sentence']
+__all__ = ['end_worker', 'user_errors', 'user_sentence']
 
 
 def user_sentence(error: UserError) -> str:
@@ -25,11 +27,27 @@ def user_sentence(error: UserError) -> str:
 def user_errors() -> Iterator[None]:
     """Print a :class:`UserError` as ``error: <sentence>`` on stderr and exit with status 1.
 
-    Every other exception keeps its traceback. Works as ``with user_errors():`` and as a
-    decorator, ``@user_errors()``.
+    Every other exception keeps its traceback. What ends well ends with :func:`end_worker`. Works as
+    ``with user_errors():`` and as a decorator, ``@user_errors()``.
     """
     try:
         yield
     except UserError as error:
         print(f'error: {user_sentence(error)}', file=sys.stderr)
         raise SystemExit(1) from None
+    end_worker()
+
+
+def end_worker() -> None:
+    """End a process that torchrun started, with status 0, and return in every other.
+
+    Python is not taken apart: a thread of gloo that just then lets go of a tensor would abort the
+    process ("terminate called without an active exception", PyTorch's issue 190489), and torchrun
+    would take a finished run for a failed one.
+    """
+    if 'TORCHELASTIC_RUN_ID' not in os.environ:
+        return
+    atexit._run_exitfuncs()  # what the interpreter would call first
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

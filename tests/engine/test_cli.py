@@ -1,5 +1,7 @@
 """How tools end."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -40,3 +42,40 @@ def test_other_errors_keep_their_traceback():
 def test_importing_it_is_cheap():
     code = "import sys, mmkd.engine.cli; assert not {'torch', 'mmengine'} & set(sys.modules)"
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+FRAGILE = '''
+import atexit, os
+from mmkd.engine.cli import user_errors
+
+class Fragile:
+    def __del__(self):  # as gloo's threads, when Python is taken apart
+        os.abort()
+
+kept = Fragile()
+atexit.register(print, 'handlers run')
+with user_errors():
+    print('finished')
+'''
+
+
+@pytest.mark.parametrize('by_torchrun, status', [(True, 0), (False, -signal.SIGABRT)])
+def test_a_worker_of_torchrun_ends_before_python_is_taken_apart(by_torchrun, status):
+    environment = {name: value for name, value in os.environ.items()
+                   if name != 'TORCHELASTIC_RUN_ID'}
+    if by_torchrun:
+        environment['TORCHELASTIC_RUN_ID'] = 'none'
+    done = subprocess.run([sys.executable, '-c', FRAGILE], env=environment, capture_output=True,
+                          text=True)
+    assert done.returncode == status
+    if by_torchrun:
+        assert done.stdout == 'finished\nhandlers run\n'
+
+
+def test_a_worker_that_fails_says_so():
+    code = ("from mmkd.engine.cli import user_errors\nfrom mmkd.errors import UserError\n"
+            "with user_errors():\n    raise UserError('no')")
+    environment = os.environ | {'TORCHELASTIC_RUN_ID': 'none'}
+    done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True,
+                          text=True)
+    assert (done.returncode, done.stderr) == (1, 'error: no\n')
