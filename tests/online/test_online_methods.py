@@ -128,7 +128,7 @@ def test_gradient_accumulation_is_the_mean_of_two_batches(config, tmp_path):
         torch.testing.assert_close(one, two / 2, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize('method', ['dml', 'mcl', 'l_mcl', 'pcl'])
+@pytest.mark.parametrize('method', ['dml', 'mcl', 'pcl'])  # l_mcl: test_l_mcl.py
 def test_a_stopped_run_ends_as_an_undisturbed_one(method, config, tmp_path):
     """Members, auxiliary networks, mean teachers and the optimizer are all in the checkpoint."""
     def run(folder, resume=None, stops=False):

@@ -39,14 +39,14 @@ def _descendants(pid):
 
 @pytest.fixture
 def start(tmp_path):
-    """Start `tools/dist_train.sh CONFIG 2 ...` for a method: ``start(method, work_dir, ...)``."""
+    """Start `tools/dist_train.sh CONFIG 2 ...` for PCL: ``start(work_dir, ...)``."""
     write_cifar10(tmp_path / 'data', per_batch=4)
     processes = []
 
-    def run(method, work, *args, **environment):
+    def run(work, *args, **environment):
         config = tmp_path / 'three.py'
         config.write_text(CONFIG)
-        environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'METHOD': method, 'DATA': 'cifar10',
+        environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'METHOD': 'pcl', 'DATA': 'cifar10',
                        'DATA_ROOT': str(tmp_path / 'data'),
                        'MEMBERS': 'resnet8,wrn_16_1,resnet14', **environment,
                        'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests/online')]),
@@ -77,12 +77,9 @@ def _finish(process):
 
 @pytest.mark.dist
 @pytest.mark.slow
-@pytest.mark.parametrize('method', ['pcl', 'l_mcl'])
-def test_killed_and_resumed_it_ends_as_an_undisturbed_run(method, start, tmp_path):
-    # Layer-wise MCL learns its weights every 50 steps; here there are 6.
-    options = ['--cfg-options', 'custom_hooks.2.interval=1'] if method == 'l_mcl' else []
-    _finish(start(method, tmp_path / 'whole', *options))
-    process = start(method, tmp_path / 'part', *options, PAUSE='1')
+def test_killed_and_resumed_it_ends_as_an_undisturbed_run(start, tmp_path):
+    _finish(start(tmp_path / 'whole'))
+    process = start(tmp_path / 'part', PAUSE='1')
     deadline = time.monotonic() + 120
     while len(list((tmp_path / 'part').glob('paused_*'))) < 2:
         assert process.poll() is None, process.stdout.read()[-5000:]
@@ -90,7 +87,7 @@ def test_killed_and_resumed_it_ends_as_an_undisturbed_run(method, start, tmp_pat
         time.sleep(0.1)
     _kill(process)
     assert not (tmp_path / 'part/epoch_2.pth').exists()
-    _finish(start(method, tmp_path / 'part', *options, '--resume'))
+    _finish(start(tmp_path / 'part', '--resume'))
 
     whole, part = (load_checkpoint_safely(tmp_path / name / 'epoch_3.pth')
                    for name in ('whole', 'part'))
