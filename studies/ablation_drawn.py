@@ -5,6 +5,7 @@ CONFIG = 'configs/demo/centernet_mt_r18.py'
 RULES = ('terms.heatmap.joint', 'terms.wh.joint', 'terms.offset.joint', 'terms.feature.joint')
 WEAK = {'teachers.weak.config': 'configs/demo/centernet_r18.py',
         'teachers.weak.checkpoint': 'demo/seed0/centernet_r18/epoch_8.pth'}
+SHARES = {'terms.heatmap.gradient_share': 0.3, 'terms.feature.gradient_share': 0.3}
 
 
 def only(*kept: str) -> dict:
@@ -25,6 +26,7 @@ variants = dict(
               options=dict.fromkeys(RULES, 'each')),
     certainty=dict(title='say by certainty', config=CONFIG,
                    options=dict.fromkeys(RULES, 'certainty')),
+    shares=dict(title='weights that set themselves', config=CONFIG, options=SHARES),
     weak=dict(title='a weak teacher added', config=CONFIG, options=WEAK),
     weak_each=dict(title='a weak teacher added, the same say', config=CONFIG,
                    options=WEAK | dict.fromkeys(RULES, 'each')))
