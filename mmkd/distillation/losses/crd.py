@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkd.distillation.losses._distributed import gather_rows, sum_over_processes, world_size
-from mmkd.distillation.losses._errors import InputError
+from mmkd.distillation.losses._errors import InputError, check_temperature
 from mmkd.distillation.losses._features import unit
 from mmkd.distillation.losses._precision import at_least_float32
 
@@ -47,7 +47,8 @@ class CRDLoss(nn.Module):
         momentum: of the memory.
 
     Raises:
-        InputError: the labels are not ``(M,)``, or all equal, so that nothing is a negative.
+        InputError: the labels are not ``(M,)``, or all equal, so that nothing is a negative; or
+            the temperature is not above 0.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int, sample_labels: Tensor,
@@ -59,6 +60,7 @@ class CRDLoss(nn.Module):
             raise InputError('CRDLoss needs the class of every training sample, of two classes at '
                              f'least, and got {len(labels.unique())} in labels of shape '
                              f'{tuple(labels.shape)}: without another class there are no negatives')
+        check_temperature(temperature, 'CRDLoss')
         self.student_embedding = nn.Linear(student_channels, dim)
         self.teacher_embedding = nn.Linear(teacher_channels, dim)
         self.num_negatives, self.temperature = num_negatives, temperature
