@@ -188,6 +188,23 @@ def test_batches_without_a_positive_pair_train_on(config, tmp_path):
         assert all(value.isfinite().all() for value in states.values())
 
 
+# From the defaults of the authors' main_*.py and their scripts.
+@pytest.mark.parametrize(('method', 'data', 'published'), [
+    ('mcl', 'cifar100', dict(temperature=0.1, vcl=0.1, icl=0.1, soft_vcl=1.0, soft_icl=1.0)),
+    ('mcl', 'imagenet', dict(temperature=0.07, vcl=0.1, icl=0.1, soft_vcl=1.0, soft_icl=1.0)),
+    ('l_mcl', 'cifar100', dict(temperature=0.1, vcl=0.1, icl=0.1, interval=50)),
+    ('l_mcl', 'imagenet', dict(temperature=0.07, vcl=0.01, icl=0.01, interval=500)),
+])
+def test_contrastive_methods_have_the_published_hyper_parameters(method, data, published,
+                                                                 monkeypatch):
+    for name, value in dict(DATA=data, METHOD=method, MEMBERS='resnet8,resnet8').items():
+        monkeypatch.setenv(name, value)
+    cfg = load_config(ROOT / ONLINE)
+    found = dict(cfg.terms[method].loss, interval=cfg.custom_hooks[-1].get('interval'))
+    assert {name: found[name] for name in published} == published
+    assert found['kd_temperature'] == 3.0
+
+
 @pytest.mark.parametrize('folder', ['selfdistill', 'online'])
 def test_the_tables_of_the_document_are_those_of_the_configs(folder):
     """A row for every method, with the loss and the weight of its file."""

@@ -60,7 +60,8 @@ class LMCLLoss(MCLLoss):
 
     Source: C. Yang, Z. An, H. Zhou, F. Zhuang, Y. Xu, Q. Zhang, "Online Knowledge Distillation via
     Mutual Contrastive Learning for Visual Recognition", TPAMI 45(8), 2023, arXiv 2207.11518;
-    numbers and details as in the authors' code for CIFAR-100. The 2 is theirs: they take the four
+    numbers and details as in the authors' code for CIFAR-100; for ImageNet that has ``tau`` 0.07,
+    ``alpha`` and ``beta`` 0.01. The 2 is theirs: they take the four
     losses of both members for ``(a, b)`` and again for ``(b, a)``, so that a stage's own contrast
     ``C(S_nn)`` counts once per pair that it is in.
 
