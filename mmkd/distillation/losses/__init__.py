@@ -3,10 +3,12 @@
 from mmkd.distillation.losses._dense import Assignment as Assignment
 from mmkd.distillation.losses._dense import Priors as Priors
 from mmkd.distillation.losses._errors import InputError as InputError
+from mmkd.distillation.losses.ab import ABLoss
 from mmkd.distillation.losses.attention import AttentionLoss
 from mmkd.distillation.losses.attention_transfer import AttentionTransferLoss
 from mmkd.distillation.losses.bckd import BCKDLoss
 from mmkd.distillation.losses.byot import BYOTLoss
+from mmkd.distillation.losses.cc import CCLoss
 from mmkd.distillation.losses.cosine import CosineLoss
 from mmkd.distillation.losses.crd import CRDLoss
 from mmkd.distillation.losses.crosskd import CrossKDLoss
@@ -19,6 +21,8 @@ from mmkd.distillation.losses.dml import DMLLoss
 from mmkd.distillation.losses.fgd import FGDLoss
 from mmkd.distillation.losses.fitnet import FitNetLoss
 from mmkd.distillation.losses.fsecd import FSECDLoss
+from mmkd.distillation.losses.fsp import FSPLoss
+from mmkd.distillation.losses.ft import FTLoss
 from mmkd.distillation.losses.heatmap import HeatmapLoss
 from mmkd.distillation.losses.kd import KDLoss
 from mmkd.distillation.losses.kd_detr import KDDETRLoss
@@ -52,11 +56,12 @@ from mmkd.distillation.losses.weighted_l1 import (
     WidthHeightLoss,
 )
 
-__all__ = ['AttentionLoss', 'AttentionTransferLoss', 'BCKDLoss', 'BYOTLoss', 'CRDLoss', 'CSKDLoss',
-           'CWDLoss', 'CosineLoss', 'CrossKDLoss', 'DDGSDLoss', 'DISTLoss', 'DKDLoss', 'DMLLoss',
-           'FGDLoss', 'FSECDLoss', 'FitNetLoss', 'HeatmapLoss', 'KDCLLoss', 'KDDETRLoss', 'KDLoss',
-           'LDLoss', 'LMCLLoss', 'MCLLoss', 'MGDLoss', 'NSTLoss', 'OFDLoss', 'OKDDipLoss',
-           'ONELoss', 'OffsetLoss', 'PCLLoss', 'PKDLoss', 'PKTLoss', 'PeakOffsetLoss',
-           'PeakWidthHeightLoss', 'QueryPriorLoss', 'RKDLoss', 'ReviewKDLoss', 'SADLoss', 'SCDLoss',
-           'ScoreWeightedL2Loss', 'SetKDLoss', 'SimilarityPreservingLoss', 'SoftFocalLoss',
-           'TargetAwareLoss', 'VIDLoss', 'WidthHeightLoss']
+__all__ = ['ABLoss', 'AttentionLoss', 'AttentionTransferLoss', 'BCKDLoss', 'BYOTLoss', 'CCLoss',
+           'CRDLoss', 'CSKDLoss', 'CWDLoss', 'CosineLoss', 'CrossKDLoss', 'DDGSDLoss', 'DISTLoss',
+           'DKDLoss', 'DMLLoss', 'FGDLoss', 'FSECDLoss', 'FSPLoss', 'FTLoss', 'FitNetLoss',
+           'HeatmapLoss', 'KDCLLoss', 'KDDETRLoss', 'KDLoss', 'LDLoss', 'LMCLLoss', 'MCLLoss',
+           'MGDLoss', 'NSTLoss', 'OFDLoss', 'OKDDipLoss', 'ONELoss', 'OffsetLoss', 'PCLLoss',
+           'PKDLoss', 'PKTLoss', 'PeakOffsetLoss', 'PeakWidthHeightLoss', 'QueryPriorLoss',
+           'RKDLoss', 'ReviewKDLoss', 'SADLoss', 'SCDLoss', 'ScoreWeightedL2Loss', 'SetKDLoss',
+           'SimilarityPreservingLoss', 'SoftFocalLoss', 'TargetAwareLoss', 'VIDLoss',
+           'WidthHeightLoss']
