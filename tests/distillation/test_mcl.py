@@ -289,7 +289,7 @@ def test_shapes_that_do_not_fit_are_named(shapes, labels, message):
         MCLLoss()(embeddings, labels)
     outputs = StageOutputs([[e] for e in embeddings], [], [], torch.ones(2, 2, 6))
     with pytest.raises(ValueError, match=message):
-        LMCLLoss().layerwise(outputs, labels)
+        LMCLLoss()(outputs, labels)
 
 
 def test_other_errors():

@@ -9,7 +9,8 @@ import torch
 import mmkd  # noqa: F401
 from mmkd.distillation import losses
 
-KNOWN = dict(student_channels=3, teacher_channels=4, sample_labels=torch.tensor([0, 1]))
+KNOWN = dict(student_channels=3, teacher_channels=4, sample_labels=torch.tensor([0, 1]),
+             student_model=None)
 
 
 def _parameters(name):

@@ -193,7 +193,9 @@ def test_batches_without_a_positive_pair_train_on(config, tmp_path):
     ('mcl', 'cifar100', dict(temperature=0.1, vcl=0.1, icl=0.1, soft_vcl=1.0, soft_icl=1.0)),
     ('mcl', 'imagenet', dict(temperature=0.07, vcl=0.1, icl=0.1, soft_vcl=1.0, soft_icl=1.0)),
     ('l_mcl', 'cifar100', dict(temperature=0.1, vcl=0.1, icl=0.1, interval=50)),
-    ('l_mcl', 'imagenet', dict(temperature=0.07, vcl=0.01, icl=0.01, interval=500)),
+    ('l_mcl', 'imagenet', dict(
+        type='LMCLMemoryLoss', temperature=0.07, vcl=0.01, icl=0.01, num_negatives=8192,
+        num_positives=1, momentum=0.5, interval=500)),
 ])
 def test_contrastive_methods_have_the_published_hyper_parameters(method, data, published,
                                                                  monkeypatch):

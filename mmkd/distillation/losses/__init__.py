@@ -28,6 +28,7 @@ from mmkd.distillation.losses.kd import KDLoss
 from mmkd.distillation.losses.kd_detr import KDDETRLoss
 from mmkd.distillation.losses.kdcl import KDCLLoss
 from mmkd.distillation.losses.l_mcl import LMCLLoss
+from mmkd.distillation.losses.l_mcl_memory import LMCLMemoryLoss
 from mmkd.distillation.losses.ld import LDLoss
 from mmkd.distillation.losses.mcl import MCLLoss
 from mmkd.distillation.losses.mgd import MGDLoss
@@ -59,9 +60,9 @@ from mmkd.distillation.losses.weighted_l1 import (
 __all__ = ['ABLoss', 'AttentionLoss', 'AttentionTransferLoss', 'BCKDLoss', 'BYOTLoss', 'CCLoss',
            'CRDLoss', 'CSKDLoss', 'CWDLoss', 'CosineLoss', 'CrossKDLoss', 'DDGSDLoss', 'DISTLoss',
            'DKDLoss', 'DMLLoss', 'FGDLoss', 'FSECDLoss', 'FSPLoss', 'FTLoss', 'FitNetLoss',
-           'HeatmapLoss', 'KDCLLoss', 'KDDETRLoss', 'KDLoss', 'LDLoss', 'LMCLLoss', 'MCLLoss',
-           'MGDLoss', 'NSTLoss', 'OFDLoss', 'OKDDipLoss', 'ONELoss', 'OffsetLoss', 'PCLLoss',
-           'PKDLoss', 'PKTLoss', 'PeakOffsetLoss', 'PeakWidthHeightLoss', 'QueryPriorLoss',
-           'RKDLoss', 'ReviewKDLoss', 'SADLoss', 'SCDLoss', 'ScoreWeightedL2Loss', 'SetKDLoss',
-           'SimilarityPreservingLoss', 'SoftFocalLoss', 'TargetAwareLoss', 'VIDLoss',
-           'WidthHeightLoss']
+           'HeatmapLoss', 'KDCLLoss', 'KDDETRLoss', 'KDLoss', 'LDLoss', 'LMCLLoss',
+           'LMCLMemoryLoss', 'MCLLoss', 'MGDLoss', 'NSTLoss', 'OFDLoss', 'OKDDipLoss', 'ONELoss',
+           'OffsetLoss', 'PCLLoss', 'PKDLoss', 'PKTLoss', 'PeakOffsetLoss', 'PeakWidthHeightLoss',
+           'QueryPriorLoss', 'RKDLoss', 'ReviewKDLoss', 'SADLoss', 'SCDLoss',
+           'ScoreWeightedL2Loss', 'SetKDLoss', 'SimilarityPreservingLoss', 'SoftFocalLoss',
+           'TargetAwareLoss', 'VIDLoss', 'WidthHeightLoss']
