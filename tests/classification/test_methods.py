@@ -50,6 +50,14 @@ def test_methods_with_connectors_join_other_families(student, tmp_path, cifar_co
         assert (tmp_path / method / 'epoch_1.pth').is_file()
 
 
+@pytest.mark.parametrize('method', ['ab', 'ft', 'cc'])
+def test_stages_of_other_widths_and_sizes(method, tmp_path, cifar_config):
+    cfg = cifar_config(CONFIG, tmp_path, METHOD=method, STUDENT='shufflenetv1', TEACHER='resnet8',
+                       TEACHER_CHECKPOINT=_teacher(tmp_path, 'resnet8'))
+    launch.train(cfg)
+    assert (tmp_path / 'epoch_1.pth').is_file()
+
+
 def test_several_teachers(tmp_path, cifar_config):
     paths = {name: _teacher(tmp_path, name) for name in ('resnet8', 'resnet14')}
     cfg = cifar_config(CONFIG, tmp_path / 'run', METHOD='kd', STUDENT='resnet8',
@@ -147,6 +155,8 @@ def test_an_argument_out_of_range_is_said_before_training(tmp_path, cifar_config
     (dict(METHOD='kd', TEACHER='resnet15'), r"unknown type 'resnet15' at teachers.* Did you mean"),
     (dict(METHOD='at', TEACHER='vgg8'), r'joins 3 taps of the student .* to 4 of teacher'),
     (dict(METHOD='kd', TEACHER='resnet56'), r"resnet56.* of another architecture"),
+    (dict(METHOD='fsp', STUDENT='resnet8x4'),
+     r"^term 'fsp': FSPLoss needs equal channels in both networks.*AlignConnector"),
 ])
 def test_a_cell_that_cannot_run(choices, message, tmp_path, cifar_config):
     path = _teacher(tmp_path, 'vgg8' if choices.get('TEACHER') == 'vgg8' else 'resnet14')

@@ -91,7 +91,7 @@ class LMCLLoss(MCLLoss):
         Args:
             outputs: of the auxiliary heads.
             labels: ``(B,)`` int64, the classes.
-            indices: not used.
+            indices: for :meth:`compared_with`, which needs none here.
 
         Returns:
             a scalar.
