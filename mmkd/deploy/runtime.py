@@ -55,6 +55,11 @@ class Detections(NamedTuple):
     scores: np.ndarray
     labels: np.ndarray
 
+    def above(self, score_thr: float) -> 'Detections':
+        """Leave out the objects with a lower score."""
+        kept = self.scores >= score_thr
+        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept])
+
 
 class Classification(NamedTuple):
     """The most probable classes of one image, the most probable first.
@@ -192,8 +197,7 @@ class Detector(_Model):
             if self.metadata.nms is not None:
                 boxes, scores, labels = self.metadata.nms.detections(boxes, scores, labels,
                                                                      image.shape[:2])
-            kept = scores >= score_thr
-            found.append(Detections(boxes[kept], scores[kept], labels[kept]))
+            found.append(Detections(boxes, scores, labels).above(score_thr))
         return found
 
 

@@ -52,8 +52,9 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
         UserError: see :mod:`mmkd.engine.config`.
     """
     cfg = load_config(args.config)
-    for option, needed in (('method', 'teacher'), ('classes', 'data')):
-        if getattr(args, option, None) and not getattr(args, needed, None):
+    for option, needed in (('method', 'teacher'), ('classes', 'data'), ('score-thr', 'show-dir')):
+        given, base = (getattr(args, name.replace('-', '_'), None) for name in (option, needed))
+        if given is not None and not base:
             raise UserError(f'--{option} was given without --{needed} and would do nothing: add '
                             f'--{needed}, or take it out')
     if getattr(args, 'data', None):
@@ -121,8 +122,8 @@ def cache_teachers(cfg: Config) -> None:
         hook.build_cache(runner)
 
 
-def test(cfg: Config, checkpoint: str, show_dir: str | None = None,
-         out: str | None = None) -> dict[str, Any]:
+def test(cfg: Config, checkpoint: str, show_dir: str | None = None, out: str | None = None,
+         score_thr: float | None = None) -> dict[str, Any]:
     """Evaluate a checkpoint, or an exported model, on the test data of ``cfg``.
 
     Args:
@@ -131,6 +132,8 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None,
             ``tools/export.py`` or ``tools/quantize.py`` made of them.
         show_dir: a folder for the images with the detections drawn in.
         out: a JSON file for the metrics.
+        score_thr: draw no object below this score; None for what ``default_hooks.visualization``
+            of the config says, or 0.3.
 
     Returns:
         the metrics by name.
@@ -144,8 +147,7 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None,
                         'test_cfg and test_evaluator')
     cfg.load_from, cfg.resume = None, False
     if show_dir is not None:
-        cfg.default_hooks.visualization = dict(
-            type='DetVisualizationHook', draw=True, test_out_dir=str(Path(show_dir).resolve()))
+        _draw_into(cfg, show_dir, score_thr)
     with _processes(cfg):
         if Path(checkpoint).suffix == '.onnx':
             runner = _onnx_runner(cfg, checkpoint)
@@ -159,6 +161,15 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None,
             if out is not None:
                 write_atomically(out, json.dumps(metrics, indent=2, default=float).encode())
     return metrics
+
+
+def _draw_into(cfg: Config, folder: str, score_thr: float | None) -> None:
+    hooks = cfg.setdefault('default_hooks', {})
+    drawing = dict(hooks.get('visualization') or {}) | dict(
+        type='PicturesHook', draw=True, test_out_dir=str(Path(folder).resolve()))
+    if score_thr is not None:
+        drawing['score_thr'] = score_thr
+    hooks['visualization'] = drawing
 
 
 def _onnx_runner(cfg: Config, path: str) -> Runner:

@@ -92,6 +92,16 @@ def test_objects_are_counted_and_printed(run, detector, photos, capsys):
         f'{photos}/c.png: nothing']
 
 
+def test_pictures_without_a_box_say_which_score_would_draw_one(run, detector, photos, tmp_path,
+                                                               capsys):
+    # Best scores: sigmoids of 2, 1 and 0.3, that is 0.88, 0.73 and 0.574.
+    run(detector, photos, '--out-dir', tmp_path / 'drawn', '--score-thr', '0.8')
+    assert capsys.readouterr().err.splitlines()[0] == (
+        'best score 0.73 is below 0.8: nothing drawn on 2 of 3 images, lower --score-thr')
+    run(detector, photos, '--out-dir', tmp_path / 'drawn', '--score-thr', '0.5')
+    assert 'nothing drawn' not in capsys.readouterr().err
+
+
 def test_classes_as_json(run, classifier, photos, tmp_path):
     run(classifier, photos, '--json', tmp_path / 'found.json')
     found = json.loads((tmp_path / 'found.json').read_text())

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import cv2
 import pytest
 import torch
 from tiny_run import ROOT, write_config
@@ -57,6 +58,56 @@ def test_centernet_trains_and_tests(centernet, tool, tmp_path):
     for name, value in metrics.items():
         assert f'{name}: {value}' in out
     assert len(list((tmp_path / 'shown').glob('*.[jp][pn]g'))) == 5
+
+
+@pytest.fixture
+def untrained(centernet, tmp_path):
+    """Checkpoint of a CenterNet whose scores all are the sigmoid of -1, 0.2689."""
+    from mmkd.distillation.teachers import build_model
+    model = build_model(centernet)
+    torch.nn.init.zeros_(model.bbox_head.heatmap_head[-1].weight)
+    torch.nn.init.constant_(model.bbox_head.heatmap_head[-1].bias, -1)
+    torch.nn.init.zeros_(model.bbox_head.wh_head[-1].weight)
+    with torch.no_grad():  # boxes of 5 x 5 cells
+        model.bbox_head.wh_head[-1].bias.fill_(5)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'untrained.pth')
+    return tmp_path / 'untrained.pth'
+
+
+def test_boxes_turned_inside_out_are_left_out(centernet, untrained, tool, tmp_path):
+    checkpoint = torch.load(untrained)
+    checkpoint['state_dict']['bbox_head.wh_head.2.bias'].fill_(-5)
+    torch.save(checkpoint, untrained)
+    status, _, err = tool('test.py', centernet, untrained, '--work-dir', tmp_path / 'work',
+                          '--show-dir', tmp_path / 'shown', '--score-thr', 0)
+    assert status == 0, err
+    assert len(list((tmp_path / 'shown').iterdir())) == 5
+
+
+def _changed_pictures(folder, drawn):
+    return sum((cv2.imread(str(path)) != cv2.imread(str(drawn / path.name))).any()
+               for path in folder.iterdir())
+
+
+def test_show_dir_draws_above_the_score_of_option_or_config(centernet, untrained, tool, tmp_path):
+    def shown(name, *args):
+        status, out, err = tool('test.py', centernet, untrained, '--work-dir', tmp_path / 'work',
+                                '--show-dir', tmp_path / name, *args)
+        assert status == 0, err
+        return _changed_pictures(tmp_path / 'images', tmp_path / name), out
+
+    # What drawing alone does to a picture, by a threshold that nothing reaches.
+    shown('images', '--score-thr', 1.1)
+    count, out = shown('default')
+    assert count == 0
+    assert 'best score 0.26 is below 0.3: nothing drawn on 5 of 5 images, lower --score-thr' in out
+    count, out = shown('config', '--cfg-options', 'default_hooks.visualization.score_thr=0.001')
+    assert count == 5
+    assert 'nothing drawn' not in out
+    count, out = shown('option', '--score-thr', 0, '--cfg-options',
+                       'default_hooks.visualization.score_thr=0.9')
+    assert count == 5
+    assert 'nothing drawn' not in out
 
 
 @pytest.mark.dist
@@ -123,6 +174,7 @@ def test_work_dir_is_named_after_the_config(tool, tmp_path, monkeypatch):
     (['train.py', 'CONFIG', '--resume', 'gone.pth'], "checkpoint 'gone.pth' does not exist"),
     (['train.py', 'CONFIG', '--launcher', 'pytorch'], 'torchrun did not start this process'),
     (['train.py', 'CONFIG', '--cfg-options', 'load_from=http://a.b/c.pth'], 'download the file'),
+    (['test.py', 'CONFIG', 'gone.pth', '--score-thr', '0'], '--score-thr was given without'),
     (['test.py', 'CONFIG', 'gone.pth'], "checkpoint 'gone.pth' does not exist"),
     (['test.py', 'CONFIG', 'other.pth'], 'is of another architecture'),
     (['test.py', 'CONFIG', 'cut.pth'], "checkpoint 'cut.pth' is truncated"),
