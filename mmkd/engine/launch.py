@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from mmkd.engine.config import load_config, override, validate_config
 from mmkd.engine.data_root import use_data
 from mmkd.engine.distil import distil
 from mmkd.engine.environment import environment_report, keep_freed_memory
+from mmkd.engine.schedule import schedule_mismatch, set_epochs
 from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
 from mmkd.errors import UserError
 
@@ -64,6 +66,8 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
         print_log('distillation, as --dump writes it down:\n'
                   f'teachers = {cfg.teachers}\nterms = {cfg.terms}\n'
                   f'distill_weights = {cfg.distill_weights}', 'current')
+    if getattr(args, 'epochs', None) is not None:
+        set_epochs(cfg, args.epochs)
     override(cfg, args.cfg_options)
     validate_config(cfg)
     stem = Path(args.config).stem
@@ -87,6 +91,8 @@ def train(cfg: Config, resume: str | None = None) -> None:
     if resume is not None:
         cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
     _choose_checkpoint(cfg)
+    if mismatch := schedule_mismatch(cfg):
+        print_log(mismatch, 'current', logging.WARNING)
     use_mixed_precision(cfg)
     if not torch.cuda.is_available():
         keep_freed_memory()

@@ -161,6 +161,20 @@ def test_nothing_to_resume_begins_anew(tool, tmp_path):
     assert (tmp_path / 'work/epoch_1.pth').exists()
 
 
+def test_epochs_take_the_schedule_along(tool, tmp_path):
+    config = write_config(tmp_path)  # 4 epochs, T_max=4
+    mismatch = 'the learning-rate schedule ends at epoch 4 and training at epoch 1'
+    status, out, err = tool('train.py', config, '--work-dir', tmp_path / 'work', '--epochs', 1)
+    assert status == 0, err
+    assert mismatch not in out + err
+    end = load_checkpoint_safely(tmp_path / 'work/epoch_1.pth')
+    assert end['param_schedulers'][0]['T_max'] == 1
+    status, out, err = tool('train.py', config, '--work-dir', tmp_path / 'other', '--cfg-options',
+                            'train_cfg.max_epochs=1')
+    assert status == 0, err
+    assert (out + err).count(mismatch) == 1
+
+
 def test_work_dir_is_named_after_the_config(tool, tmp_path, monkeypatch):
     config = write_config(tmp_path, 'train_cfg["max_epochs"] = 1\n')
     monkeypatch.chdir(tmp_path)
