@@ -190,10 +190,12 @@ def main() -> None:
         print(undrawn, file=sys.stderr)
     for reason in skipped.values():
         print(f'skipped: {reason}', file=sys.stderr)
+    where = ' and '.join(filter(None, (args.out_dir, args.json)))
+    print(f'{len(results)} pictures from {len(sources.files)} files'
+          f"{f', written to {where}' if where else ''}", file=sys.stderr)
     if skipped:
         raise UserError(f'{len(skipped)} of {len(sources.files)} files were skipped, as named '
                         'above')
-    print(f'{len(results)} pictures from {len(sources.files)} files', file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -28,6 +28,9 @@ def open_session(path: str | os.PathLike, threads: int | None = None
     if not Path(path).is_file():
         raise UserError(f"model '{path}' does not exist: export it with tools/export.py or "
                         'correct the path')
+    if Path(path).suffix in ('.pth', '.pt'):
+        raise UserError(f"model '{path}' is a checkpoint of PyTorch: export it first, with "
+                        f'tools/export.py CONFIG {path} --out model.onnx')
     options = onnxruntime.SessionOptions()
     # Reported through the exception alone.
     options.log_severity_level = 4

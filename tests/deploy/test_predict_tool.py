@@ -75,7 +75,8 @@ def test_detections_as_json_and_pictures(run, detector, photos, tmp_path, capsys
             != cv2.imread(str(photos / 'b.png'))).any()
     told = capsys.readouterr()
     assert told.out == ''
-    assert told.err == '3 pictures from 3 files\n'
+    assert told.err == (f'3 pictures from 3 files, written to {tmp_path}/drawn and '
+                        f'{tmp_path}/new/found.json\n')
 
 
 def test_classes_are_printed(run, classifier, photos, capsys):
@@ -136,7 +137,8 @@ def test_what_is_skipped_is_named_and_counted(run, detector, photos, tmp_path, c
     with pytest.raises(SystemExit) as ended:
         run(detector, photos, '--json', tmp_path / 'a.json')
     assert ended.value.code == 1
-    *skipped, last = capsys.readouterr().err.splitlines()
+    *skipped, done, last = capsys.readouterr().err.splitlines()
+    assert done == f'2 pictures from 5 files, written to {tmp_path}/a.json'
     assert last == 'error: 3 of 5 files were skipped, as named above'
     names = ['b.png', 'clip.mp4', 'narrow.png']
     assert [Path(line.split("'")[1]).name for line in skipped] == names
@@ -148,6 +150,7 @@ def test_what_is_skipped_is_named_and_counted(run, detector, photos, tmp_path, c
 @pytest.mark.parametrize(('options', 'message'), [
     (['none.onnx', 'photos'], "model 'none.onnx' does not exist"),
     (['half.onnx', 'photos'], "'half.onnx' is truncated"),
+    (['a.pth', 'photos'], 'export it first, with tools/export.py CONFIG a.pth'),
     (['detector.onnx', 'none.png'], "'none.png' does not exist"),
     (['detector.onnx', 'empty'], "'empty' holds no image or video"),
     (['detector.onnx', 'photos', '--topk', '2'], "is for detection: use --score-thr"),
@@ -162,6 +165,7 @@ def test_an_error_is_one_line(run, detector, classifier, photos, tmp_path, capsy
                               options, message):
     monkeypatch.chdir(tmp_path)
     Path('half.onnx').write_bytes(detector.read_bytes()[:200])
+    Path('a.pth').touch()
     Path('empty').mkdir()
     before = sorted(tmp_path.rglob('*'))
     with pytest.raises(SystemExit) as ended:
