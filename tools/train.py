@@ -13,7 +13,7 @@ import argparse
 from mmkd.engine.cli import user_errors
 
 
-@user_errors()
+@user_errors(if_interrupted='continue with --resume')
 def main() -> None:
     """Parse the arguments and train."""
     from mmkd.engine import launch

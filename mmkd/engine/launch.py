@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -91,6 +92,7 @@ def train(cfg: Config, resume: str | None = None) -> None:
     if resume is not None:
         cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
     _choose_checkpoint(cfg)
+    _make_work_dir(cfg.work_dir)
     if mismatch := schedule_mismatch(cfg):
         print_log(mismatch, 'current', logging.WARNING)
     use_mixed_precision(cfg)
@@ -118,6 +120,7 @@ def cache_teachers(cfg: Config) -> None:
         UserError: the config has no ``teacher_cache``, a cache is not of this config, or it cannot
             be written.
     """
+    _make_work_dir(cfg.work_dir)
     fix_views(cfg)
     with _processes(cfg):
         runner = StudentRunner.from_cfg(cfg)
@@ -151,6 +154,7 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None, out: str | N
     if 'test_dataloader' not in cfg or 'test_evaluator' not in cfg:
         raise UserError(f"config '{cfg.filename}' has nothing to test on: define test_dataloader, "
                         'test_cfg and test_evaluator')
+    _make_work_dir(cfg.work_dir)
     cfg.load_from, cfg.resume = None, False
     if show_dir is not None:
         _draw_into(cfg, show_dir, score_thr)
@@ -216,6 +220,15 @@ class StudentRunner(Runner):
         if self.cfg.get('compile'):
             model = self.model.module if is_model_wrapper(self.model) else self.model
             compile_student(model, self.cfg.compile)
+
+
+def _make_work_dir(folder: str) -> None:
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"work directory '{folder}' cannot be made or written to "
+                        f'({error.strerror}): name another one with --work-dir') from error
 
 
 def _choose_checkpoint(cfg: Config) -> None:

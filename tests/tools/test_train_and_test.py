@@ -1,6 +1,8 @@
 """tools/train.py, test.py, dist_train.sh and dist_test.sh."""
 
+import errno
 import json
+import re
 import subprocess
 import sys
 import time
@@ -207,6 +209,36 @@ def test_errors_are_one_line(args, sentence, tool, tmp_path, monkeypatch):
     assert len(errors) == 1
     assert sentence in errors[0]
     assert 'Traceback' not in err
+
+
+@pytest.mark.parametrize('folder', ['file', 'file/below'])
+def test_a_work_dir_that_cannot_be_made_is_one_line(folder, tool, tmp_path):
+    (tmp_path / 'file').touch()
+    for args in (['train.py'], ['test.py']):
+        checkpoint = [tmp_path / 'file'] if args == ['test.py'] else []
+        status, _, err = tool(*args, write_config(tmp_path), *checkpoint, '--work-dir',
+                              tmp_path / folder)
+        assert status == 1
+        assert re.search(r"error: work directory '.*' cannot be made or written to \(.*\): name "
+                         'another one with --work-dir', err)
+
+
+def test_a_read_only_work_dir_is_one_line(tool, tmp_path, monkeypatch):
+    def refuse(**options):
+        raise OSError(errno.EROFS, 'Read-only file system')
+    monkeypatch.setattr('mmkd.engine.launch.TemporaryFile', refuse)
+    status, _, err = tool('train.py', write_config(tmp_path), '--work-dir', tmp_path / 'work')
+    assert status == 1
+    assert 'written to (Read-only file system): name another one' in err
+
+
+def test_ctrl_c_names_the_way_on(tool, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+    monkeypatch.setattr('tiny_run.TinyModel.forward', interrupt)
+    status, _, err = tool('train.py', write_config(tmp_path), '--work-dir', tmp_path / 'work')
+    assert status == 130
+    assert err.endswith('interrupted; continue with --resume\n')
 
 
 def test_drawn_classes_are_the_config_s():
