@@ -1,4 +1,4 @@
-"""mmkd: knowledge distillation for MMDetection's CenterNet and for classifiers.
+"""mmkd: knowledge distillation for detectors of MMDetection and for classifiers.
 
 Importing the package is cheap: it pulls in neither torch nor mmengine, and only makes sure
 that ``mmcv`` can be imported where its compiled extension is absent. Everything

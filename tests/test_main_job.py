@@ -11,10 +11,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-TINY = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.num_workers=0',
-        'train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0',
-        'val_dataloader.persistent_workers=False', 'test_dataloader.num_workers=0',
-        'test_dataloader.persistent_workers=False', 'train_dataloader.batch_size=2']
+TINY = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.batch_size=2']
 
 
 @pytest.fixture(scope='module')

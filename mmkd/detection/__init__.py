@@ -1,5 +1,6 @@
 """CenterNet: the parts MMDetection lacks; VOC data; the terms of detectors' distillation."""
 
+from mmkd.detection import _imports as _imports  # before anything of mmdet
 from mmkd.detection import facts
 from mmkd.detection.centernet_head import CenterNetHead
 from mmkd.detection.data import LoadImage, VOCLayoutDataset

@@ -155,7 +155,8 @@ class OFDConnector(nn.Module):
     """A 1x1 convolution without bias and batch norm: ``(B, C_s, H, W) -> (B, C_t, H, W)``.
 
     Source: B. Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019, arXiv
-    1904.01866; see :class:`~mmkd.distillation.losses.OFDLoss`.
+    1904.01866; see :class:`~mmkd.distillation.losses.OFDLoss`. Their
+    activation boundaries (:class:`~mmkd.distillation.losses.ABLoss`) have the same.
 
     Args:
         student_channels: ``C_s``.

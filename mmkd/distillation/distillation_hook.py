@@ -271,7 +271,7 @@ class DistillationHook(Hook):
         if self.check_teachers and runner.iter == 0:
             check_connectors(self.terms, runner.optim_wrapper)
             if self.teachers:
-                check_teachers(runner, self._entries, bare(runner.model),
+                check_teachers(runner, checked_entries(self._entries), bare(runner.model),
                                self.schedule == 'progressive')
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,

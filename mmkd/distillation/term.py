@@ -196,16 +196,21 @@ class Term:
             dataset: the training data.
 
         Raises:
-            UserError: a connector cannot join the features, or the loss needs what the data
-                does not give.
+            UserError: a connector cannot join the features, the loss needs what the data does not
+                give, or one of its arguments is out of range.
         """
         for source, _ in self.sources(step):
             student, theirs = self.features(step, source)
-            branch = Branch(self.loss_config, self.connector_for(student, theirs), student, theirs,
-                            getattr(dataset, 'labels', None), step.model, self.size,
-                            not self.needs_teachers)
-            self.branches[source] = branch
+            self.branches[source] = branch = self._built(student, theirs, step, dataset)
             self.facts(branch, step, source)
+
+    def _built(self, student: Features, teacher: Features, step: Step, dataset: Any) -> Branch:
+        try:
+            return Branch(self.loss_config, self.connector_for(student, teacher), student, teacher,
+                          getattr(dataset, 'labels', None), step.model, self.size,
+                          not self.needs_teachers)
+        except InputError as error:
+            raise UserError(f"term '{self.name}': {error}") from error
 
     def connector_for(self, student: Features, teacher: Features) -> dict | None:
         """Return the config of the connector for these features."""

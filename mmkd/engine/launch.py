@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import distributed, nn
@@ -29,6 +29,7 @@ from mmkd.engine.data_root import use_data
 from mmkd.engine.distil import distil
 from mmkd.engine.environment import environment_report, keep_freed_memory
 from mmkd.engine.schedule import schedule_mismatch, set_epochs
+from mmkd.engine.screen import keep_in_file
 from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
 from mmkd.errors import UserError
 
@@ -99,8 +100,9 @@ def train(cfg: Config, resume: str | None = None) -> None:
     if not torch.cuda.is_available():
         keep_freed_memory()
     fix_views(cfg)
-    cfg.setdefault('default_hooks', {}).setdefault(
-        'stop_on_invalid_loss', dict(type='StopOnInvalidLossHook'))
+    hooks = cfg.setdefault('default_hooks', {})
+    hooks.setdefault('stop_on_invalid_loss', dict(type='StopOnInvalidLossHook'))
+    hooks.setdefault('summary', dict(type='SummaryHook'))
     with _processes(cfg):
         fetch_initial_weights(cfg)
         runner = StudentRunner.from_cfg(cfg)
@@ -200,6 +202,12 @@ class StudentRunner(Runner):
     :mod:`mmkd.engine.student_options`; ``amp`` must be settled before, by
     :func:`~mmkd.engine.student_options.use_mixed_precision`.
     """
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build mmengine's, with less on the screen."""
+        logger = super().build_logger(*args, **kwargs)
+        keep_in_file(logger)
+        return logger
 
     def _log_env(self, env_cfg: dict) -> None:
         # mmengine calls this as soon as there is a log to write to.

@@ -4,9 +4,10 @@ from mmkd.online.branches import CohortGate, ONEBranches, PeerAttention, PeerEns
 from mmkd.online.checkpoints import MemberCheckpointHook
 from mmkd.online.cohort import Cohort
 from mmkd.online.heads import ContrastiveHeads, LayerwiseHeads
+from mmkd.online.mean_members import MeanMembersHook
 from mmkd.online.meta import MetaOptimizeHook
 from mmkd.online.metric import CohortAccuracy
 
 __all__ = ['Cohort', 'CohortAccuracy', 'CohortGate', 'ContrastiveHeads', 'LayerwiseHeads',
-           'MemberCheckpointHook', 'MetaOptimizeHook', 'ONEBranches', 'PeerAttention',
-           'PeerEnsemble']
+           'MeanMembersHook', 'MemberCheckpointHook', 'MetaOptimizeHook', 'ONEBranches',
+           'PeerAttention', 'PeerEnsemble']

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmkd.distillation.distillation_hook import MEAN_TEACHERS_KEY
 from mmkd.engine.checkpoint_hook import write_atomically
 from mmkd.errors import UserError
 from mmkd.online.cohort import Cohort
@@ -23,8 +24,9 @@ class MemberCheckpointHook(Hook):
 
     It holds the ``state_dict`` of member ``NAME`` alone, under the names of a plain
     :class:`~mmkd.classification.Classifier`, and of the ``meta`` the epoch, the iteration and what
-    the data set says of itself. What a method trains beside the members is not in it. Each file
-    is written whole or not at all, by the main process.
+    the data set says of itself. What a method trains beside the members is not in it. If the run
+    has a mean teacher of name ``TEACHER``, ``NAME.TEACHER.pth`` is the member's moving average
+    likewise. Each file is written whole or not at all, by the main process.
 
     Raises:
         UserError: in ``before_run``, if the model is no cohort.
@@ -44,10 +46,14 @@ class MemberCheckpointHook(Hook):
         """Write the members' files; mmengine calls this on the main process alone."""
         meta = {key: checkpoint['meta'][key] for key in ('epoch', 'iter', 'dataset_meta')
                 if key in checkpoint['meta']}
-        for name in self.names:
-            start = f'members.{name}.'
-            state = {key.removeprefix(start): value
-                     for key, value in checkpoint['state_dict'].items() if key.startswith(start)}
-            file = io.BytesIO()
-            torch.save(dict(meta=meta, state_dict=state), file)
-            write_atomically(Path(runner.work_dir, f'{name}.pth'), file.getvalue())
+        cohorts = {'.pth': ('members', checkpoint['state_dict'])} | {
+            f'.{teacher}.pth': ('module.members', state)
+            for teacher, state in checkpoint.get(MEAN_TEACHERS_KEY, {}).items()}
+        for ending, (place, states) in cohorts.items():
+            for name in self.names:
+                start = f'{place}.{name}.'
+                state = {key.removeprefix(start): value.cpu()
+                         for key, value in states.items() if key.startswith(start)}
+                file = io.BytesIO()
+                torch.save(dict(meta=meta, state_dict=state), file)
+                write_atomically(Path(runner.work_dir, name + ending), file.getvalue())

@@ -147,7 +147,7 @@ class MetaOptimizeHook(Hook):
         self.weight_decay = weight_decay
         self.optimizer: torch.optim.SGD | None = None
         self._due = False
-        self._batch: tuple[Tensor, Tensor] | None = None
+        self._batch: tuple[Tensor, Any] | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Find the meta-network that the DistillationHook has built."""
@@ -165,7 +165,7 @@ class MetaOptimizeHook(Hook):
         def keep_batch(module: nn.Module, args: tuple, kwargs: dict) -> None:
             given = dict(zip(('inputs', 'data_samples', 'mode'), args, strict=False)) | kwargs
             if self._due and module is student and given.get('mode') == 'loss':
-                self._batch = given['inputs'], given['data_samples'].labels
+                self._batch = given['inputs'], given['data_samples']
 
         student.register_forward_pre_hook(keep_batch, with_kwargs=True)
 
@@ -178,9 +178,11 @@ class MetaOptimizeHook(Hook):
         """Train the meta-network."""
         if not self._due:
             return
-        (inputs, labels), self._batch, self._due = self._batch, None, False
+        (inputs, samples), self._batch, self._due = self._batch, None, False
+        with undisturbed_random_state():
+            compared = self._loss.compared_with(samples.labels, getattr(samples, 'indices', None))
         with torch.autocast(device_type=inputs.device.type, enabled=False):
-            gradients = self._gradients(inputs, labels, _lr(runner))
+            gradients = self._gradients(inputs, samples.labels, compared, _lr(runner))
         for name, parameter in self._meta.named_parameters():
             parameter.grad = gradients[name]
             all_reduce(parameter.grad, 'mean')
@@ -188,7 +190,8 @@ class MetaOptimizeHook(Hook):
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def _gradients(self, inputs: Tensor, labels: Tensor, lr: float) -> dict[str, Tensor]:
+    def _gradients(self, inputs: Tensor, labels: Tensor, compared: Tensor, lr: float
+                   ) -> dict[str, Tensor]:
         def contrastive(weights: Weights, meta: Weights) -> Weights:
             # What is imitated is constant in the loss, but another one after other steps: the
             # gradient stops here and not in the loss, so that its own derivative is whole.
@@ -198,7 +201,7 @@ class MetaOptimizeHook(Hook):
             rest = iter(own)
             student = outputs._replace(weights=own[-1], embeddings=[
                 list(islice(rest, len(member))) for member in outputs.embeddings])
-            loss = self._loss.layerwise(student, labels, outputs.embeddings)
+            loss = self._loss.layerwise(student, compared, outputs.embeddings)
             factors = torch.autograd.grad(loss, own, create_graph=True)
             return _gradients(values, weights, factors, create_graph=True)
 

@@ -20,7 +20,9 @@ class CohortAccuracy(BaseMetric):
     Gives, for every ``k``, ``accuracy/NAME/top<k>``, ``accuracy/ensemble/top<k>`` (of the mean of
     the members' probabilities) and ``accuracy/top<k>``, the mean of the members' accuracies: the
     number that the tables of DML, KDCL, PCL and MCL print for equal networks, and what
-    ``BestAndLastHook`` and ``save_best='accuracy/top1'`` follow. See :class:`TopKAccuracy`.
+    ``BestAndLastHook`` and ``save_best='accuracy/top1'`` follow. Of mean members, see
+    :class:`~mmkd.online.mean_members.MeanMembersHook`, it gives ``accuracy/NAME.TEACHER/top<k>``;
+    they are in no mean. See :class:`TopKAccuracy`.
 
     Args:
         topk: the values of ``k``.
@@ -32,6 +34,7 @@ class CohortAccuracy(BaseMetric):
         super().__init__(collect_device=collect_device)
         self._accuracy = TopKAccuracy(topk)
         self._names: list[str] = []
+        self._members: list[str] = []
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep of every image at which rank its label is for each member and the ensemble.
@@ -39,11 +42,12 @@ class CohortAccuracy(BaseMetric):
         Args:
             data_batch: not used.
             data_samples: one dict per batch with ``member_scores`` (for each name ``(B, C)``),
-                ``scores`` ``(B, C)`` and ``labels`` ``(B,)``.
+                ``scores`` ``(B, C)``, ``labels`` ``(B,)`` and perhaps ``mean_scores``, by name.
         """
         for sample in data_samples:
-            scores = {**sample['member_scores'], ENSEMBLE: sample['scores']}
-            self._names = list(scores)
+            scores = {**sample['member_scores'], ENSEMBLE: sample['scores'],
+                      **sample.get('mean_scores', {})}
+            self._names, self._members = list(scores), list(sample['member_scores'])
             # One entry per image: mmengine cuts off what a sampler repeated by their number.
             self.results.extend(zip(*(self._ranks(s, sample['labels']) for s in scores.values()),
                                     strict=True))
@@ -57,7 +61,7 @@ class CohortAccuracy(BaseMetric):
         """Return the shares in percent."""
         accuracies = {name: self._accuracy.compute_metrics(list(ranks))
                       for name, ranks in zip(self._names, zip(*results, strict=True), strict=True)}
-        members = [values for name, values in accuracies.items() if name != ENSEMBLE]
+        members = [accuracies[name] for name in self._members]
         mean = {top: sum(values[top] for values in members) / len(members) for top in members[0]}
         return mean | {f'{name}/{top}': value for name, values in accuracies.items()
                        for top, value in values.items()}

@@ -50,6 +50,14 @@ def test_methods_with_connectors_join_other_families(student, tmp_path, cifar_co
         assert (tmp_path / method / 'epoch_1.pth').is_file()
 
 
+@pytest.mark.parametrize('method', ['ab', 'ft', 'cc'])
+def test_stages_of_other_widths_and_sizes(method, tmp_path, cifar_config):
+    cfg = cifar_config(CONFIG, tmp_path, METHOD=method, STUDENT='shufflenetv1', TEACHER='resnet8',
+                       TEACHER_CHECKPOINT=_teacher(tmp_path, 'resnet8'))
+    launch.train(cfg)
+    assert (tmp_path / 'epoch_1.pth').is_file()
+
+
 def test_several_teachers(tmp_path, cifar_config):
     paths = {name: _teacher(tmp_path, name) for name in ('resnet8', 'resnet14')}
     cfg = cifar_config(CONFIG, tmp_path / 'run', METHOD='kd', STUDENT='resnet8',
@@ -93,8 +101,8 @@ def test_data_that_cannot_train_the_classifier(entry, message, tmp_path, cifar_c
     assert not (tmp_path / 'epoch_1.pth').exists()
 
 
-# From mdistiller's configs, and for OFD from its authors' code. What a cell does not name is as
-# everywhere.
+# From mdistiller's configs, and for OFD and DIST from their authors' code. What a cell does not
+# name is as everywhere.
 @pytest.mark.parametrize(('cell', 'published'), [
     ('cifar100 kd resnet32x4 resnet8x4', dict(ce=0.1, weight=0.9, temperature=4.0)),
     ('imagenet kd imagenet_resnet34 imagenet_resnet18',
@@ -105,6 +113,14 @@ def test_data_that_cannot_train_the_classifier(entry, message, tmp_path, cifar_c
      dict(beta=0.5, temperature=1.0, warmup=0)),
     ('imagenet dkd imagenet_resnet50 imagenet_mobilenetv1',
      dict(beta=2.0, temperature=1.0, warmup=0)),
+    ('cifar100 review_kd resnet32x4 resnet8x4', dict(weight=5.0, warmup=20, tap='stage?')),
+    ('imagenet review_kd imagenet_resnet34 imagenet_resnet18',
+     dict(weight=1.0, warmup=0, tap='stage?.preact')),
+    ('imagenet review_kd imagenet_resnet50 imagenet_mobilenetv1',
+     dict(weight=8.0, warmup=0, tap='stage?.preact')),
+    ('cifar100 dist resnet32x4 resnet8x4', dict(beta=2.0, gamma=2.0, temperature=4.0)),
+    ('imagenet dist imagenet_resnet34 imagenet_resnet18',
+     dict(beta=2.0, gamma=2.0, temperature=1.0)),
     *((f'cifar100 dkd {pair}', dict(beta=beta, temperature=4.0, warmup=20)) for pair, beta in {
         'resnet56 resnet20': 2.0, 'resnet110 resnet32': 2.0, 'resnet32x4 resnet8x4': 8.0,
         'wrn_40_2 wrn_16_2': 6.0, 'wrn_40_2 wrn_40_1': 6.0, 'vgg13 vgg8': 6.0,
@@ -117,10 +133,20 @@ def test_a_cell_has_the_published_hyper_parameters(cell, published, monkeypatch)
         monkeypatch.setenv(name, value)
     cfg = load_config(ROOT / CONFIG)
     [term] = cfg.terms.values()
+    tap = term.tap if isinstance(term.tap, str) else term.tap[0]
     found = dict(term.loss, ce=cfg.model.get('ce_weight', 1.0), weight=term.weight,
-                 warmup=term.get('warmup_epochs', 0))
+                 warmup=term.get('warmup_epochs', 0),
+                 tap=tap.removeprefix('backbone.'))
     expected = dict(ce=1.0) | published
     assert {name: found[name] for name in expected} == expected
+
+
+def test_an_argument_out_of_range_is_said_before_training(tmp_path, cifar_config):
+    cfg = cifar_config(CONFIG, tmp_path / 'run', METHOD='kd', STUDENT='resnet8', TEACHER='resnet14',
+                       TEACHER_CHECKPOINT=_teacher(tmp_path))
+    cfg.terms.kd.loss.temperature = 0
+    with pytest.raises(UserError, match=r"^term 'kd': KDLoss needs a temperature above 0, not 0$"):
+        launch.train(cfg)
 
 
 @pytest.mark.parametrize(('choices', 'message'), [
@@ -129,6 +155,8 @@ def test_a_cell_has_the_published_hyper_parameters(cell, published, monkeypatch)
     (dict(METHOD='kd', TEACHER='resnet15'), r"unknown type 'resnet15' at teachers.* Did you mean"),
     (dict(METHOD='at', TEACHER='vgg8'), r'joins 3 taps of the student .* to 4 of teacher'),
     (dict(METHOD='kd', TEACHER='resnet56'), r"resnet56.* of another architecture"),
+    (dict(METHOD='fsp', STUDENT='resnet8x4'),
+     r"^term 'fsp': FSPLoss needs equal channels in both networks.*AlignConnector"),
 ])
 def test_a_cell_that_cannot_run(choices, message, tmp_path, cifar_config):
     path = _teacher(tmp_path, 'vgg8' if choices.get('TEACHER') == 'vgg8' else 'resnet14')

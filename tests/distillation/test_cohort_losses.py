@@ -255,6 +255,26 @@ def test_the_leader_learns_from_the_peers_alone_and_teaches_nobody():
         torch.testing.assert_close(one, other)
 
 
+def test_the_gradient_passes_through_okddips_targets_if_asked():
+    """The authors' code in plain torch, where nothing is detached."""
+    logits = [z.requires_grad_() for z in _randn(*LOGITS)]
+    weights = _randn(*ATTENTION).softmax(-1)
+    *peers, leader = logits
+    targets = [sum(weights[:, a, b, None] * z for b, z in enumerate(peers))
+               for a in range(len(peers))]
+    pairs = [*zip(peers, targets, strict=True), (leader, sum(peers) / len(peers))]
+    expected = 0
+    for own, target in pairs:
+        p, t = (own / 3).softmax(1), (target / 3).softmax(1)
+        expected = expected + 9 * (t * (t.log() - p.log())).sum(1).mean()
+    value = OKDDipLoss(target_gradient=True)((logits, weights))
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(value, OKDDipLoss()((logits, weights)))
+    gradients, constant = _grad(value, logits), _grad(OKDDipLoss()((logits, weights)), logits)
+    torch.testing.assert_close(gradients, _grad(expected, logits))
+    assert (gradients[0] - constant[0]).abs().max() > 1e-3
+
+
 def test_what_is_tapped_before_the_mean_teachers_logits_is_not_looked_at():
     z, e, q = _make('PCL')
     embeddings = [torch.zeros(BATCH, 7)] * MEMBERS

@@ -349,7 +349,7 @@ def test_what_else_does_not_fit_is_named():
     student, teacher = _sides(4)
     with pytest.raises(ValueError, match='take a GFL'):
         LDLoss()(student, teacher, _assignment(), _priors(), OBJECTS)
-    with pytest.raises(ValueError, match='temperatures'):
+    with pytest.raises(ValueError, match='temperature above 0'):
         LDLoss(temperature=0)
     with pytest.raises(ValueError, match=r'beta=0\.5'):
         BCKDLoss(beta=0.5)

@@ -312,7 +312,7 @@ def test_what_does_not_fit_is_said():
     with pytest.raises(InputError, match='whose necks give the same levels and channels'):
         TargetAwareLoss()(dict(feature=_features(1, 3)), dict(teacher, feature=_features(1)),
                           TRUTHS, SHAPES, False)
-    with pytest.raises(InputError, match='temperature=0'):
+    with pytest.raises(InputError, match='temperature above 0, not 0'):
         KDDETRLoss(temperature=0)
     with pytest.raises(InputError, match='floor=0'):
         TargetAwareLoss(floor=0)

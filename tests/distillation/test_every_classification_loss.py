@@ -9,6 +9,7 @@ import torch
 
 import mmkd  # noqa: F401
 from mmkd.distillation.losses.attention_transfer import AttentionTransferLoss
+from mmkd.distillation.losses.cc import CCLoss
 from mmkd.distillation.losses.dist import DISTLoss
 from mmkd.distillation.losses.dkd import DKDLoss
 from mmkd.distillation.losses.fitnet import FitNetLoss
@@ -128,6 +129,17 @@ def nst_loop(student, teacher):
     return total / len(student)
 
 
+def _gaussian(samples, gamma=0.4):
+    """To second order, of vectors of length 1."""
+    samples = [_unit(_flat(sample)) for sample in samples]
+    cosines = [_dot(a, b) for a, b in product(samples, samples)]
+    return [math.exp(-2 * gamma) * (1 + 2 * gamma * c + 2 * (gamma * c) ** 2) for c in cosines]
+
+
+def cc_loop(student, teacher):
+    return _mean((a - b) ** 2 for a, b in zip(_gaussian(student), _gaussian(teacher), strict=True))
+
+
 def _neighbours(samples):
     samples = [_unit(_flat(sample)) for sample in samples]
     kernel = [[(_dot(a, b) + 1) / 2 for b in samples] for a in samples]
@@ -163,6 +175,7 @@ CASES = {
     'SPKD': (SimilarityPreservingLoss(), similarity_loop, (4, 2, 2, 2), (4, 3, 1, 1)),
     'NST': (NSTLoss(), nst_loop, (4, 2, 3, 2), (4, 3, 3, 2)),
     'PKT': (PKTLoss(), pkt_loop, (4, 3), (4, 5)),
+    'CC': (CCLoss(), cc_loop, (4, 3), (4, 5)),
     'DIST': (DISTLoss(), dist_loop, (4, 5), (4, 5)),
 }
 LOGITS = ['KD', 'DKD', 'DIST']
@@ -254,10 +267,10 @@ def test_corners_are_finite(name, corner):
         assert student.grad.abs().max() < 1e4, 'finite, but the end of a training'
 
 
-@pytest.mark.parametrize('name', ['RKD', 'SPKD', 'PKT'])
+@pytest.mark.parametrize('name', ['RKD', 'SPKD', 'PKT', 'CC'])
 def test_a_batch_of_one_has_no_pairs_and_no_loss(name):
     student, teacher = (feature[:1] for feature in _make(name))
-    assert _call(name, student, teacher).item() == 0
+    assert _call(name, student, teacher).item() == pytest.approx(0, abs=1e-25)
 
 
 @pytest.mark.parametrize('name', ['AT', 'NST'])
@@ -272,7 +285,7 @@ def test_the_larger_map_is_pooled_to_the_smaller(name):
 
 @pytest.mark.parametrize('name, student, teacher', [
     *((name, (4, 5), (4, 6)) for name in LOGITS), *((name, (4, 1), (4, 5)) for name in LOGITS),
-    ('FitNet', (4, 2, 3, 3), (4, 1, 3, 3)), ('AT', (4, 8), (4, 2, 3, 3)),
+    ('CC', (4, 8), (3, 8)), ('FitNet', (4, 2, 3, 3), (4, 1, 3, 3)), ('AT', (4, 8), (4, 2, 3, 3)),
     ('NST', (4, 2, 3, 3), (1, 2, 3, 3))])
 def test_shapes_that_do_not_fit_are_named(name, student, teacher):
     with pytest.raises(ValueError) as error:
@@ -280,3 +293,19 @@ def test_shapes_that_do_not_fit_are_named(name, student, teacher):
     assert str(student) in str(error.value) and str(teacher) in str(error.value)
     assert '\n' not in str(error.value)
 
+
+def test_cc_approaches_the_gaussian_kernel():
+    """Of directions; the series to a high order is the exponential."""
+    student, teacher = _make('CC')
+    kernels = []
+    for feature in (student.detach(), teacher):
+        directions = feature / feature.norm(dim=1, keepdim=True)
+        kernels.append((-0.7 * torch.cdist(directions, directions).square()).exp())
+    expected = (kernels[0] - kernels[1]).square().mean()
+    torch.testing.assert_close(CCLoss(gamma=0.7, order=30)(student, teacher), expected)
+
+
+@pytest.mark.parametrize('arguments', [dict(gamma=0.0), dict(gamma=-1.0), dict(order=0)])
+def test_cc_without_a_kernel(arguments):
+    with pytest.raises(ValueError, match='give a gamma above 0 and an order of at least 1'):
+        CCLoss(**arguments)

@@ -2,6 +2,7 @@
 
 import os
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +11,11 @@ from helpers import leave_process_group
 from torch.nn.parallel import DistributedDataParallel
 
 import mmkd  # noqa: F401
+from mmkd.distillation.losses._features import unit
 from mmkd.distillation.losses.crd import CRDLoss
 from mmkd.distillation.losses.fsecd import FSECDLoss
+from mmkd.distillation.losses.l_mcl import StageOutputs
+from mmkd.distillation.losses.l_mcl_memory import LMCLMemoryLoss
 from mmkd.distillation.losses.ofd import OFDLoss
 from mmkd.distillation.losses.soft_focal import SoftFocalLoss
 from mmkd.distillation.losses.weighted_l1 import OffsetLoss, WidthHeightLoss
@@ -64,6 +68,17 @@ def _ofd(own):
     return loss.margins()
 
 
+def _banks(own):
+    """Return the memory banks of two members behind a batch."""
+    loss = LMCLMemoryLoss(SimpleNamespace(members='ab'), LABELS, dim=5, num_negatives=2)
+    indices = torch.tensor([6, 0, 3, 2])[own]
+    rows = [unit(_randn(4, 5, seed=seed)[own], dim=1) for seed in range(2)]
+    logits = [_randn(4, 3, seed=seed)[own] for seed in range(2)]
+    loss(StageOutputs([[row] for row in rows], [[z] for z in logits], logits,
+                      torch.ones(2, 2, len(indices))), LABELS[indices], indices)
+    return [*loss.banks]
+
+
 def _maps(own):
     """Return the losses on a head's maps; an image without objects changes no mean."""
     heat, sizes = _randn(4, 2, 5, 5)[own].sigmoid(), _randn(4, 2, 5, 5, seed=1)[own].exp()
@@ -80,6 +95,7 @@ def _all(parts, wrap):
                for policy, (cut, own) in product(POLICIES, parts(64))}
     results |= {('crd', cut): _crd(own, wrap) for cut, own in parts(4)}
     results |= {('maps', cut): _maps(own) for cut, own in parts(4)}
+    results |= {('banks', cut): _banks(own) for cut, own in parts(4)}
     return results | {('ofd', cut): _ofd(own) for cut, own in parts(4)}
 
 
@@ -95,7 +111,7 @@ def _worker(rank, folder, port):
     results = _all(lambda size: [(cut, slice(cut, size) if rank else slice(0, cut))
                                  for cut in CUTS[size]], _wrap)
     for (name, *_), values in results.items():
-        if name != 'ofd':
+        if name not in ('ofd', 'banks'):
             dist.all_reduce(values[0])  # the logged loss is the mean of the processes'
             values[0] /= 2
     torch.save(results, folder / f'{rank}.pt')

@@ -44,7 +44,7 @@ def kl_loop(student, teacher, temperature=3.0):
     return temperature ** 2 * sum(b * math.log(b / a) for a, b in zip(p, q, strict=True))
 
 
-def mcl_loop(embeddings, labels, tau=0.07):
+def mcl_loop(embeddings, labels, tau=0.1):
     """Return the four parts by name."""
     members, images = range(len(embeddings)), range(len(labels))
     s = {(a, b): _similarity(embeddings[a], embeddings[b], tau) for a in members for b in members}
@@ -162,7 +162,7 @@ def test_one_stage_each_and_full_weights_is_twice_mcl():
     outputs = StageOutputs([[e] for e in embeddings], [], [],
                            torch.ones(2, 2, 6, dtype=torch.float64))
     torch.testing.assert_close(LMCLLoss().layerwise(outputs, LABELS),
-                               2 * MCLLoss(temperature=0.1)(embeddings, LABELS))
+                               2 * MCLLoss()(embeddings, LABELS))
 
 
 def test_gradients_are_right():
@@ -289,11 +289,11 @@ def test_shapes_that_do_not_fit_are_named(shapes, labels, message):
         MCLLoss()(embeddings, labels)
     outputs = StageOutputs([[e] for e in embeddings], [], [], torch.ones(2, 2, 6))
     with pytest.raises(ValueError, match=message):
-        LMCLLoss().layerwise(outputs, labels)
+        LMCLLoss()(outputs, labels)
 
 
 def test_other_errors():
     with pytest.raises(ValueError, match=r'weights of shape \(2, 2, 6\)'):
         LMCLLoss()(_outputs(weights=torch.ones(2, 2, 6)), LABELS)
-    with pytest.raises(ValueError, match='temperature 0'):
+    with pytest.raises(ValueError, match='temperature above 0'):
         MCLLoss(temperature=0)

@@ -133,6 +133,18 @@ def test_accuracies_by_hand():
         'accuracy/top1': 50.0, 'accuracy/top2': 62.5}
 
 
+def test_mean_members_are_counted_and_in_no_mean():
+    plain = _samples(SCORES, LABELS)
+    means = {'a.mean': plain['member_scores']['b'], 'b.mean': torch.eye(3)[LABELS]}
+    metric = CohortAccuracy(topk=(1, 2))
+    metric.process(None, [plain | dict(mean_scores=means)])
+    without = CohortAccuracy(topk=(1, 2))
+    without.process(None, [plain])
+    assert metric.evaluate(4) == without.evaluate(4) | {
+        'accuracy/a.mean/top1': 50.0, 'accuracy/a.mean/top2': 50.0,
+        'accuracy/b.mean/top1': 100.0, 'accuracy/b.mean/top2': 100.0}
+
+
 def test_every_member_is_counted_as_a_classifier_is():
     generator = torch.Generator().manual_seed(0)
     scores = {name: torch.rand(50, 7, generator=generator).tolist() for name in 'abc'}

@@ -15,6 +15,7 @@ import mmkd  # noqa: F401
 from mmkd.classification.networks.base import ReluStage, TappedNetwork, conv_bn
 from mmkd.distillation import DistillationHook, load_checkpoint_safely
 from mmkd.distillation.losses.l_mcl import LMCLLoss
+from mmkd.distillation.losses.l_mcl_memory import LMCLMemoryLoss
 from mmkd.engine import launch
 from mmkd.engine.config import load_config, validate_config
 from mmkd.errors import UserError
@@ -59,13 +60,21 @@ def _images():
     return torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1)).double()
 
 
-def _hook(tapped, **options):
+def _hook(tapped, loss, **options):
     hook = MetaOptimizeHook(**options)
-    hook._cohort, hook._loss, hook._meta = tapped, LMCLLoss(), tapped.heads.matching
+    hook._cohort, hook._loss, hook._meta = tapped, loss, tapped.heads.matching
     return hook
 
 
-def _classification_after_descent(tapped, matching, lr, momentum, weight_decay):
+def _losses():
+    """Either loss, with what it compares the images with."""
+    memory = LMCLMemoryLoss(_tiny().cohort, torch.arange(9) % 3, dim=5, num_negatives=4,
+                            vcl=0.1, icl=0.1, temperature=0.1).double()
+    return {'batch': (LMCLLoss(), LABELS),
+            'memory': (memory, memory.compared_with(LABELS, torch.tensor([2, 0, 5, 1, 3, 8])))}
+
+
+def _classification_after_descent(tapped, loss, compared, matching, lr, momentum, weight_decay):
     """The outer loss by torch's own SGD on a copy, as a function of the meta-network alone."""
     tapped = copy.deepcopy(tapped)
     tapped = _TappedCohort(tapped.cohort, tapped.heads, TAPS)
@@ -78,15 +87,14 @@ def _classification_after_descent(tapped, matching, lr, momentum, weight_decay):
         return tapped(_images())
 
     def contrastive():
-        return LMCLLoss().layerwise(outputs(), LABELS)
+        return loss.layerwise(outputs(), compared)
 
     def classification():
         return sum(F.cross_entropy(z, LABELS) for member in outputs().logits for z in member)
 
-    for loss in (contrastive, contrastive, classification):
+    for step in (contrastive, contrastive, classification):
         optimizer.zero_grad()
-        value = loss()
-        value.backward()
+        step().backward()
         for group in optimizer.param_groups:  # what has no part in a loss decays all the same
             for p in group['params']:
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
@@ -94,18 +102,21 @@ def _classification_after_descent(tapped, matching, lr, momentum, weight_decay):
     return classification().item()
 
 
-@pytest.mark.parametrize(('momentum', 'weight_decay'), [(0.0, 0.0), (0.9, 0.05)])
-def test_the_meta_gradient_equals_finite_differences(momentum, weight_decay):
+@pytest.mark.parametrize(('kind', 'momentum', 'weight_decay'), [
+    ('batch', 0.0, 0.0), ('batch', 0.9, 0.05), ('memory', 0.9, 0.05)])
+def test_the_meta_gradient_equals_finite_differences(kind, momentum, weight_decay):
+    loss, compared = _losses()[kind]
     tapped, lr, step = _tiny(), 0.02, 1e-5
-    hook = _hook(tapped, momentum=momentum, weight_decay=weight_decay)
+    hook = _hook(tapped, loss, momentum=momentum, weight_decay=weight_decay)
     torch.manual_seed(3)
-    gradient = hook._gradients(_images(), LABELS, lr)
+    gradient = hook._gradients(_images(), LABELS, compared, lr)
     matching = {name: value.clone() for name, value in tapped.heads.matching.state_dict().items()}
     assert gradient.keys() == matching.keys()
 
     def outer(change):
         moved = {name: value + change.get(name, 0) for name, value in matching.items()}
-        return _classification_after_descent(tapped, moved, lr, momentum, weight_decay)
+        return _classification_after_descent(tapped, loss, compared, moved, lr, momentum,
+                                             weight_decay)
 
     def difference(direction):
         return (outer({k: step * v for k, v in direction.items()})
@@ -148,7 +159,8 @@ def train(data, monkeypatch, tmp_path):
     """Train tiny cohorts by the one config: 20 images in batches of 8."""
     monkeypatch.chdir(ROOT)
 
-    def run(folder='run', epochs=1, resume=None, method='l_mcl', amp=False, interval=1, **options):
+    def run(folder='run', epochs=1, resume=None, method='l_mcl', amp=False, interval=1,
+            memory=False, **options):
         for name, value in dict(DATA='cifar10', DATA_ROOT=str(data), METHOD=method,
                                 MEMBERS='resnet8,resnet8').items():
             monkeypatch.setenv(name, value)
@@ -158,6 +170,8 @@ def train(data, monkeypatch, tmp_path):
             'default_hooks.checkpoint.interval': 1, **options})
         if method == 'l_mcl':
             cfg.custom_hooks[-1].interval = interval
+        if memory:
+            cfg.terms.l_mcl.loss = dict(type='LMCLMemoryLoss', num_negatives=6)
         validate_config(cfg)
         cfg.work_dir, cfg.launcher = str(tmp_path / folder), 'none'
         cfg.experiment_name = f'test_{folder}_{id(cfg)}'
@@ -182,7 +196,8 @@ def _assert_equal(one, other):
         assert torch.equal(value, other[key]), key
 
 
-def test_the_meta_step_changes_nothing_but_the_meta_network(train, monkeypatch):
+@pytest.mark.parametrize('memory', [False, True])
+def test_the_meta_step_changes_nothing_but_the_meta_network(memory, train, monkeypatch):
     original, seen = MetaOptimizeHook.after_train_iter, []
 
     def everything(hook, runner):
@@ -208,7 +223,7 @@ def test_the_meta_step_changes_nothing_but_the_meta_network(train, monkeypatch):
         seen.append(runner.iter)
 
     monkeypatch.setattr(MetaOptimizeHook, 'after_train_iter', watched)
-    train(epochs=2)
+    train(epochs=2, memory=memory)
     assert seen == [0, 1, 2, 3]
 
 
@@ -216,10 +231,12 @@ def test_the_meta_step_changes_nothing_but_the_meta_network(train, monkeypatch):
 def test_two_images_of_every_class_where_there_are_classes_enough(method, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv('METHOD', method)
-    for data, pairs in (('cifar100', True), ('cifar10', False)):
+    for data, pairs in (('cifar100', True), ('cifar10', False),
+                        ('imagenet', method == 'mcl')):  # L-MCL has a memory there
         monkeypatch.setenv('DATA', data)
         loader = load_config('configs/online/train.py').train_dataloader
-        assert loader.batch_size == 128 and loader.sampler.shuffle
+        assert loader.batch_size == (256 if data == 'imagenet' else 128)
+        assert loader.sampler.shuffle
         assert loader.get('batch_sampler') == (
             dict(type='ClassBalancedSampler', samples_per_class=2) if pairs else None)
         assert loader.drop_last is not pairs
@@ -228,9 +245,9 @@ def test_two_images_of_every_class_where_there_are_classes_enough(method, monkey
 def test_every_interval_iterations_at_the_rate_of_the_members(train, monkeypatch):
     original, rates = MetaOptimizeHook._gradients, []
 
-    def spy(self, inputs, labels, lr):
-        rates.append(lr)
-        return original(self, inputs, labels, lr)
+    def spy(self, *args):
+        rates.append(args[-1])
+        return original(self, *args)
 
     monkeypatch.setattr(MetaOptimizeHook, '_gradients', spy)
     saved = train(epochs=3, interval=2, param_scheduler=[
@@ -239,17 +256,19 @@ def test_every_interval_iterations_at_the_rate_of_the_members(train, monkeypatch
     assert saved['meta_optimizer']['param_groups'][0]['lr'] == pytest.approx(0.001)
 
 
-def test_a_killed_run_ends_as_an_undisturbed_one(train, monkeypatch):
+@pytest.mark.parametrize('memory', [False, True])
+def test_a_killed_run_ends_as_an_undisturbed_one(memory, train, monkeypatch):
     def killed(self, runner, *args, original=MetaOptimizeHook.after_train_iter, **kwargs):
         original(self, runner, *args, **kwargs)
         if runner.iter == 2:  # within the second epoch
             raise KeyboardInterrupt
 
-    whole = train('whole', 2)
+    whole = train('whole', 2, memory=memory)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(MetaOptimizeHook, 'after_train_iter', killed)
-        train('part', 2)
-    part = train('part', 2, 'auto')
+        train('part', 2, memory=memory)
+    part = train('part', 2, 'auto', memory=memory)
+    assert ('/l_mcl/student/losses.0.banks' in _flat(whole['distillation'])) is memory
     for key in ('state_dict', 'distillation', 'meta_optimizer'):
         assert _flat(whole[key])
         _assert_equal(_flat(whole[key]), _flat(part[key]))

@@ -65,21 +65,30 @@ def test_every_method_leaves_plain_members(method, config, tmp_path):
                          tmp_path / 'run/epoch_1.pth')
     tops = [reported[f'accuracy/{name}/top1'] for name in NAMES]
     assert reported['accuracy/top1'] == pytest.approx(sum(tops) / 3)
-    assert reported == pytest.approx(cohort)
+    means = [f'{name}.mean' for name in NAMES] if method == 'pcl' else []
     assert {key for key in reported if 'top1' in key} == {
-        'accuracy/top1', 'accuracy/ensemble/top1', *(f'accuracy/{name}/top1' for name in NAMES)}
+        'accuracy/top1', 'accuracy/ensemble/top1',
+        *(f'accuracy/{name}/top1' for name in (*NAMES, *means))}
+    assert cohort == pytest.approx({key: value for key, value in reported.items()
+                                    if '.mean/' not in key})
     for name in NAMES:
         plain = MODELS.build(config(ALONE, METHOD='ce', STUDENT=name[:-2]).model)
         member = load_checkpoint_safely(tmp_path / f'run/{name}.pth')
         assert member['state_dict'].keys() == plain.state_dict().keys()
         _assert_equal(member['state_dict'], {
             key: saved['state_dict'][f'members.{name}.{key}'] for key in plain.state_dict()})
-    if method == 'dml':
-        for name in NAMES:
-            alone = launch.test(config(ALONE, 'alone', STUDENT=name[:-2]),
-                                tmp_path / f'run/{name}.pth')
-            for key, value in alone.items():
-                assert value == pytest.approx(reported[key.replace('/', f'/{name}/')])
+    for name in (*NAMES, *means) if method in ('dml', 'pcl') else ():
+        alone = launch.test(config(ALONE, 'alone', STUDENT=name.removesuffix('.mean')[:-2]),
+                            tmp_path / f'run/{name}.pth')
+        for key, value in alone.items():
+            assert value == pytest.approx(reported[key.replace('/', f'/{name}/')])
+    for name in means:
+        average = load_checkpoint_safely(tmp_path / f'run/{name}.pth')['state_dict']
+        member = load_checkpoint_safely(tmp_path / f'run/{name[:-5]}.pth')['state_dict']
+        _assert_equal(average, {
+            key: saved['mean_teachers']['mean'][f'module.members.{name[:-5]}.{key}']
+            for key in member})
+        assert not torch.equal(average['head.fc.weight'], member['head.fc.weight'])
 
 
 def test_without_a_method_members_train_as_classifiers_do(config, tmp_path):
@@ -186,6 +195,25 @@ def test_batches_without_a_positive_pair_train_on(config, tmp_path):
     assert saved['meta']['iter'] == 10
     for states in (saved['state_dict'], saved['distillation']['mcl']['student']):
         assert all(value.isfinite().all() for value in states.values())
+
+
+# From the defaults of the authors' main_*.py and their scripts.
+@pytest.mark.parametrize(('method', 'data', 'published'), [
+    ('mcl', 'cifar100', dict(temperature=0.1, vcl=0.1, icl=0.1, soft_vcl=1.0, soft_icl=1.0)),
+    ('mcl', 'imagenet', dict(temperature=0.07, vcl=0.1, icl=0.1, soft_vcl=1.0, soft_icl=1.0)),
+    ('l_mcl', 'cifar100', dict(temperature=0.1, vcl=0.1, icl=0.1, interval=50)),
+    ('l_mcl', 'imagenet', dict(
+        type='LMCLMemoryLoss', temperature=0.07, vcl=0.01, icl=0.01, num_negatives=8192,
+        num_positives=1, momentum=0.5, interval=500)),
+])
+def test_contrastive_methods_have_the_published_hyper_parameters(method, data, published,
+                                                                 monkeypatch):
+    for name, value in dict(DATA=data, METHOD=method, MEMBERS='resnet8,resnet8').items():
+        monkeypatch.setenv(name, value)
+    cfg = load_config(ROOT / ONLINE)
+    found = dict(cfg.terms[method].loss, interval=cfg.custom_hooks[-1].get('interval'))
+    assert {name: found[name] for name in published} == published
+    assert found['kd_temperature'] == 3.0
 
 
 @pytest.mark.parametrize('folder', ['selfdistill', 'online'])

@@ -105,7 +105,7 @@ def test_killed_and_resumed_it_ends_as_an_undisturbed_run(start, tmp_path):
                   for name in ('whole', 'part')]
     assert accuracies[0] == accuracies[1]
     assert {f'accuracy/{name}/top1' for name in NAMES} < accuracies[0]['3'].keys()
-    for name in NAMES:
+    for name in NAMES + tuple(f'{name}.mean' for name in NAMES):
         one, two = (load_checkpoint_safely(tmp_path / folder / f'{name}.pth')
                     for folder in ('whole', 'part'))
         assert one['meta']['epoch'] == 3

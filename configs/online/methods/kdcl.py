@@ -1,5 +1,6 @@
 # KDCL: every member sees a distorted view of its own, and all imitate one ensemble ('minlogit';
-# also 'naive', 'linear', 'general'). Temperature and weight are this project's choice.
+# also 'naive', 'linear', and 'general', with weights from each batch and not, as in the paper, from
+# a validation set). Temperature and weight are this project's choice.
 _base_ = '../../_base_/classification/cifar_300e.py'
 
 data_preprocessor = dict(views='{{$MEMBERS:resnet32,resnet32}}'.count(',') + 1)

@@ -3,10 +3,12 @@
 from mmkd.distillation.losses._dense import Assignment as Assignment
 from mmkd.distillation.losses._dense import Priors as Priors
 from mmkd.distillation.losses._errors import InputError as InputError
+from mmkd.distillation.losses.ab import ABLoss
 from mmkd.distillation.losses.attention import AttentionLoss
 from mmkd.distillation.losses.attention_transfer import AttentionTransferLoss
 from mmkd.distillation.losses.bckd import BCKDLoss
 from mmkd.distillation.losses.byot import BYOTLoss
+from mmkd.distillation.losses.cc import CCLoss
 from mmkd.distillation.losses.cosine import CosineLoss
 from mmkd.distillation.losses.crd import CRDLoss
 from mmkd.distillation.losses.crosskd import CrossKDLoss
@@ -19,11 +21,14 @@ from mmkd.distillation.losses.dml import DMLLoss
 from mmkd.distillation.losses.fgd import FGDLoss
 from mmkd.distillation.losses.fitnet import FitNetLoss
 from mmkd.distillation.losses.fsecd import FSECDLoss
+from mmkd.distillation.losses.fsp import FSPLoss
+from mmkd.distillation.losses.ft import FTLoss
 from mmkd.distillation.losses.heatmap import HeatmapLoss
 from mmkd.distillation.losses.kd import KDLoss
 from mmkd.distillation.losses.kd_detr import KDDETRLoss
 from mmkd.distillation.losses.kdcl import KDCLLoss
 from mmkd.distillation.losses.l_mcl import LMCLLoss
+from mmkd.distillation.losses.l_mcl_memory import LMCLMemoryLoss
 from mmkd.distillation.losses.ld import LDLoss
 from mmkd.distillation.losses.mcl import MCLLoss
 from mmkd.distillation.losses.mgd import MGDLoss
@@ -52,11 +57,12 @@ from mmkd.distillation.losses.weighted_l1 import (
     WidthHeightLoss,
 )
 
-__all__ = ['AttentionLoss', 'AttentionTransferLoss', 'BCKDLoss', 'BYOTLoss', 'CRDLoss', 'CSKDLoss',
-           'CWDLoss', 'CosineLoss', 'CrossKDLoss', 'DDGSDLoss', 'DISTLoss', 'DKDLoss', 'DMLLoss',
-           'FGDLoss', 'FSECDLoss', 'FitNetLoss', 'HeatmapLoss', 'KDCLLoss', 'KDDETRLoss', 'KDLoss',
-           'LDLoss', 'LMCLLoss', 'MCLLoss', 'MGDLoss', 'NSTLoss', 'OFDLoss', 'OKDDipLoss',
-           'ONELoss', 'OffsetLoss', 'PCLLoss', 'PKDLoss', 'PKTLoss', 'PeakOffsetLoss',
-           'PeakWidthHeightLoss', 'QueryPriorLoss', 'RKDLoss', 'ReviewKDLoss', 'SADLoss', 'SCDLoss',
+__all__ = ['ABLoss', 'AttentionLoss', 'AttentionTransferLoss', 'BCKDLoss', 'BYOTLoss', 'CCLoss',
+           'CRDLoss', 'CSKDLoss', 'CWDLoss', 'CosineLoss', 'CrossKDLoss', 'DDGSDLoss', 'DISTLoss',
+           'DKDLoss', 'DMLLoss', 'FGDLoss', 'FSECDLoss', 'FSPLoss', 'FTLoss', 'FitNetLoss',
+           'HeatmapLoss', 'KDCLLoss', 'KDDETRLoss', 'KDLoss', 'LDLoss', 'LMCLLoss',
+           'LMCLMemoryLoss', 'MCLLoss', 'MGDLoss', 'NSTLoss', 'OFDLoss', 'OKDDipLoss', 'ONELoss',
+           'OffsetLoss', 'PCLLoss', 'PKDLoss', 'PKTLoss', 'PeakOffsetLoss', 'PeakWidthHeightLoss',
+           'QueryPriorLoss', 'RKDLoss', 'ReviewKDLoss', 'SADLoss', 'SCDLoss',
            'ScoreWeightedL2Loss', 'SetKDLoss', 'SimilarityPreservingLoss', 'SoftFocalLoss',
            'TargetAwareLoss', 'VIDLoss', 'WidthHeightLoss']

@@ -41,16 +41,6 @@ def check_labels(labels: Tensor, logits: Tensor, loss: str) -> None:
                          f'got labels of shape {tuple(labels.shape)}')
 
 
-def check_temperature(temperature: float, loss: str) -> None:
-    """Check that a temperature is above 0.
-
-    Raises:
-        InputError: it is not.
-    """
-    if not temperature > 0:
-        raise InputError(f'{loss} needs a temperature above 0, not {temperature!r}')
-
-
 def imitation(student: Tensor, targets: Sequence[Tensor], temperature: float) -> Tensor:
     """Return ``T^2`` times the mean over the targets of ``KL(softmax(t / T) || softmax(z / T))``.
 

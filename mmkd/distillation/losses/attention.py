@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from mmkd.distillation.losses._errors import check_temperature
 from mmkd.distillation.losses._image_weights import weighted
 from mmkd.distillation.losses._precision import at_least_float32
 
@@ -31,10 +32,14 @@ class AttentionLoss(nn.Module):
 
     Args:
         temperature: ``T`` > 0; FGD's 0.5.
+
+    Raises:
+        InputError: the temperature is not above 0.
     """
 
     def __init__(self, temperature: float = 0.5) -> None:
         super().__init__()
+        check_temperature(temperature, 'AttentionLoss')
         self.temperature = temperature
 
     def forward(self, student: Tensor, teacher: Tensor,

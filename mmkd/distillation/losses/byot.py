@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkd.distillation.losses._errors import InputError
+from mmkd.distillation.losses._errors import InputError, check_temperature
 from mmkd.distillation.losses._logits import kl_divergence, scaled_logits
 from mmkd.distillation.losses._precision import at_least_float32
 
@@ -39,7 +39,7 @@ class BYOTLoss(nn.Module):
         hint_weight: ``lambda``, at least 0.
 
     Raises:
-        InputError: ``alpha`` is out of its range.
+        InputError: ``alpha`` is out of its range, or the temperature is not above 0.
     """
 
     multi_level = True
@@ -49,6 +49,7 @@ class BYOTLoss(nn.Module):
         super().__init__()
         if not 0 <= alpha <= 1:
             raise InputError(f'BYOTLoss has alpha {alpha!r}: give a share from 0 to 1')
+        check_temperature(temperature, 'BYOTLoss')
         self.alpha = alpha
         self.temperature = temperature
         self.hint_weight = hint_weight

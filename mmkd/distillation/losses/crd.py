@@ -1,14 +1,13 @@
 """Contrast with a memory of the whole training set."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkd.distillation.losses._distributed import gather_rows, sum_over_processes, world_size
-from mmkd.distillation.losses._errors import InputError
+from mmkd.distillation.losses._errors import InputError, check_temperature
 from mmkd.distillation.losses._features import unit
+from mmkd.distillation.losses._memory import SamplesByClass, initial_bank, updated_rows
 from mmkd.distillation.losses._precision import at_least_float32
 
 __all__ = ['CRDLoss']
@@ -47,34 +46,25 @@ class CRDLoss(nn.Module):
         momentum: of the memory.
 
     Raises:
-        InputError: the labels are not ``(M,)``, or all equal, so that nothing is a negative.
+        InputError: the labels are not ``(M,)``, or all equal, so that nothing is a negative; or
+            the temperature is not above 0.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int, sample_labels: Tensor,
                  dim: int = 128, num_negatives: int = 16384, temperature: float = 0.07,
                  momentum: float = 0.5) -> None:
         super().__init__()
-        labels = torch.as_tensor(sample_labels)
-        if labels.dim() != 1 or labels.is_floating_point() or len(labels.unique()) < 2:
-            raise InputError('CRDLoss needs the class of every training sample, of two classes at '
-                             f'least, and got {len(labels.unique())} in labels of shape '
-                             f'{tuple(labels.shape)}: without another class there are no negatives')
+        check_temperature(temperature, 'CRDLoss')
         self.student_embedding = nn.Linear(student_channels, dim)
         self.teacher_embedding = nn.Linear(teacher_channels, dim)
         self.num_negatives, self.temperature = num_negatives, temperature
         self.momentum = momentum
-        # A generator of its own: every process must start from the same memory.
-        noise = torch.rand(2, len(labels), dim, generator=torch.Generator().manual_seed(0))
-        student_memory, teacher_memory = (2 * noise - 1) * math.sqrt(3 / dim)
+        self.samples = SamplesByClass(sample_labels, 'CRDLoss')
+        self.size = len(self.samples.sorted)
+        student_memory, teacher_memory = initial_bank(2, self.size, dim)
         self.register_buffer('student_memory', student_memory.clone())
         self.register_buffer('teacher_memory', teacher_memory.clone())
         self.register_buffer('partition', torch.zeros(2))  # Z of both directions; 0: not yet known
-        # Samples sorted by class: those of other classes are all but one run of them.
-        _, classes, counts = labels.unique(return_inverse=True, return_counts=True)
-        self.register_buffer('_class_of', classes, persistent=False)
-        self.register_buffer('_count', counts, persistent=False)
-        self.register_buffer('_start', counts.cumsum(0) - counts, persistent=False)
-        self.register_buffer('_sorted', classes.argsort(stable=True), persistent=False)
 
     def forward(self, student: Tensor, teacher: Tensor, indices: Tensor) -> Tensor:
         """Compute the loss, in float32 at least, and update the memory.
@@ -115,31 +105,23 @@ class CRDLoss(nn.Module):
 
     def _negatives(self, indices: Tensor) -> Tensor:
         """Draw ``(B, N)`` samples of other classes."""
-        own = self._class_of[indices].unsqueeze(1)
-        others = len(self._sorted) - self._count[own]
-        place = torch.randint(2 ** 62, (len(indices), self.num_negatives),
-                              device=indices.device) % others
-        return self._sorted[place + self._count[own] * (place >= self._start[own])]
+        return self.samples.of_others(indices, self.num_negatives)
 
     @torch.no_grad()
     def _estimate_partition(self, logits: Tensor) -> None:
         sums = logits.exp().sum((1, 2))
         count = sums.new_tensor([logits[0].numel()])
         *sums, count = sum_over_processes(torch.cat([sums, count]))
-        self.partition = torch.stack(sums) / count * len(self._sorted)
+        self.partition = torch.stack(sums) / count * self.size
 
     def _noise_contrastive(self, logits: Tensor) -> Tensor:
         """Sum ``-log h`` over positives (first) and ``-log(1 - h)`` over negatives."""
-        noise = self.num_negatives / len(self._sorted)
+        noise = self.num_negatives / self.size
         # h = sigmoid(log e - log(N / M)), and log(1 - sigmoid(x)) = -softplus(x).
         logits = logits - (self.partition * noise).log().view(2, 1, 1)
         return F.softplus(-logits[..., 0]).sum() + F.softplus(logits[..., 1:]).sum()
 
-    @torch.no_grad()
     def _updated(self, memory: Tensor, embeddings: Tensor, everyone: Tensor) -> Tensor:
         # A new tensor: the backward pass still needs the old one.
-        rows = (self.momentum * memory[everyone]
-                + (1 - self.momentum) * gather_rows(embeddings)[0])
-        # Of a sample that occurs twice the first counts, on every process.
-        first = (everyone.unsqueeze(1) == everyone).byte().argmax(dim=1)
-        return memory.index_copy(0, everyone, unit(rows, dim=1)[first].to(memory.dtype))
+        rows = updated_rows(memory, embeddings, everyone, self.momentum)
+        return memory.index_copy(0, everyone, rows)

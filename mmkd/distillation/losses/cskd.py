@@ -20,4 +20,7 @@ class CSKDLoss(KDLoss):
 
     Args:
         temperature: ``T`` > 0.
+
+    Raises:
+        InputError: the temperature is not above 0.
     """

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkd.distillation.losses._errors import InputError
+from mmkd.distillation.losses._errors import InputError, check_temperature
 from mmkd.distillation.losses._features import check_same_shape
 from mmkd.distillation.losses._image_weights import mean_of_images
 from mmkd.distillation.losses._precision import at_least_float32
@@ -43,8 +43,7 @@ class CWDLoss(nn.Module):
 
     def __init__(self, tau: float = 1.0, standardise: bool = False) -> None:
         super().__init__()
-        if not tau > 0:
-            raise InputError(f'CWDLoss needs a temperature tau above 0, not {tau!r}')
+        check_temperature(tau, 'CWDLoss', 'tau')
         self.tau, self.standardise = tau, standardise
 
     def forward(self, student: Tensor, teacher: Tensor,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mmkd.distillation.losses._errors import InputError
+from mmkd.distillation.losses._errors import InputError, check_temperature
 from mmkd.distillation.losses._logits import kl_divergence, scaled_logits
 from mmkd.distillation.losses._precision import at_least_float32
 
@@ -31,12 +31,16 @@ class DDGSDLoss(nn.Module):
     Args:
         temperature: ``T`` > 0.
         mmd_weight: factor of the MMD, at least 0.
+
+    Raises:
+        InputError: the temperature is not above 0.
     """
 
     multi_level = True
 
     def __init__(self, temperature: float = 4.0, mmd_weight: float = 5e-4) -> None:
         super().__init__()
+        check_temperature(temperature, 'DDGSDLoss')
         self.temperature = temperature
         self.mmd_weight = mmd_weight
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import check_temperature
 from mmkd.distillation.losses._logits import scaled_logits
 
 __all__ = ['DISTLoss']
@@ -27,10 +28,14 @@ class DISTLoss(nn.Module):
         beta: weight of the inter-class term.
         gamma: weight of the intra-class term.
         temperature: ``T`` > 0.
+
+    Raises:
+        InputError: the temperature is not above 0.
     """
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:
         super().__init__()
+        check_temperature(temperature, 'DISTLoss')
         self.beta = beta
         self.gamma = gamma
         self.temperature = temperature

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmkd.distillation.losses._errors import InputError
+from mmkd.distillation.losses._errors import InputError, check_temperature
 from mmkd.distillation.losses._logits import kl_divergence, scaled_logits
 
 __all__ = ['DKDLoss']
@@ -28,10 +28,14 @@ class DKDLoss(nn.Module):
         alpha: weight of TCKD.
         beta: weight of NCKD; 8 in the paper, less for some pairs.
         temperature: ``T`` > 0.
+
+    Raises:
+        InputError: the temperature is not above 0.
     """
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0) -> None:
         super().__init__()
+        check_temperature(temperature, 'DKDLoss')
         self.alpha = alpha
         self.beta = beta
         self.temperature = temperature

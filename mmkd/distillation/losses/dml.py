@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mmkd.distillation.losses._cohort import check_temperature, checked_logits, imitation, others
+from mmkd.distillation.losses._cohort import checked_logits, imitation, others
+from mmkd.distillation.losses._errors import check_temperature
 
 __all__ = ['DMLLoss']
 

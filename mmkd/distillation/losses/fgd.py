@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mmkd.distillation.losses._errors import InputError
+from mmkd.distillation.losses._errors import InputError, check_temperature
 from mmkd.distillation.losses._features import check_same_shape
 from mmkd.distillation.losses._image_weights import mean_of_images
 from mmkd.distillation.losses._precision import at_least_float32
@@ -66,11 +66,15 @@ class FGDLoss(nn.Module):
         beta: weight of the background.
         gamma: weight of the attention.
         lambda_: weight of the relations.
+
+    Raises:
+        InputError: the temperature is not above 0.
     """
 
     def __init__(self, teacher_channels: int, temperature: float = 0.5, alpha: float = 1e-3,
                  beta: float = 5e-4, gamma: float = 5e-4, lambda_: float = 5e-6) -> None:
         super().__init__()
+        check_temperature(temperature, 'FGDLoss')
         self.temperature = temperature
         self.alpha, self.beta, self.gamma, self.lambda_ = alpha, beta, gamma, lambda_
         self.student_relation = _Relation(teacher_channels)

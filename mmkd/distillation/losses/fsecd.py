@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.distillation.losses._distributed import gather_rows, world_size
-from mmkd.distillation.losses._errors import InputError
+from mmkd.distillation.losses._errors import InputError, check_temperature
 from mmkd.distillation.losses._features import unit
 from mmkd.distillation.losses._precision import at_least_float32
 
@@ -50,8 +50,7 @@ class FSECDLoss(nn.Module):
         super().__init__()
         if policy not in POLICIES:
             raise InputError(f"FSECDLoss has no policy {policy!r}: use 'instance' or 'class'")
-        if not temperature > 0:
-            raise InputError(f'FSECDLoss needs a temperature above 0, not {temperature!r}')
+        check_temperature(temperature, 'FSECDLoss')
         self.policy = policy
         self.temperature = temperature
 

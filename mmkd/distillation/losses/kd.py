@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from mmkd.distillation.losses._errors import check_temperature
 from mmkd.distillation.losses._logits import kl_divergence, scaled_logits
 
 __all__ = ['KDLoss']
@@ -19,10 +20,14 @@ class KDLoss(nn.Module):
 
     Args:
         temperature: ``T`` > 0; the CIFAR literature's 4.
+
+    Raises:
+        InputError: the temperature is not above 0.
     """
 
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()
+        check_temperature(temperature, type(self).__name__)
         self.temperature = temperature
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.distillation.losses._dense import Groups
-from mmkd.distillation.losses._errors import InputError
+from mmkd.distillation.losses._errors import InputError, check_temperature
 from mmkd.distillation.losses._sets import (
     check_classes,
     class_divergence,
@@ -51,8 +51,7 @@ class KDDETRLoss(nn.Module):
     def __init__(self, class_weight: float = 8.0, box_weight: float = 5.0,
                  giou_weight: float = 2.0, temperature: float = 10.0) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise InputError(f'KDDETRLoss has temperature={temperature}: give a number above 0')
+        check_temperature(temperature, 'KDDETRLoss')
         self.class_weight, self.box_weight = class_weight, box_weight
         self.giou_weight, self.temperature = giou_weight, temperature
 

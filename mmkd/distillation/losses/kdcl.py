@@ -6,13 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkd.distillation.losses._cohort import (
-    check_labels,
-    check_temperature,
-    checked_logits,
-    imitation,
-)
-from mmkd.distillation.losses._errors import InputError
+from mmkd.distillation.losses._cohort import check_labels, checked_logits, imitation
+from mmkd.distillation.losses._errors import InputError, check_temperature
 
 __all__ = ['KDCLLoss']
 
@@ -28,16 +23,17 @@ class KDCLLoss(nn.Module):
     * ``'linear'``: ``z_t = sum_i a_i z_i``, ``a = argmin CE(sum_i a_i z_i, y)`` over ``a_i >= 0``,
       ``sum_i a_i = 1``, a convex problem, solved by an interior-point method;
     * ``'minlogit'``: ``z_{t,c} = min_i (z_{i,c} - z_{i,y})`` for each class ``c``;
-    * ``'general'``: ``z_t = sum_i w_i z_i`` with the weights of the batch that minimise the
-      squared error ``sum_ij w_i w_j C_ij``, ``sum_i w_i = 1``:
+    * ``'general'``: ``z_t = sum_i w_i z_i`` with the weights that minimise the squared error on
+      this batch (the paper: on a validation set), ``sum_ij w_i w_j C_ij``, ``sum_i w_i = 1``:
       ``w_i = sum_j C^{-1}_ij / sum_kj C^{-1}_kj``, with
       ``C_ij = mean_b (p_i - e_y) . (p_j - e_y)``, where ``T = 1`` and ``e_y`` is the one-hot label.
 
     Source: Q. Guo et al., "Online Knowledge Distillation via Collaborative Learning", CVPR 2020,
     pp. 11020-11029, where every member also sees a distortion of the image of its own. This
     project's reading, since no code of the authors is known: Naive and Linear choose for each
-    image; General estimates ``C`` on the batch, where the paper has a validation set after each
-    epoch, and adds 1e-6 to its diagonal, which makes equal members share; and the temperature.
+    image; General estimates ``C`` anew on each training batch, where the paper does it on a
+    validation set once an epoch, so that its weights follow the batch and see training images; it
+    adds 1e-6 to the diagonal, which makes equal members share; and the temperature.
 
     Args:
         ensemble: one of the four names.

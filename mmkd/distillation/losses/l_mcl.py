@@ -60,7 +60,8 @@ class LMCLLoss(MCLLoss):
 
     Source: C. Yang, Z. An, H. Zhou, F. Zhuang, Y. Xu, Q. Zhang, "Online Knowledge Distillation via
     Mutual Contrastive Learning for Visual Recognition", TPAMI 45(8), 2023, arXiv 2207.11518;
-    numbers and details as in the authors' code for CIFAR-100. The 2 is theirs: they take the four
+    numbers and details as in the authors' code for CIFAR-100; for ImageNet see
+    :class:`~mmkd.distillation.losses.LMCLMemoryLoss`. The 2 is theirs: they take the four
     losses of both members for ``(a, b)`` and again for ``(b, a)``, so that a stage's own contrast
     ``C(S_nn)`` counts once per pair that it is in.
 
@@ -83,53 +84,70 @@ class LMCLLoss(MCLLoss):
                  soft_vcl: float = 1.0, icl: float = 0.1, soft_icl: float = 1.0) -> None:
         super().__init__(temperature, kd_temperature, vcl, soft_vcl, icl, soft_icl)
 
-    def forward(self, outputs: StageOutputs, labels: Tensor) -> Tensor:
+    def forward(self, outputs: StageOutputs, labels: Tensor,
+                indices: Tensor | None = None) -> Tensor:
         """Compute the loss, in float32 at least.
 
         Args:
             outputs: of the auxiliary heads.
             labels: ``(B,)`` int64, the classes.
+            indices: for :meth:`compared_with`, which needs none here.
 
         Returns:
             a scalar.
 
         Raises:
-            InputError: from :meth:`layerwise`, or logits differ in shape.
+            InputError: there are fewer than two members, the embeddings are not of one shape
+                ``(B, d)``, the labels are not ``(B,)``, the weights not ``(N, N, B)``, or logits
+                differ in shape.
         """
+        _check_outputs(outputs, labels)
         heads = [logits for member in outputs.logits for logits in member[:-1]]
-        return (self.layerwise(outputs, labels) + cross_entropies(heads, labels)
-                + cross_entropies(outputs.aggregated, labels) + self._imitation(outputs))
+        return (self.layerwise(outputs, self.compared_with(labels, indices))
+                + cross_entropies(heads, labels) + cross_entropies(outputs.aggregated, labels)
+                + self._imitation(outputs))
 
-    def layerwise(self, outputs: StageOutputs, labels: Tensor,
+    def compared_with(self, labels: Tensor, indices: Tensor | None) -> Tensor:
+        """Return what :meth:`layerwise` has to know of a batch: here the labels.
+
+        Args:
+            labels: ``(B,)`` int64.
+            indices: ``(B,)`` int64, the images' numbers in the training set.
+        """
+        return labels
+
+    def layerwise(self, outputs: StageOutputs, compared: Tensor,
                   imitated: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
         """Compute ``L_MCL`` alone, a scalar.
 
         Args:
             outputs: of the auxiliary heads.
-            labels: ``(B,)`` int64.
+            compared: from :meth:`compared_with`.
             imitated: the embeddings whose distributions are imitated; None for the outputs' own,
                 without gradient.
-
-        Raises:
-            InputError: there are fewer than two members, the embeddings are not of one shape
-                ``(B, d)``, the labels are not ``(B,)`` or the weights not ``(N, N, B)``.
         """
-        embeddings = [embedding for member in outputs.embeddings for embedding in member]
-        check_embeddings(embeddings if len(outputs.embeddings) > 1 else embeddings[:1], labels)
-        if outputs.weights.shape != (len(embeddings), len(embeddings), len(labels)):
-            raise InputError(f'weights of shape {tuple(outputs.weights.shape)} do not belong to '
-                             f'{len(embeddings)} embeddings of {len(labels)} images')
-        n, m = _pairs_of_stages(outputs.embeddings).to(labels.device)
-        with torch.autocast(device_type=labels.device.type, enabled=False):
-            between = similarities(embeddings, self.temperature)
-            theirs = between.detach() if imitated is None else similarities(
-                [embedding for member in imitated for embedding in member], self.temperature)
-            within = between.diagonal().permute(2, 0, 1)
-            each = (self.vcl * contrast(within, labels)[n]
-                    + self.icl * contrast(between[n, m], labels)
-                    + self.soft_vcl * mimicry(within[n], theirs[m, m], self.kd_temperature)
-                    + self.soft_icl * mimicry(between[n, m], theirs[m, n], self.kd_temperature))
+        n, m = _pairs_of_stages(outputs.embeddings).to(compared.device)
+        temperature = self.kd_temperature
+        with torch.autocast(device_type=compared.device.type, enabled=False):
+            within, between = self._similarities(outputs.embeddings, compared)
+            theirs = ((within.detach(), between.detach()) if imitated is None else
+                      self._similarities(imitated, compared))
+            each = (self.vcl * self._contrast(within, compared)[n]
+                    + self.icl * self._contrast(between[n, m], compared)
+                    + self.soft_vcl * mimicry(within[n], theirs[0][m], temperature)
+                    + self.soft_icl * mimicry(between[n, m], theirs[1][m, n], temperature))
             return 2 * (at_least_float32(outputs.weights)[n, m] * each).mean(1).sum()
+
+    def _similarities(self, members: Sequence[Sequence[Tensor]], compared: Tensor
+                      ) -> tuple[Tensor, Tensor]:
+        """Return ``S_nn``, ``(N, B, ...)``, and ``S_nm``, ``(N, N, B, ...)``."""
+        between = similarities([embedding for member in members for embedding in member],
+                               self.temperature)
+        return between.diagonal().permute(2, 0, 1), between
+
+    def _contrast(self, similarity: Tensor, compared: Tensor) -> Tensor:
+        """Return ``C_i``, ``(..., B)``."""
+        return contrast(similarity, compared)
 
     def _imitation(self, outputs: StageOutputs) -> Tensor:
         """``sum_{a,b} KL_T(z_a || z~_b)``."""
@@ -142,6 +160,14 @@ def cross_entropies(logits: Iterable[Tensor], labels: Tensor) -> Tensor:
     """Return the sum of the mean cross-entropies of several logits ``(B, C)``, a scalar."""
     losses = [F.cross_entropy(at_least_float32(z), labels) for z in logits]
     return torch.stack(losses).sum() if losses else torch.zeros((), device=labels.device)
+
+
+def _check_outputs(outputs: StageOutputs, labels: Tensor) -> None:
+    embeddings = [embedding for member in outputs.embeddings for embedding in member]
+    check_embeddings(embeddings if len(outputs.embeddings) > 1 else embeddings[:1], labels)
+    if outputs.weights.shape != (len(embeddings), len(embeddings), len(labels)):
+        raise InputError(f'weights of shape {tuple(outputs.weights.shape)} do not belong to '
+                         f'{len(embeddings)} embeddings of {len(labels)} images')
 
 
 def _pairs_of_stages(members: Sequence[Sequence[Tensor]]) -> Tensor:

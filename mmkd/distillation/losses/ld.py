@@ -15,7 +15,7 @@ from mmkd.distillation.losses._dense import (
     distributions,
     divergences,
 )
-from mmkd.distillation.losses._errors import InputError
+from mmkd.distillation.losses._errors import check_temperature
 
 __all__ = ['LDLoss', 'valuable_region']
 
@@ -64,9 +64,8 @@ class LDLoss(nn.Module):
                  class_weight: float = 10.0, temperature: float = 10.0,
                  class_temperature: float = 2.0) -> None:
         super().__init__()
-        if temperature <= 0 or class_temperature <= 0:
-            raise InputError(f'LDLoss has the temperatures {temperature} and {class_temperature}: '
-                             'give numbers above 0')
+        check_temperature(temperature, 'LDLoss')
+        check_temperature(class_temperature, 'LDLoss', 'class_temperature')
         self.main_weight, self.vlr_weight = main_weight, vlr_weight
         self.class_weight = class_weight
         self.temperature, self.class_temperature = temperature, class_temperature

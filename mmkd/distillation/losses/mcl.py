@@ -6,7 +6,7 @@ from itertools import permutations
 import torch
 from torch import Tensor, nn
 
-from mmkd.distillation.losses._errors import InputError
+from mmkd.distillation.losses._errors import InputError, check_temperature
 from mmkd.distillation.losses._precision import at_least_float32
 
 __all__ = ['MCLLoss', 'contrast', 'mimicry', 'similarities']
@@ -31,10 +31,13 @@ class MCLLoss(nn.Module):
 
     Source: C. Yang, Z. An, L. Cai, Y. Xu, "Mutual Contrastive Learning for Visual Representation
     Learning", AAAI 2022, arXiv 2104.12565; numbers and details as in the authors' code for
-    CIFAR-100. The paper writes ``C`` for one positive, the code takes the mean over all of the
-    class; the image itself, seen by the other member, is neither positive nor negative in
-    ``C(S_ab)``, yet ``K`` is taken over full rows, with it. The code gives NaN for an image without
-    a positive; its batches have two images of every class.
+    CIFAR-100, which has ``tau`` 0.1 since February 2022 and had 0.07 before; for ImageNet it is
+    0.07, and contrasts with a memory bank, which here
+    :class:`~mmkd.distillation.losses.LMCLMemoryLoss` alone has. The paper writes ``C`` for one
+    positive, the code takes the mean over all of the class; the image itself, seen by the other
+    member, is neither positive nor negative in ``C(S_ab)``, yet ``K`` is taken over full rows,
+    with it. The code gives NaN for an image without a positive; its batches have two images of
+    every class.
 
     Use it with :class:`~mmkd.online.heads.ContrastiveHeads`.
 
@@ -52,12 +55,11 @@ class MCLLoss(nn.Module):
 
     multi_level = True
 
-    def __init__(self, temperature: float = 0.07, kd_temperature: float = 3.0, vcl: float = 0.1,
+    def __init__(self, temperature: float = 0.1, kd_temperature: float = 3.0, vcl: float = 0.1,
                  soft_vcl: float = 1.0, icl: float = 0.1, soft_icl: float = 1.0) -> None:
         super().__init__()
-        if not (temperature > 0 and kd_temperature > 0):
-            raise InputError(f'{type(self).__name__} has temperature {temperature} and '
-                             f'kd_temperature {kd_temperature}: give numbers above 0')
+        check_temperature(temperature, type(self).__name__)
+        check_temperature(kd_temperature, type(self).__name__, 'kd_temperature')
         self.temperature = temperature
         self.kd_temperature = kd_temperature
         self.vcl = vcl

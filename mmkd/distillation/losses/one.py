@@ -6,13 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkd.distillation.losses._cohort import (
-    check_labels,
-    check_temperature,
-    checked_logits,
-    imitation,
-)
-from mmkd.distillation.losses._errors import InputError
+from mmkd.distillation.losses._cohort import check_labels, checked_logits, imitation
+from mmkd.distillation.losses._errors import InputError, check_temperature
 from mmkd.distillation.losses._precision import at_least_float32
 
 __all__ = ['ONELoss']

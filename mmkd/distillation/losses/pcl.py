@@ -6,14 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkd.distillation.losses._cohort import (
-    check_labels,
-    check_temperature,
-    checked_logits,
-    imitation,
-    others,
-)
-from mmkd.distillation.losses._errors import InputError
+from mmkd.distillation.losses._cohort import check_labels, checked_logits, imitation, others
+from mmkd.distillation.losses._errors import InputError, check_temperature
 from mmkd.distillation.losses._precision import at_least_float32
 
 __all__ = ['PCLLoss']
@@ -36,7 +30,9 @@ class PCLLoss(nn.Module):
     Source: G. Wu, S. Gong, "Peer Collaborative Learning for Online Knowledge Distillation", AAAI
     2021, arXiv 2006.04147: three peers, ``T = 3``, moving averages at 0.999, every peer with an
     augmentation of its own, a Gaussian warm-up of the divergences over 80 epochs. There the
-    peers are branches of one network; here they may be separate networks.
+    peers are branches of one network; here they may be separate networks. It deploys the moving
+    average of a peer: :class:`~mmkd.online.mean_members.MeanMembersHook` evaluates them, and
+    :class:`~mmkd.online.checkpoints.MemberCheckpointHook` saves them.
 
     Args:
         temperature: ``T`` > 0.

@@ -27,8 +27,10 @@ class ReviewKDLoss(nn.Module):
     2021, arXiv 2104.09044. The levels and their weights are those of the authors' code and of
     mdistiller, which taps all stages before their last ReLU in the teacher and after it in the
     student, and the pooled embeddings; the weight depends on the pair (5 for ResNet32x4 with
-    ResNet8x4) and rises over 20 epochs. For Faster R-CNN they take the five maps of the FPN, with
-    the weights 1.2, 1 and 2 for students with ResNet-18, ResNet-50 and MobileNetV2.
+    ResNet8x4) and rises over 20 epochs. On ImageNet it is 1, for MobileNetV1 8, does not rise, and
+    the student's stages, too, are tapped before their last ReLU. For Faster R-CNN they take the
+    five maps of the FPN, with the weights 1.2, 1 and 2 for students with ResNet-18, ResNet-50 and
+    MobileNetV2.
     """
 
     multi_level = True

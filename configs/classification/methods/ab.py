@@ -1,0 +1,6 @@
+# Activation boundaries: every stage before its last ReLU, weight 0.003 (the authors' code and
+# RepDistiller), for the first 30 epochs.
+terms = dict(ab=dict(
+    tap='backbone.stage?.preact', weight=3e-3, until=30, loss=dict(type='ABLoss', margin=1.0),
+    connector=dict(type='OFDConnector')))
+custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]

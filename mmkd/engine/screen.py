@@ -1,0 +1,106 @@
+"""What a run says while one watches; the file in its work directory has all of it."""
+
+import logging
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.logging import MMLogger
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+
+import mmkd
+from mmkd.engine.checkpoint_hook import latest_checkpoint
+from mmkd.registry import HOOKS
+
+__all__ = ['SummaryHook', 'TimedLoggerHook', 'keep_in_file']
+
+FILE_ONLY = ('environment\n', f'\n{"-" * 60}\nSystem environment:', 'Config:\n',
+             'Hooks will be executed', 'Distributed training is not used', 'Exp name:',
+             'Checkpoints will be saved to', '"FileClient" will be deprecated',
+             '"HardDiskBackend" is the alias')
+"""How messages begin that are long, or that nobody waits for."""
+SECONDS = 20
+"""The longest silence while steps go on."""
+
+
+def keep_in_file(logger: MMLogger) -> None:
+    """Leave what :data:`FILE_ONLY` says out of the screen."""
+    for handler in logger.handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.addFilter(lambda record: not record.getMessage().startswith(FILE_ONLY))
+
+
+@HOOKS.register_module()
+class TimedLoggerHook(LoggerHook):
+    """mmengine's, that also logs a step if the line before is more than 20 seconds old."""
+
+    _told = 0.0
+
+    def before_train(self, runner: Runner) -> None:
+        """Begin to wait."""
+        super().before_train(runner)
+        self._told = time.monotonic()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: dict[str, Any] | None = None) -> None:
+        """Log every ``interval`` iterations, or when it is time."""
+        interval, now = self.interval, time.monotonic()
+        due = now - self._told > SECONDS
+        self.interval = 1 if due else interval
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        self.interval = interval
+        if due or (batch_idx + 1) % interval == 0:
+            self._told = now
+
+
+@HOOKS.register_module()
+class SummaryHook(Hook):
+    """Says at the start what runs where, and at the end how good it got and what to do next.
+
+    The metric is the first one that the evaluator returns; more of it is better.
+    """
+
+    priority = 'LOWEST'
+
+    def before_train(self, runner: Runner) -> None:
+        """Log where everything is written."""
+        device = next(runner.model.parameters()).device
+        where = (torch.cuda.get_device_name(device) if device.type == 'cuda' else
+                 f'CPU ({torch.get_num_threads()} of {os.cpu_count()} cores)')
+        runner.logger.info(f'mmkd {mmkd.__version__}, PyTorch {torch.__version__}, {where}; '
+                           f'config, environment and this log: {_shown(runner.log_dir)}')
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Keep the last and the best value, where they are saved and resumed."""
+        if not metrics or not isinstance(runner._train_loop, BaseLoop):
+            return
+        name, value = next(iter(metrics.items()))
+        when = (f'epoch {runner.epoch}' if isinstance(runner._train_loop, EpochBasedTrainLoop)
+                else f'iteration {runner.iter}')
+        best, _ = runner.message_hub.runtime_info.get('best', (-math.inf, ''))
+        if value > best:
+            runner.message_hub.update_info('best', (value, when))
+        runner.message_hub.update_info('last', (name, value))
+
+    def after_train(self, runner: Runner) -> None:
+        """Log the summary."""
+        found = runner.message_hub.runtime_info
+        text = 'Finished'
+        if 'last' in found:
+            (name, last), (best, when) = found['last'], found['best']
+            text += f': {name} {last:.4f}, the best {best:.4f} after {when}'
+        checkpoint = latest_checkpoint(runner.work_dir)
+        if checkpoint is not None and runner.cfg.filename is not None:
+            config = Path(runner.work_dir, Path(runner.cfg.filename).name)
+            text += f'. Next: python tools/test.py {_shown(config)} {_shown(checkpoint)}'
+        runner.logger.info(text)
+
+
+def _shown(path: str | Path) -> str:
+    """Return a path as one would type it here."""
+    short = os.path.relpath(path)
+    return str(path) if short.startswith('..') else short

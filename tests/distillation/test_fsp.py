@@ -1,0 +1,104 @@
+"""FSP against its formula in plain loops."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import mmkd  # noqa: F401
+from mmkd.distillation.losses.fsp import FSPLoss
+
+CHANNELS = (2, 3, 2)
+
+
+def _randn(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def _features(seed, size=(4, 3), batch=2):
+    return [_randn(batch, c, *size, seed=seed + c + place).requires_grad_()
+            for place, c in enumerate(CHANNELS)]
+
+
+def _flow(first, second):
+    """Of one sample, nested lists of channels of cells."""
+    return [[sum(x * y for x, y in zip(a, b, strict=True)) / len(a) for b in second]
+            for a in first]
+
+
+def _formula(student, teacher):
+    """Maps of one size."""
+    total = 0.0
+    for pair in range(len(student) - 1):
+        squares = []
+        for b in range(len(student[0])):
+            ours, theirs = (_flow(*(f[b].flatten(1).tolist() for f in side[pair:pair + 2]))
+                            for side in (student, teacher))
+            squares += [(t - s) ** 2 for row, other in zip(ours, theirs, strict=True)
+                        for s, t in zip(row, other, strict=True)]
+        total += sum(squares) / len(squares)
+    return total
+
+
+def test_equals_the_formula():
+    student, teacher = _features(0), _features(9)
+    value = FSPLoss()(student, teacher)
+    assert value.shape == () and value.dtype == torch.float64
+    assert value.item() == pytest.approx(_formula(student, teacher))
+    value.backward()
+    assert all(f.grad.abs().sum() > 0 for f in student)
+    assert all(f.grad is None for f in teacher)
+    fixed = [f.detach() for f in teacher]
+    assert torch.autograd.gradcheck(lambda *s: FSPLoss()(s, fixed), student)
+
+
+def test_by_hand():
+    """One channel each: mean products of 2 and 0.5."""
+    first, second = torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0])
+    student = [f.view(1, 1, 1, 2) for f in (first, second)]
+    teacher = [student[0], torch.tensor([-0.5, 0.5]).view(1, 1, 1, 2)]
+    assert FSPLoss()(student, teacher).item() == pytest.approx((2 - 0.5) ** 2)
+
+
+def test_no_loss_where_the_flow_is_the_same():
+    teacher = _features(0)
+    assert FSPLoss()([f.detach().clone() for f in teacher], teacher).item() == 0
+    cells = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    moved = [f.flatten(2)[..., cells].reshape(f.shape) for f in teacher]  # flows forget places
+    assert FSPLoss()(moved, teacher).item() == pytest.approx(0, abs=1e-25)
+
+
+def test_the_larger_of_two_layers_is_pooled_and_networks_may_differ_in_size():
+    student = [_randn(2, 2, 8, 8), _randn(2, 3, 4, 4, seed=1), _randn(2, 2, 2, 2, seed=2)]
+    teacher = [_randn(2, 2, 4, 4, seed=3), _randn(2, 3, 4, 4, seed=4), _randn(2, 2, 4, 4, seed=5)]
+    expected = 0.0
+    for pair, size in enumerate((4, 2)):
+        ours = [F.adaptive_avg_pool2d(f, size) for f in student[pair:pair + 2]]
+        theirs = teacher[pair:pair + 2]
+        flows = [torch.einsum('biyx,bjyx->bij', *side) / side[0][0, 0].numel()
+                 for side in (ours, theirs)]
+        expected += (flows[0] - flows[1]).square().mean()
+    torch.testing.assert_close(FSPLoss()(student, teacher), expected)
+
+
+def test_precision_and_corners():
+    student, teacher = ([f.detach().bfloat16() for f in _features(seed)] for seed in (0, 9))
+    with torch.autocast('cpu', torch.bfloat16):
+        value = FSPLoss()(student, teacher)
+    assert value.dtype == torch.float32
+    exact = _formula([f.double() for f in student], [f.double() for f in teacher])
+    assert value.item() == pytest.approx(exact, rel=1e-5)
+    zero = [torch.zeros(1, 2, 2, 2, requires_grad=True) for _ in range(2)]
+    FSPLoss()(zero, [torch.ones(1, 2, 2, 2)] * 2).backward()
+    assert all(f.grad.isfinite().all() for f in zero)
+
+
+@pytest.mark.parametrize(('student', 'teacher', 'message'), [
+    ([(2, 3, 4, 4)], [(2, 3, 4, 4)], r'two layers or more .*\[\(2, 3, 4, 4\)\]: tap='),
+    ([(2, 3), (2, 3)], [(2, 3), (2, 3)], r'\[\(2, 3\), \(2, 3\)\]'),
+    ([(2, 3, 4, 4)] * 2, [(2, 3, 4, 4), (2, 5, 4, 4)], r'equal channels .*AlignConnector'),
+    ([(2, 3, 4, 4)] * 2, [(1, 3, 4, 4)] * 2, r'equal channels'),
+])
+def test_what_it_refuses(student, teacher, message):
+    with pytest.raises(ValueError, match=message) as error:
+        FSPLoss()([torch.zeros(s) for s in student], [torch.zeros(t) for t in teacher])
+    assert '\n' not in str(error.value)

@@ -1,0 +1,113 @@
+"""What one sees of a run, and what the file has."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from mmengine.evaluator import BaseMetric
+from tiny_run import write_config
+
+from mmkd.distillation.checkpoints import load_checkpoint_safely
+from mmkd.engine import screen
+from mmkd.engine.config import load_config
+from mmkd.engine.launch import train
+from mmkd.engine.screen import TimedLoggerHook
+from mmkd.registry import METRICS
+
+VALIDATION = """
+val_dataloader = dict(
+    batch_size=4, num_workers=0, dataset=dict(type='TinyData'),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+val_cfg = dict(type='ValLoop')
+val_evaluator = dict(type='Listed', values=[0.25, 0.5, 0.375, 0.125])
+default_hooks = dict(logger=dict(_delete_=True, type='TimedLoggerHook', interval=2))
+"""
+
+
+@METRICS.register_module(force=True)
+class Listed(BaseMetric):
+    """Returns one value after the other."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = iter(values)
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        return dict(score=next(self.values), other=1.0)
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Train as the tool does and return the lines on the screen."""
+    def call(resume=None, **options):
+        cfg = load_config(write_config(tmp_path, VALIDATION), options)
+        cfg.work_dir, cfg.launcher = str(tmp_path / 'work'), 'none'
+        cfg.experiment_name = f'{tmp_path.name}_{resume}'
+        train(cfg, resume)
+        return capsys.readouterr().out.splitlines()
+    return call
+
+
+def test_the_first_loss_comes_soon_and_the_file_has_the_rest(run, tmp_path):
+    lines = run()
+    first = next(i for i, line in enumerate(lines) if 'Epoch(train)' in line)
+    assert first < 15
+    text = '\n'.join(lines)
+    [file] = (tmp_path / 'work').glob('*/*.log')
+    log = file.read_text()
+    for part in ('System environment', 'Hooks will be executed', 'Config:', 'mmcv operators'):
+        assert part not in text and part in log
+    assert f'environment and this log: {file.parent}' in lines[first - 1]
+
+
+def test_the_summary(run, tmp_path):
+    work = tmp_path / 'work'
+    assert (f'Finished: score 0.1250, the best 0.5000 after epoch 2. Next: python tools/test.py '
+            f'{work}/tiny.py {work}/epoch_4.pth') in run()[-1]
+
+
+def test_a_resumed_run_remembers_the_best(run, tmp_path):
+    run(**{'train_cfg.max_epochs': 3})
+    [line] = [line for line in run('auto', **{'val_evaluator.values': [0.375]})
+              if 'Finished' in line]
+    assert 'score 0.3750, the best 0.5000 after epoch 2' in line
+    load_checkpoint_safely(tmp_path / 'work/epoch_4.pth')
+
+
+def test_iterations_are_counted_where_there_are_no_epochs(run):
+    lines = run(**{'train_cfg': dict(_delete_=True, type='IterBasedTrainLoop', max_iters=4,
+                                     val_interval=2),
+                   'default_hooks.checkpoint.by_epoch': False,
+                   'log_processor.by_epoch': False,
+                   'param_scheduler.0.by_epoch': False})
+    assert 'score 0.5000, the best 0.5000 after iteration 4' in lines[-1]
+
+
+@pytest.mark.parametrize('seconds, expected', [(1, [5, 10]), (21, list(range(1, 11))),
+                                               (11, [2, 4, 5, 7, 9, 10])])
+def test_no_long_silence(seconds, expected, monkeypatch):
+    clock = iter(range(0, 1000, seconds))
+    monkeypatch.setattr(screen.time, 'monotonic', lambda: next(clock))
+    logged = []
+    loop = SimpleNamespace(dataloader=range(100))
+    runner = SimpleNamespace(
+        experiment_name='', iter=0, logger=SimpleNamespace(info=lambda text: None),
+        train_dataloader=loop.dataloader,
+        log_processor=SimpleNamespace(get_log_after_iter=lambda runner, i, mode: ({}, '')),
+        visualizer=SimpleNamespace(add_scalars=lambda *_, **__: logged.append(step)))
+    hook = TimedLoggerHook(interval=5)
+    hook.json_log_path = None
+    hook._told = screen.time.monotonic()
+    for step in range(1, 11):
+        hook.after_train_iter(runner, step - 1)
+    assert logged == expected and hook.interval == 5
+
+
+def test_importing_mmdet_says_nothing():
+    done = subprocess.run([sys.executable, '-c', 'import mmkd.detection'], capture_output=True,
+                          text=True, check=True)
+    assert (done.stdout, done.stderr) == ('', '')
