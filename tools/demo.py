@@ -80,10 +80,10 @@ class Run(NamedTuple):
         return 100 * json.loads(self.metrics.read_text())['pascal_voc/mAP']
 
     def validation_map(self) -> float:
-        """Return the mAP on the validation split, by which the best student is chosen."""
+        """Return the mAP on the validation split, in percent; the best student is chosen by it."""
         logs = sorted(self.folder.glob('*/vis_data/scalars.json'))
         rows = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
-        return [row['pascal_voc/mAP'] for row in rows if 'pascal_voc/mAP' in row][-1]
+        return 100 * [row['pascal_voc/mAP'] for row in rows if 'pascal_voc/mAP' in row][-1]
 
 
 def parse_args() -> argparse.Namespace:
@@ -117,8 +117,7 @@ def main() -> None:
     run_all(distilled, args.dir, start)
     best = best_distilled(distilled)
     exported, picture = args.dir / 'student.onnx', args.dir / 'comparison.jpg'
-    print(f'4. Exporting the distilled student that is best on validation images '
-          f'({best.model.title}, seed {best.seed}) to {exported}', flush=True)
+    print(f'4. {export_line(best, exported)}', flush=True)
     call('tools/export.py', best.model.config, best.checkpoint, '--out', exported,
          '--images', args.dir / 'data/JPEGImages/test_00000.jpg', folder=args.dir)
     compare(best, alone, teachers, picture, args.dir)
@@ -140,7 +139,7 @@ def run_all(runs: Iterable[Run], folder: Path, start: float) -> None:
             return
         train_and_test(run, folder)
         print(f'   {(time.monotonic() - start) / 60:4.1f} min  {run.model.title}, seed {run.seed}: '
-              f'mAP {run.test_map():.1f}', flush=True)
+              f'{run.test_map():.1f} mAP on test images', flush=True)
 
     with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
         for _ in pool.map(one, runs):
@@ -179,6 +178,12 @@ def call(*command: object, folder: Path) -> None:
 def best_distilled(runs: Iterable[Run]) -> Run:
     """Return the run of the highest mAP on validation images; the test images choose nothing."""
     return max(runs, key=Run.validation_map)
+
+
+def export_line(best: Run, exported: Path) -> str:
+    """Say what is exported and why: the mAPs printed before are those on test images."""
+    return (f'Exporting the {best.model.title}, seed {best.seed}, to {exported}: of the distilled '
+            f'ones the best on validation images, {best.validation_map():.1f} mAP there')
 
 
 def compare(best: Run, alone: Iterable[Run], teachers: Iterable[Run], picture: Path,

@@ -27,6 +27,7 @@ from mmkd.deploy.runtime import Classification, Classifier, Detections, Detector
 from mmkd.deploy.sources import Frame, Sources
 from mmkd.engine.cli import user_errors
 from mmkd.errors import UserError
+from mmkd.undrawn import undrawn_sentence
 
 
 def positive(text: str) -> int:
@@ -64,8 +65,9 @@ def model_options(args: argparse.Namespace, model: Detector | Classifier) -> dic
     if getattr(args, other) is not None:
         raise UserError(f"--{other.replace('_', '-')} was given, but '{args.model}' is for "
                         f"{model.task}: use --{name.replace('_', '-')}")
-    value = getattr(args, name)
-    return {name: value if value is not None else 0.3 if detector else 5}
+    if not detector:
+        return dict(topk=5 if args.topk is None else args.topk)
+    return dict(score_thr=0.3 if args.score_thr is None else args.score_thr)
 
 
 class Progress:
@@ -160,15 +162,19 @@ def main() -> None:
     size = None if args.input_size is None else tuple(args.input_size)
     model = open_model(args.model, args.threads, size)
     options = model_options(args, model)
+    threshold = options.pop('score_thr', None)  # applied below: the best score is told
     sources = Sources(args.files)
     if args.json:
         require_writable(Path(args.json))
-    progress, results = Progress(sources), []
+    progress, results, best_scores = Progress(sources), [], []
     with ExitStack() as stack:
         stack.callback(progress.end)
         writer = (stack.enter_context(PictureWriter(args.out_dir, sources.files))
                   if args.out_dir else None)
         for frame, found in predictions(model, sources, options):
+            if isinstance(found, Detections):
+                best_scores.append(float(found.scores.max(initial=0)))
+                found = found.above(threshold)
             results.append(entry(frame, found, model.classes))
             if writer is not None:
                 writer.write(frame, draw(frame.image, found, model.classes))
@@ -180,12 +186,16 @@ def main() -> None:
     skipped = {file: sources.skipped[file] for file in sources.files if file in sources.skipped}
     if args.json:
         write_json(args, model, results, skipped)
+    if args.out_dir and (undrawn := undrawn_sentence(best_scores, threshold or 0)):
+        print(undrawn, file=sys.stderr)
     for reason in skipped.values():
         print(f'skipped: {reason}', file=sys.stderr)
+    where = ' and '.join(filter(None, (args.out_dir, args.json)))
+    print(f'{len(results)} pictures from {len(sources.files)} files'
+          f"{f', written to {where}' if where else ''}", file=sys.stderr)
     if skipped:
         raise UserError(f'{len(skipped)} of {len(sources.files)} files were skipped, as named '
                         'above')
-    print(f'{len(results)} pictures from {len(sources.files)} files', file=sys.stderr)
 
 
 if __name__ == '__main__':

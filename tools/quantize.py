@@ -68,6 +68,19 @@ def print_metrics(exact: Mapping[str, float], quantised: Mapping[str, float]) ->
               f'{quantised[name] - value:+9.4f}')
 
 
+def advice(exact: Mapping[str, float], quantised: Mapping[str, float],
+           calibration: int) -> str | None:
+    """Say what to try if int8 loses more than a point of the main metric, the first one."""
+    name, value = next(iter(exact.items()))
+    # The accuracies of classifiers are in percent, all else from 0 to 1.
+    lost = (value - quantised[name]) * (1 if name.startswith('accuracy/') else 100)
+    if lost <= 1:
+        return None
+    return (f'int8 loses {lost:.1f} points of {name}: calibrate on more images than {calibration} '
+            '(--calibration) or on others (--images), or leave layers in float (--keep-float, '
+            'names by --list-layers), first those at the beginning and the head')
+
+
 @user_errors()
 def main() -> None:
     """Evaluate, quantise, evaluate again, report."""
@@ -101,7 +114,10 @@ def main() -> None:
     print(f'wrote {args.out} ({sizes[0]:.2f} -> {sizes[1]:.2f} MB)')
     if not args.no_eval:
         print(f'evaluating {args.out}', flush=True)
-        print_metrics(exact, evaluate_onnx(cfg, args.out))
+        quantised = evaluate_onnx(cfg, args.out)
+        print_metrics(exact, quantised)
+        if told := advice(exact, quantised, len(images)):
+            print(told)
 
 
 if __name__ == '__main__':

@@ -21,9 +21,13 @@ def main() -> None:
     launch.add_common_arguments(parser)
     parser.add_argument('checkpoint', help='weights of the model in the config, or its .onnx file')
     parser.add_argument('--show-dir', help='draw the detections into the images of this folder')
+    parser.add_argument('--score-thr', type=float, metavar='SCORE', help='with --show-dir: draw no '
+                        'object below it (default: default_hooks.visualization.score_thr of the '
+                        'config, or 0.3)')
     parser.add_argument('--out', metavar='JSON', help='write the metrics to this file')
     args = parser.parse_args()
-    launch.test(launch.config_from_arguments(args), args.checkpoint, args.show_dir, args.out)
+    launch.test(launch.config_from_arguments(args), args.checkpoint, args.show_dir, args.out,
+                args.score_thr)
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ import argparse
 from mmkd.engine.cli import user_errors
 
 
-@user_errors()
+@user_errors(if_interrupted='continue with --resume')
 def main() -> None:
     """Parse the arguments and train."""
     from mmkd.engine import launch
@@ -27,6 +27,8 @@ def main() -> None:
                         'see tools/methods.py (default: joint between CenterNets, else pkd)')
     parser.add_argument('--data', metavar='ROOT', help='train on this folder in VOC or COCO layout')
     parser.add_argument('--classes', metavar='A,B,C', help='the classes of --data')
+    parser.add_argument('--epochs', type=int, metavar='N', help='train for so many epochs, with '
+                        'the learning-rate schedule stretched or compressed to them')
     parser.add_argument('--dump', metavar='FILE.py', help='write the whole config there and stop')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from this checkpoint; without a name from the newest whole one '

@@ -28,6 +28,9 @@ def open_session(path: str | os.PathLike, threads: int | None = None
     if not Path(path).is_file():
         raise UserError(f"model '{path}' does not exist: export it with tools/export.py or "
                         'correct the path')
+    if Path(path).suffix in ('.pth', '.pt'):
+        raise UserError(f"model '{path}' is a checkpoint of PyTorch: export it first, with "
+                        f'tools/export.py CONFIG {path} --out model.onnx')
     options = onnxruntime.SessionOptions()
     # Reported through the exception alone.
     options.log_severity_level = 4
@@ -54,6 +57,11 @@ class Detections(NamedTuple):
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+
+    def above(self, score_thr: float) -> 'Detections':
+        """Leave out the objects with a lower score."""
+        kept = self.scores >= score_thr
+        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept])
 
 
 class Classification(NamedTuple):
@@ -192,8 +200,7 @@ class Detector(_Model):
             if self.metadata.nms is not None:
                 boxes, scores, labels = self.metadata.nms.detections(boxes, scores, labels,
                                                                      image.shape[:2])
-            kept = scores >= score_thr
-            found.append(Detections(boxes[kept], scores[kept], labels[kept]))
+            found.append(Detections(boxes, scores, labels).above(score_thr))
         return found
 
 

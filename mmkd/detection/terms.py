@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from mmdet.models.dense_heads import CenterNetHead
+from torch import Tensor, nn
 
 from mmkd.detection.joining import JOINING_RULES, checked_rule, joined
 from mmkd.detection.map_codec import HeatmapCodec
@@ -40,6 +41,25 @@ class _RatedTerm(Term):
 
     joint: str
     _index: dict[str, list[int] | None]
+
+    @property
+    def reads_maps(self) -> bool:
+        """Whether the maps of the heads are needed."""
+        return True
+
+    def meet(self, student: nn.Module, teachers: Sequence[Teacher]) -> None:
+        """Refuse what is no CenterNet, if the term looks at its maps; see the base class."""
+        models = {'the student': student} | {f"teacher '{one.name}'": one.model for one in teachers}
+        for who, model in models.items():
+            # A cached teacher has no model; the cache was built of one that passed.
+            if model is None or not self.reads_maps:
+                continue
+            head = getattr(model, 'bbox_head', None)
+            if not isinstance(head, CenterNetHead):
+                raise UserError(
+                    f"term '{self.name}' is a {type(self).__name__} and {who} no CenterNet "
+                    f'({type(model).__name__}, head {type(head).__name__}): take terms for any '
+                    'detector, such as configs/_base_/distillation/pkd.py, or --method pkd')
 
     def maps_of(self, step: Step) -> dict[str, Maps]:
         """Return each teacher's maps in the student's classes and at the student's stride."""
@@ -178,24 +198,25 @@ class FeatureTerm(_RatedTerm):
                                                      if rule in ('each', *SHARE_RULES)])
 
     @property
-    def _rated(self) -> bool:
+    def reads_maps(self) -> bool:
+        """Whether the shares follow from the maps of the heads."""
         return self.joint in SHARE_RULES
 
     def student_patterns(self) -> list[str]:
         """Return the feature and, if the shares depend on it, the heatmap; see the base class."""
-        return super().student_patterns() + ([MAPS.heatmap] if self._rated else [])
+        return super().student_patterns() + ([MAPS.heatmap] if self.reads_maps else [])
 
     def teacher_patterns(self) -> list[str]:
         """Return the feature and, if the shares depend on them, the maps; see the base class."""
-        return super().teacher_patterns() + (list(MAPS) if self._rated else [])
+        return super().teacher_patterns() + (list(MAPS) if self.reads_maps else [])
 
     def stored_as(self, dtype: str) -> dict[str, Codec]:
         """Return how a cache stores features and maps; see the base class."""
-        return super().stored_as(dtype) | (stored_maps(dtype) if self._rated else {})
+        return super().stored_as(dtype) | (stored_maps(dtype) if self.reads_maps else {})
 
     def prepare(self, step: Step, dataset: Any) -> None:
         """Build the connectors; see the base class."""
-        if self._rated:
+        if self.reads_maps:
             self._index = class_indices(step, self.teachers_of(step), dataset)
         super().prepare(step, dataset)
 

@@ -1,6 +1,7 @@
 """Load checkpoints without ever running what is inside them."""
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,7 +53,8 @@ def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"checkpoint '{path}' does not exist: train it first or correct the path")
+        raise UserError(f"checkpoint '{path}' does not exist: train it first or correct the path"
+                        f'{_neighbours(path)}')
     # Each time anew: mmengine's own loader takes what it allowed off the list again.
     torch.serialization.add_safe_globals(_harmless_globals())
     try:
@@ -70,6 +72,18 @@ def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
         raise UserError(f"checkpoint '{path}' holds a {type(checkpoint).__name__} instead of "
                         'weights by name: save model.state_dict()')
     return checkpoint
+
+
+def _neighbours(path: Path, most: int = 10) -> str:
+    """Name the checkpoints in the folder of ``path``: perhaps it was trained for other epochs."""
+    if not path.parent.is_dir():
+        return f"; there is no folder '{path.parent}' either"
+    names = [file.name for file in path.parent.glob('*.pth')]
+    # Numbers by their value: epoch_9.pth before epoch_10.pth.
+    names.sort(key=lambda name: [int(part) if part.isdigit() else part
+                                 for part in re.split(r'(\d+)', name)])
+    more = f' and {len(names) - most} before them' if len(names) > most else ''
+    return f'; in that folder there are: {", ".join(names[-most:]) or "no checkpoints"}{more}'
 
 
 def load_weights(model: nn.Module, path: str | Path, prefix: str = '') -> dict[str, Any]:

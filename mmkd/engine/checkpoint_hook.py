@@ -108,7 +108,7 @@ class SafeCheckpointHook(CheckpointHook):
                 leftover.unlink()
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
-        with _told_to_the_user(runner):
+        with _told_to_the_user(runner, last_good(runner)):
             super()._save_best_checkpoint(runner, metrics)
         self._remove_outdated()
 
@@ -121,10 +121,10 @@ class SafeCheckpointHook(CheckpointHook):
                 self.file_backend.remove(os.path.join(self.out_dir, oldest))
             self.keep_ckpt_ids.append(step)
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        name = self.filename_tmpl.format(step)
+        name, previous = self.filename_tmpl.format(step), last_good(runner)
         self.last_ckpt = os.path.join(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        with _told_to_the_user(runner):
+        with _told_to_the_user(runner, previous):
             runner.save_checkpoint(
                 self.out_dir, name, save_optimizer=self.save_optimizer,
                 save_param_scheduler=self.save_param_scheduler, meta=meta,
@@ -140,13 +140,13 @@ class SafeCheckpointHook(CheckpointHook):
 
 
 @contextmanager
-def _told_to_the_user(runner: Runner) -> Iterator[None]:
+def _told_to_the_user(runner: Runner, last: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise UserError(
             f"cannot write a checkpoint to '{runner.work_dir}' ({error.strerror or error}): make "
-            f'room there and continue with --resume; {last_good(runner.work_dir)}') from error
+            f'room there and continue with --resume; {last}') from error
 
 
 def _refuse_invalid_weights(runner: Runner) -> None:
@@ -158,7 +158,7 @@ def _refuse_invalid_weights(runner: Runner) -> None:
             raise UserError(
                 f'iteration {runner.iter + 1} left weights that are not finite (first: {name}), '
                 'so no checkpoint is written: lower the learning rate or clip the gradients; '
-                f'{last_good(runner.work_dir)}')
+                f'{last_good(runner)}')
 
 
 def is_whole(path: str | Path) -> bool:
@@ -194,7 +194,13 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     return None
 
 
-def last_good(work_dir: str | Path) -> str:
-    """Say which checkpoint is the last whole one, as the end of an error's sentence."""
-    path = latest_checkpoint(work_dir)
-    return f"the last good checkpoint is '{path}'" if path else 'no checkpoint was written before'
+def last_good(runner: Runner) -> str:
+    """Say which checkpoint of this run is the last whole one, as the end of an error's sentence.
+
+    What an earlier run left in the same folder is nothing to go on from.
+    """
+    resumed = runner.cfg.get('load_from') if runner.cfg.get('resume') else None
+    for path in (runner.message_hub.get_info('last_ckpt'), resumed):
+        if path is not None and is_whole(path):
+            return f"the last good checkpoint is '{path}'"
+    return 'no checkpoint was written before'

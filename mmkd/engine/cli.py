@@ -24,17 +24,21 @@ def user_sentence(error: UserError) -> str:
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
+def user_errors(if_interrupted: str = '') -> Iterator[None]:
     """Print a :class:`UserError` as ``error: <sentence>`` on stderr and exit with status 1.
 
-    Every other exception keeps its traceback. What ends well ends with :func:`end_worker`. Works as
-    ``with user_errors():`` and as a decorator, ``@user_errors()``.
+    Ctrl-C prints ``interrupted`` and ``if_interrupted``, and exits with status 130. Every other
+    exception keeps its traceback. What ends well ends with :func:`end_worker`. Works as ``with
+    user_errors():`` and as a decorator, ``@user_errors()``.
     """
     try:
         yield
     except UserError as error:
         print(f'error: {user_sentence(error)}', file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print('; '.join(filter(None, ('interrupted', if_interrupted))), file=sys.stderr)
+        raise SystemExit(130) from None
     end_worker()
 
 

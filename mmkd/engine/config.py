@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from mmkd import registry
 from mmkd.config_files import config_path
 from mmkd.distillation.branch import CONSTRUCTOR_FACTS
+from mmkd.engine.config_values import check_loaders, check_visualizer, with_loop
 from mmkd.engine.legacy import modernise
 from mmkd.engine.student_options import OPTIONS
 from mmkd.errors import UserError, did_you_mean
@@ -90,6 +91,8 @@ def override(config: Config, options: Mapping[str, Any] | None) -> None:
     """
     for option in options or {}:
         _check_entry(option.partition('.')[0], ENTRIES | config.keys(), config)
+        if option.startswith('vis_backends'):  # the visualizer has read it long since
+            raise UserError(f'--cfg-options {option} changes nothing: give visualizer.{option}')
     try:
         config.merge_from_dict(dict(options or {}))
     except (KeyError, IndexError, TypeError, AssertionError) as error:
@@ -102,8 +105,9 @@ def validate_config(cfg: Config) -> None:
     """Check that what ``cfg`` names exists and fits together.
 
     Raises:
-        UserError: there is no model; an entry, a ``type`` or an argument of a hook is misspelt;
-            the head's ``num_classes`` is not the number of the data's classes.
+        UserError: there is no model; an entry, a ``type`` or an argument of a hook or loop is
+            misspelt; a value fits nothing (:mod:`mmkd.engine.config_values`); the head's
+            ``num_classes`` is not the number of the data's classes.
     """
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmkd')):
         for name in cfg.keys() - ENTRIES:
@@ -114,6 +118,10 @@ def validate_config(cfg: Config) -> None:
         for section, registries in SECTIONS.items():
             for place, node in _typed(cfg.get(section), section):
                 _check_type(place, node['type'], registries)
+        check_loaders(cfg)
+        check_visualizer(cfg)
+        for name in ('train_cfg', 'val_cfg', 'test_cfg'):
+            _check_arguments(name, with_loop(cfg.get(name)), registry.LOOPS)
         for name, hook in (cfg.get('default_hooks') or {}).items():
             _check_arguments(f'default_hooks.{name}', hook)
         for i, hook in enumerate(cfg.get('custom_hooks') or ()):

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ from mmkd.engine.config import load_config, override, validate_config
 from mmkd.engine.data_root import use_data
 from mmkd.engine.distil import distil
 from mmkd.engine.environment import environment_report, keep_freed_memory
+from mmkd.engine.schedule import schedule_mismatch, set_epochs
 from mmkd.engine.screen import keep_in_file
 from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
 from mmkd.errors import UserError
@@ -53,8 +56,9 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
         UserError: see :mod:`mmkd.engine.config`.
     """
     cfg = load_config(args.config)
-    for option, needed in (('method', 'teacher'), ('classes', 'data')):
-        if getattr(args, option, None) and not getattr(args, needed, None):
+    for option, needed in (('method', 'teacher'), ('classes', 'data'), ('score-thr', 'show-dir')):
+        given, base = (getattr(args, name.replace('-', '_'), None) for name in (option, needed))
+        if given is not None and not base:
             raise UserError(f'--{option} was given without --{needed} and would do nothing: add '
                             f'--{needed}, or take it out')
     if getattr(args, 'data', None):
@@ -64,6 +68,8 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
         print_log('distillation, as --dump writes it down:\n'
                   f'teachers = {cfg.teachers}\nterms = {cfg.terms}\n'
                   f'distill_weights = {cfg.distill_weights}', 'current')
+    if getattr(args, 'epochs', None) is not None:
+        set_epochs(cfg, args.epochs)
     override(cfg, args.cfg_options)
     validate_config(cfg)
     stem = Path(args.config).stem
@@ -87,6 +93,9 @@ def train(cfg: Config, resume: str | None = None) -> None:
     if resume is not None:
         cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
     _choose_checkpoint(cfg)
+    _make_work_dir(cfg.work_dir)
+    if mismatch := schedule_mismatch(cfg):
+        print_log(mismatch, 'current', logging.WARNING)
     use_mixed_precision(cfg)
     if not torch.cuda.is_available():
         keep_freed_memory()
@@ -113,6 +122,7 @@ def cache_teachers(cfg: Config) -> None:
         UserError: the config has no ``teacher_cache``, a cache is not of this config, or it cannot
             be written.
     """
+    _make_work_dir(cfg.work_dir)
     fix_views(cfg)
     with _processes(cfg):
         runner = StudentRunner.from_cfg(cfg)
@@ -123,8 +133,8 @@ def cache_teachers(cfg: Config) -> None:
         hook.build_cache(runner)
 
 
-def test(cfg: Config, checkpoint: str, show_dir: str | None = None,
-         out: str | None = None) -> dict[str, Any]:
+def test(cfg: Config, checkpoint: str, show_dir: str | None = None, out: str | None = None,
+         score_thr: float | None = None) -> dict[str, Any]:
     """Evaluate a checkpoint, or an exported model, on the test data of ``cfg``.
 
     Args:
@@ -133,6 +143,8 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None,
             ``tools/export.py`` or ``tools/quantize.py`` made of them.
         show_dir: a folder for the images with the detections drawn in.
         out: a JSON file for the metrics.
+        score_thr: draw no object below this score; None for what ``default_hooks.visualization``
+            of the config says, or 0.3.
 
     Returns:
         the metrics by name.
@@ -144,10 +156,10 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None,
     if 'test_dataloader' not in cfg or 'test_evaluator' not in cfg:
         raise UserError(f"config '{cfg.filename}' has nothing to test on: define test_dataloader, "
                         'test_cfg and test_evaluator')
+    _make_work_dir(cfg.work_dir)
     cfg.load_from, cfg.resume = None, False
     if show_dir is not None:
-        cfg.default_hooks.visualization = dict(
-            type='DetVisualizationHook', draw=True, test_out_dir=str(Path(show_dir).resolve()))
+        _draw_into(cfg, show_dir, score_thr)
     with _processes(cfg):
         if Path(checkpoint).suffix == '.onnx':
             runner = _onnx_runner(cfg, checkpoint)
@@ -161,6 +173,15 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None,
             if out is not None:
                 write_atomically(out, json.dumps(metrics, indent=2, default=float).encode())
     return metrics
+
+
+def _draw_into(cfg: Config, folder: str, score_thr: float | None) -> None:
+    hooks = cfg.setdefault('default_hooks', {})
+    drawing = dict(hooks.get('visualization') or {}) | dict(
+        type='PicturesHook', draw=True, test_out_dir=str(Path(folder).resolve()))
+    if score_thr is not None:
+        drawing['score_thr'] = score_thr
+    hooks['visualization'] = drawing
 
 
 def _onnx_runner(cfg: Config, path: str) -> Runner:
@@ -207,6 +228,15 @@ class StudentRunner(Runner):
         if self.cfg.get('compile'):
             model = self.model.module if is_model_wrapper(self.model) else self.model
             compile_student(model, self.cfg.compile)
+
+
+def _make_work_dir(folder: str) -> None:
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"work directory '{folder}' cannot be made or written to "
+                        f'({error.strerror}): name another one with --work-dir') from error
 
 
 def _choose_checkpoint(cfg: Config) -> None:

@@ -75,7 +75,8 @@ def test_detections_as_json_and_pictures(run, detector, photos, tmp_path, capsys
             != cv2.imread(str(photos / 'b.png'))).any()
     told = capsys.readouterr()
     assert told.out == ''
-    assert told.err == '3 pictures from 3 files\n'
+    assert told.err == (f'3 pictures from 3 files, written to {tmp_path}/drawn and '
+                        f'{tmp_path}/new/found.json\n')
 
 
 def test_classes_are_printed(run, classifier, photos, capsys):
@@ -90,6 +91,16 @@ def test_objects_are_counted_and_printed(run, detector, photos, capsys):
     assert capsys.readouterr().out.splitlines() == [
         f'{photos}/a.png: 1 red, 1 green', f'{photos}/b.png: 1 blue, 1 green',
         f'{photos}/c.png: nothing']
+
+
+def test_pictures_without_a_box_say_which_score_would_draw_one(run, detector, photos, tmp_path,
+                                                               capsys):
+    # Best scores: sigmoids of 2, 1 and 0.3, that is 0.88, 0.73 and 0.574.
+    run(detector, photos, '--out-dir', tmp_path / 'drawn', '--score-thr', '0.8')
+    assert capsys.readouterr().err.splitlines()[0] == (
+        'best score 0.73 is below 0.8: nothing drawn on 2 of 3 images, lower --score-thr')
+    run(detector, photos, '--out-dir', tmp_path / 'drawn', '--score-thr', '0.5')
+    assert 'nothing drawn' not in capsys.readouterr().err
 
 
 def test_classes_as_json(run, classifier, photos, tmp_path):
@@ -126,7 +137,8 @@ def test_what_is_skipped_is_named_and_counted(run, detector, photos, tmp_path, c
     with pytest.raises(SystemExit) as ended:
         run(detector, photos, '--json', tmp_path / 'a.json')
     assert ended.value.code == 1
-    *skipped, last = capsys.readouterr().err.splitlines()
+    *skipped, done, last = capsys.readouterr().err.splitlines()
+    assert done == f'2 pictures from 5 files, written to {tmp_path}/a.json'
     assert last == 'error: 3 of 5 files were skipped, as named above'
     names = ['b.png', 'clip.mp4', 'narrow.png']
     assert [Path(line.split("'")[1]).name for line in skipped] == names
@@ -138,6 +150,7 @@ def test_what_is_skipped_is_named_and_counted(run, detector, photos, tmp_path, c
 @pytest.mark.parametrize(('options', 'message'), [
     (['none.onnx', 'photos'], "model 'none.onnx' does not exist"),
     (['half.onnx', 'photos'], "'half.onnx' is truncated"),
+    (['a.pth', 'photos'], 'export it first, with tools/export.py CONFIG a.pth'),
     (['detector.onnx', 'none.png'], "'none.png' does not exist"),
     (['detector.onnx', 'empty'], "'empty' holds no image or video"),
     (['detector.onnx', 'photos', '--topk', '2'], "is for detection: use --score-thr"),
@@ -152,6 +165,7 @@ def test_an_error_is_one_line(run, detector, classifier, photos, tmp_path, capsy
                               options, message):
     monkeypatch.chdir(tmp_path)
     Path('half.onnx').write_bytes(detector.read_bytes()[:200])
+    Path('a.pth').touch()
     Path('empty').mkdir()
     before = sorted(tmp_path.rglob('*'))
     with pytest.raises(SystemExit) as ended:

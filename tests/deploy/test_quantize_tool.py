@@ -1,5 +1,6 @@
 """tools/quantize.py from argument to exit status."""
 
+import re
 import runpy
 import sys
 from collections import OrderedDict
@@ -77,6 +78,27 @@ def test_quantises_and_evaluates_both(run, config, detector, capsys):
         assert float(value) == pytest.approx(evaluate_onnx(config, model)['pascal_voc/mAP'],
                                              abs=1e-4)
     assert float(line[3]) == pytest.approx(float(line[2]) - float(line[1]), abs=2e-4)
+
+
+@pytest.mark.parametrize(('name', 'exact', 'int8', 'lost'), [
+    ('pascal_voc/mAP', 0.625, 0.593, '3.2'), ('pascal_voc/mAP', 0.6, 0.595, None),
+    ('pascal_voc/mAP', 0.5, 0.7, None), ('accuracy/top1', 70.0, 68.5, '1.5'),
+    ('accuracy/top1', 70.0, 69.5, None)])
+def test_a_loss_of_more_than_a_point_comes_with_advice(name, exact, int8, lost, capsys,
+                                                       monkeypatch):
+    tool = runpy.run_path(str(TOOL))
+    advice = tool['advice']({name: exact, 'other': 0.9}, {name: int8, 'other': 0.1}, 100)
+    if lost is None:
+        assert advice is None
+        return
+    assert advice.startswith(f'int8 loses {lost} points of {name}: ')
+    monkeypatch.setattr(sys, 'argv', ['quantize.py', '--help'])
+    with pytest.raises(SystemExit):
+        tool['parse_args']()
+    options = re.findall(r'--[a-z-]+', advice)
+    assert len(options) == 4
+    told = capsys.readouterr().out
+    assert all(option in told for option in options)
 
 
 def test_on_images_without_evaluation(run, config, detector, images, capsys):

@@ -320,3 +320,16 @@ def test_mixed_precision_and_gradient_accumulation(tmp_path, teachers, wrapper):
         'loss_distill_heatmap', 'loss_distill_wh', 'loss_distill_offset',
         'loss_distill_feature')}
     assert all(0 < value < float('inf') for value in added.values()), added
+
+
+@pytest.mark.parametrize('name', ['RetinaNet', 'FCOS'])
+def test_what_is_no_centernet_is_named(tmp_path, teachers, name):
+    """An FCOS head has as many outputs as a CenterNet's, of another meaning."""
+    from dense_zoo import narrow
+    others = save_teacher(tmp_path, 'other', narrow(name))
+    for hooks, model, who in (
+            (_hooks(teachers, 'heatmap'), narrow(name), 'the student'),
+            (_hooks(teachers, 'feature'), narrow(name), 'the student'),
+            (_hooks(dict(other=others), 'wh'), centernet(), "teacher 'other'")):
+        with pytest.raises(UserError, match=rf"Term and {who} no CenterNet \({name}, head .*pkd"):
+            _run(tmp_path, hooks, model=model)

@@ -41,6 +41,23 @@ def test_a_teacher_is_frozen_and_without_dropout():
     assert not any(p.requires_grad for p in teacher.model.parameters())
 
 
+def test_a_checkpoint_of_another_epoch_is_named(tmp_path):
+    for number in (9, 10, 1):
+        (tmp_path / f'epoch_{number}.pth').touch()
+    with pytest.raises(UserError, match=r"epoch_240\.pth' does not exist: .*; in that folder there "
+                                        r'are: epoch_1\.pth, epoch_9\.pth, epoch_10\.pth$'):
+        load_weights(Dropper(), tmp_path / 'epoch_240.pth')
+    for number in range(11, 21):
+        (tmp_path / f'epoch_{number}.pth').touch()
+    with pytest.raises(UserError, match=r'are: epoch_11\.pth, .*, epoch_20\.pth and 3 before them'):
+        load_weights(Dropper(), tmp_path / 'epoch_240.pth')
+    with pytest.raises(UserError, match='; in that folder there are: no checkpoints'):
+        (tmp_path / 'empty').mkdir()
+        load_weights(Dropper(), tmp_path / 'empty/epoch_240.pth')
+    with pytest.raises(UserError, match=r"; there is no folder '.*gone' either"):
+        load_weights(Dropper(), tmp_path / 'gone/epoch_240.pth')
+
+
 def _raw_batch():
     return dict(inputs=[torch.randint(0, 256, (3, 64, 48), dtype=torch.uint8)], data_samples=None)
 

@@ -39,6 +39,15 @@ def test_other_errors_keep_their_traceback():
         raise KeyError('a bug')
 
 
+@pytest.mark.parametrize(('hint', 'told'), [
+    ('continue with --resume', 'interrupted; continue with --resume\n'), ('', 'interrupted\n')])
+def test_an_interrupted_tool_says_so_with_status_130(hint, told, capsys):
+    with pytest.raises(SystemExit) as end, user_errors(hint):
+        raise KeyboardInterrupt
+    assert end.value.code == 130
+    assert capsys.readouterr() == ('', told)
+
+
 def test_importing_it_is_cheap():
     code = "import sys, mmkd.engine.cli; assert not {'torch', 'mmengine'} & set(sys.modules)"
     subprocess.run([sys.executable, '-c', code], check=True)

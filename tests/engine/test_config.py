@@ -68,6 +68,18 @@ def test_shipped_runtime_passes(tmp_path):
      r"pipeline\[1\]. Did you mean 'RandomFlip'"),
     ('test_evaluator = dict(type="VOCMeanAPMetrik")', "Did you mean 'VOCMeanAPMetric'"),
     ('optim_wrapper["optimizer"]["type"] = "Adan"', 'at optim_wrapper.optimizer'),
+    ('train_cfg["max_epoch"] = 1',
+     "'max_epoch' of EpochBasedTrainLoop at train_cfg. Did you mean 'max_epochs'"),
+    ('train_cfg = dict(by_epoch=True, max_epoch=1)', "Did you mean 'max_epochs'"),
+    ('test_cfg["fp61"] = True', "'fp61' of TestLoop at test_cfg. Did you mean 'fp16'"),
+    ('train_dataloader["batch_size"] = 0',
+     r'train_dataloader.batch_size is 0: give a whole number of at least 1'),
+    ('val_dataloader = dict(batch_size="4")', "val_dataloader.batch_size is '4': give a whole"),
+    ('test_dataloader["num_workers"] = -1', 'test_dataloader.num_workers is -1: give .* least 0'),
+    ('visualizer["vis_backends"] = "TensorboardVisBackend"',
+     r"visualizer.vis_backends is 'TensorboardVisBackend': write a list, \[dict\("),
+    ('visualizer["vis_backends"] = ["TensorboardVisBackend"]', 'write a list'),
+    ('visualizer["vis_backends"] = dict(type="LocalVisBackend")', 'write a list'),
     ('custom_hook = []', "unknown entry 'custom_hook'.* Did you mean 'custom_hooks'"),
     ('model["bbox_head"] = dict(type="CenterNetHead", num_classes=3)',
      r'num_classes is 3, but train_dataloader has 2 classes \(a, b\)'),
@@ -81,6 +93,22 @@ def test_mistakes_are_named(tmp_path, more, message):
     with pytest.raises(UserError, match=message) as raised:
         check(tmp_path, more)
     assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize('installed', [True, False])
+def test_tensorboard_must_be_installed_if_it_is_asked_for(tmp_path, monkeypatch, installed):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: installed or None)
+    more = 'visualizer["vis_backends"] = [dict(type="TensorboardVisBackend")]'
+    if installed:
+        check(tmp_path, more)
+        return
+    with pytest.raises(UserError, match='TensorBoard, which is not installed: pip install'):
+        check(tmp_path, more)
+
+
+def test_an_option_that_is_read_too_late_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r'vis_backends.0.type changes nothing: give visualiz'):
+        check(tmp_path, **{'vis_backends.0.type': 'TensorboardVisBackend'})
 
 
 def test_config_without_a_model():

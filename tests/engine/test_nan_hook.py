@@ -1,26 +1,29 @@
 """A loss that turns NaN."""
 
 import os
+import re
 import types
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.engine.nan_hook import StopOnInvalidLossHook
 from mmkd.errors import UserError
 
 
-@pytest.mark.parametrize('bad', ['nan', 'inf'])
-def test_stops_at_once_and_keeps_the_last_good_checkpoint(start, tmp_path, bad):
+@pytest.mark.parametrize(('bad', 'told'), [('nan', 'nan'), ('inf', 'inf'),
+                                           ('1e26', r'[\d.]+e\+2\d')])
+def test_stops_at_once_and_keeps_the_last_good_checkpoint(start, tmp_path, bad, told):
     # Two iterations an epoch: the 4th is the one before the second checkpoint is due.
     runner = start(**{'model.bad_step': 4, 'model.bad': bad})
     with pytest.raises(UserError) as raised:
         runner.train()
     message = str(raised.value)
     assert 'at iteration 4 (' in message
-    assert f'loss_other is {bad}' in message
+    assert re.search(f'loss_other is {told}', message)
     assert 'loss_square' not in message
     assert f"the last good checkpoint is '{tmp_path / 'work/epoch_1.pth'}'" in message
     assert not (tmp_path / 'work/epoch_2.pth').exists()
@@ -31,6 +34,23 @@ def test_stops_at_once_and_keeps_the_last_good_checkpoint(start, tmp_path, bad):
 def test_says_so_when_there_is_no_checkpoint(start):
     with pytest.raises(UserError, match=r'iteration 1 .*no checkpoint was written before'):
         start(**{'model.bad_step': 1}).train()
+
+
+def test_checkpoints_of_an_earlier_run_in_the_folder_are_not_offered(start, tmp_path):
+    start().train()
+    assert (tmp_path / 'work/epoch_4.pth').exists()
+    with pytest.raises(UserError, match=r'iteration 1 .*no checkpoint was written before'):
+        start(**{'model.bad_step': 1}).train()
+    # A run that went on from it has it to go back to.
+    resumed = start(**{'model.bad_step': 1, 'resume': True, 'train_cfg.max_epochs': 9,
+                       'load_from': str(tmp_path / 'work/epoch_4.pth')})
+    with pytest.raises(UserError, match=r"iteration 9 .*last good checkpoint is '.*epoch_4\.pth'"):
+        resumed.train()
+
+
+def test_a_large_loss_is_no_concern(start, tmp_path):
+    start(**{'model.bad_step': 4, 'model.bad': '1e+7'}).train()
+    assert (tmp_path / 'work/epoch_4.pth').exists()
 
 
 def test_weights_broken_by_the_last_update_are_not_saved(start, tmp_path):
@@ -68,7 +88,8 @@ def test_all_processes_stop_together(tmp_path):
                 torch.set_num_threads(1)
                 torch.distributed.init_process_group(
                     'gloo', init_method=f'file://{tmp_path}/store', rank=rank, world_size=2)
-                runner = SimpleNamespace(distributed=True, iter=6, work_dir=str(tmp_path))
+                runner = SimpleNamespace(distributed=True, iter=6, cfg={},
+                                         message_hub=MessageHub('two processes'))
                 hook = StopOnInvalidLossHook()
                 hook.after_train_iter(runner, 0, outputs=dict(loss=torch.tensor(1.0)))
                 loss = torch.tensor(float('nan') if rank else 1.0)

@@ -33,9 +33,12 @@ def test_the_exported_student_is_chosen_on_validation_images(demo, tmp_path):
     runs = [_run(demo, tmp_path, one, 0, test=70, validation=60),
             _run(demo, tmp_path, others[0], 0, test=60, validation=65)]
     assert demo.best_distilled(runs) is runs[1]
+    line = demo.export_line(runs[1], tmp_path / 'student.onnx')
+    assert 'best on validation images, 65.0 mAP there' in line
+    assert '60.0' not in line
 
 
-def test_what_is_finished_is_not_run_again(demo, tmp_path, monkeypatch):
+def test_what_is_finished_is_not_run_again(demo, tmp_path, monkeypatch, capsys):
     trained = []
     monkeypatch.setattr(demo, 'train_and_test', lambda run, folder: trained.append(run))
     done = _run(demo, tmp_path, demo.ALONE, 0, 50, 50)
@@ -44,6 +47,7 @@ def test_what_is_finished_is_not_run_again(demo, tmp_path, monkeypatch):
     monkeypatch.setattr(demo.Run, 'test_map', lambda run: 1.0)
     demo.run_all([done, half], tmp_path, 0.0)
     assert trained == [half]
+    assert 'seed 1: 1.0 mAP on test images' in capsys.readouterr().out
 
 
 def test_the_table_pairs_the_seeds(demo, tmp_path, monkeypatch):

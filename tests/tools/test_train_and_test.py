@@ -1,10 +1,13 @@
 """tools/train.py, test.py, dist_train.sh and dist_test.sh."""
 
+import errno
 import json
+import re
 import subprocess
 import sys
 import time
 
+import cv2
 import pytest
 import torch
 from tiny_run import ROOT, write_config
@@ -59,6 +62,56 @@ def test_centernet_trains_and_tests(centernet, tool, tmp_path):
     assert len(list((tmp_path / 'shown').glob('*.[jp][pn]g'))) == 5
 
 
+@pytest.fixture
+def untrained(centernet, tmp_path):
+    """Checkpoint of a CenterNet whose scores all are the sigmoid of -1, 0.2689."""
+    from mmkd.distillation.teachers import build_model
+    model = build_model(centernet)
+    torch.nn.init.zeros_(model.bbox_head.heatmap_head[-1].weight)
+    torch.nn.init.constant_(model.bbox_head.heatmap_head[-1].bias, -1)
+    torch.nn.init.zeros_(model.bbox_head.wh_head[-1].weight)
+    with torch.no_grad():  # boxes of 5 x 5 cells
+        model.bbox_head.wh_head[-1].bias.fill_(5)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'untrained.pth')
+    return tmp_path / 'untrained.pth'
+
+
+def test_boxes_turned_inside_out_are_left_out(centernet, untrained, tool, tmp_path):
+    checkpoint = torch.load(untrained)
+    checkpoint['state_dict']['bbox_head.wh_head.2.bias'].fill_(-5)
+    torch.save(checkpoint, untrained)
+    status, _, err = tool('test.py', centernet, untrained, '--work-dir', tmp_path / 'work',
+                          '--show-dir', tmp_path / 'shown', '--score-thr', 0)
+    assert status == 0, err
+    assert len(list((tmp_path / 'shown').iterdir())) == 5
+
+
+def _changed_pictures(folder, drawn):
+    return sum((cv2.imread(str(path)) != cv2.imread(str(drawn / path.name))).any()
+               for path in folder.iterdir())
+
+
+def test_show_dir_draws_above_the_score_of_option_or_config(centernet, untrained, tool, tmp_path):
+    def shown(name, *args):
+        status, out, err = tool('test.py', centernet, untrained, '--work-dir', tmp_path / 'work',
+                                '--show-dir', tmp_path / name, *args)
+        assert status == 0, err
+        return _changed_pictures(tmp_path / 'images', tmp_path / name), out
+
+    # What drawing alone does to a picture, by a threshold that nothing reaches.
+    shown('images', '--score-thr', 1.1)
+    count, out = shown('default')
+    assert count == 0
+    assert 'best score 0.26 is below 0.3: nothing drawn on 5 of 5 images, lower --score-thr' in out
+    count, out = shown('config', '--cfg-options', 'default_hooks.visualization.score_thr=0.001')
+    assert count == 5
+    assert 'nothing drawn' not in out
+    count, out = shown('option', '--score-thr', 0, '--cfg-options',
+                       'default_hooks.visualization.score_thr=0.9')
+    assert count == 5
+    assert 'nothing drawn' not in out
+
+
 @pytest.mark.dist
 @pytest.mark.slow
 def test_two_processes_train_and_test_on_the_cpu(centernet, script, tool, tmp_path):
@@ -110,6 +163,20 @@ def test_nothing_to_resume_begins_anew(tool, tmp_path):
     assert (tmp_path / 'work/epoch_1.pth').exists()
 
 
+def test_epochs_take_the_schedule_along(tool, tmp_path):
+    config = write_config(tmp_path)  # 4 epochs, T_max=4
+    mismatch = 'the learning-rate schedule ends at epoch 4 and training at epoch 1'
+    status, out, err = tool('train.py', config, '--work-dir', tmp_path / 'work', '--epochs', 1)
+    assert status == 0, err
+    assert mismatch not in out + err
+    end = load_checkpoint_safely(tmp_path / 'work/epoch_1.pth')
+    assert end['param_schedulers'][0]['T_max'] == 1
+    status, out, err = tool('train.py', config, '--work-dir', tmp_path / 'other', '--cfg-options',
+                            'train_cfg.max_epochs=1')
+    assert status == 0, err
+    assert (out + err).count(mismatch) == 1
+
+
 def test_work_dir_is_named_after_the_config(tool, tmp_path, monkeypatch):
     config = write_config(tmp_path, 'train_cfg["max_epochs"] = 1\n')
     monkeypatch.chdir(tmp_path)
@@ -119,10 +186,11 @@ def test_work_dir_is_named_after_the_config(tool, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('args, sentence', [
     (['train.py', 'nowhere/tiny.py'], "config 'nowhere/tiny.py' does not exist"),
-    (['train.py', 'CONFIG', '--cfg-options', 'model.bad_step=1'], 'the loss is not finite'),
+    (['train.py', 'CONFIG', '--cfg-options', 'model.bad_step=1'], 'the loss is not finite or'),
     (['train.py', 'CONFIG', '--resume', 'gone.pth'], "checkpoint 'gone.pth' does not exist"),
     (['train.py', 'CONFIG', '--launcher', 'pytorch'], 'torchrun did not start this process'),
     (['train.py', 'CONFIG', '--cfg-options', 'load_from=http://a.b/c.pth'], 'download the file'),
+    (['test.py', 'CONFIG', 'gone.pth', '--score-thr', '0'], '--score-thr was given without'),
     (['test.py', 'CONFIG', 'gone.pth'], "checkpoint 'gone.pth' does not exist"),
     (['test.py', 'CONFIG', 'other.pth'], 'is of another architecture'),
     (['test.py', 'CONFIG', 'cut.pth'], "checkpoint 'cut.pth' is truncated"),
@@ -141,6 +209,36 @@ def test_errors_are_one_line(args, sentence, tool, tmp_path, monkeypatch):
     assert len(errors) == 1
     assert sentence in errors[0]
     assert 'Traceback' not in err
+
+
+@pytest.mark.parametrize('folder', ['file', 'file/below'])
+def test_a_work_dir_that_cannot_be_made_is_one_line(folder, tool, tmp_path):
+    (tmp_path / 'file').touch()
+    for args in (['train.py'], ['test.py']):
+        checkpoint = [tmp_path / 'file'] if args == ['test.py'] else []
+        status, _, err = tool(*args, write_config(tmp_path), *checkpoint, '--work-dir',
+                              tmp_path / folder)
+        assert status == 1
+        assert re.search(r"error: work directory '.*' cannot be made or written to \(.*\): name "
+                         'another one with --work-dir', err)
+
+
+def test_a_read_only_work_dir_is_one_line(tool, tmp_path, monkeypatch):
+    def refuse(**options):
+        raise OSError(errno.EROFS, 'Read-only file system')
+    monkeypatch.setattr('mmkd.engine.launch.TemporaryFile', refuse)
+    status, _, err = tool('train.py', write_config(tmp_path), '--work-dir', tmp_path / 'work')
+    assert status == 1
+    assert 'written to (Read-only file system): name another one' in err
+
+
+def test_ctrl_c_names_the_way_on(tool, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+    monkeypatch.setattr('tiny_run.TinyModel.forward', interrupt)
+    status, _, err = tool('train.py', write_config(tmp_path), '--work-dir', tmp_path / 'work')
+    assert status == 130
+    assert err.endswith('interrupted; continue with --resume\n')
 
 
 def test_drawn_classes_are_the_config_s():

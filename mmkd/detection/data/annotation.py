@@ -27,6 +27,12 @@ class VOCObject:
         xmin, ymin, xmax, ymax = self.box
         return xmax <= xmin or ymax <= ymin
 
+    @property
+    def is_reversed(self) -> bool:
+        """Whether the corners are swapped, so that the box is mirrored or upside down."""
+        xmin, ymin, xmax, ymax = self.box
+        return xmax < xmin or ymax < ymin
+
 
 @dataclass(frozen=True)
 class VOCAnnotation:

@@ -4,6 +4,8 @@ import hashlib
 import io
 import tarfile
 
+import cv2
+import numpy as np
 import pytest
 
 import mmkd  # noqa: F401
@@ -13,6 +15,7 @@ from mmkd.errors import UserError
 
 XML = ('<annotation><object><name>{0}</name><difficult>{1}</difficult><bndbox><xmin>1</xmin>'
        '<ymin>1</ymin><xmax>{2}</xmax><ymax>9</ymax></bndbox></object></annotation>')
+JPEG = cv2.imencode('.jpg', np.zeros((16, 16, 3), np.uint8))[1].tobytes()
 
 
 def layout(root, splits, name='cat'):
@@ -21,7 +24,7 @@ def layout(root, splits, name='cat'):
     for split, images in splits.items():
         (root / f'ImageSets/Main/{split}.txt').write_text('\n'.join(images))
         for image in images:
-            (root / f'JPEGImages/{image}.jpg').touch()
+            (root / f'JPEGImages/{image}.jpg').write_bytes(JPEG)
             (root / f'Annotations/{image}.xml').write_text(XML.format(name, 0, 9))
     return root
 
@@ -60,6 +63,25 @@ def test_it_names_every_missing_file(tmp_path):
     assert f'{root}/Annotations/c.xml is not valid' in found[2]
     assert f'{root}/ImageSets/Main/val.txt lists no image' in found[3]
     assert len(found) == 4
+
+
+def test_it_decodes_the_images_and_names_swapped_corners(tmp_path):
+    root = layout(tmp_path, dict(train=['a', 'b', 'c', 'd'], val=['e'], trainval=['a', 'e']))
+    (root / 'JPEGImages/a.jpg').write_text('no image, but a text')
+    (root / 'JPEGImages/b.jpg').write_bytes(JPEG[:-30])
+    (root / 'JPEGImages/c.jpg').write_bytes(b'')
+    (root / 'Annotations/d.xml').write_text(XML.format('cat', 0, -5))
+    train, val, trainval = check_voc(root)
+    starts = [f"image '{root}/JPEGImages/a.jpg' does not decode",
+              f"image '{root}/JPEGImages/b.jpg' is cut off",
+              f"image '{root}/JPEGImages/c.jpg' is empty",
+              f'box with swapped corners: cat (1, 1, -5, 9) in {root}/Annotations/d.xml']
+    assert len(train.problems) == 4
+    for problem, start in zip(train.problems, starts, strict=True):
+        assert problem.startswith(start)
+    assert val.problems == []
+    assert trainval.problems == train.problems[:1]
+    assert train.empty_boxes == []
 
 
 def test_a_long_list_is_cut_and_counted(tmp_path):
@@ -155,7 +177,7 @@ def test_a_split_is_complete_disjoint_and_repeatable(tmp_path):
     for folder in ('one', 'two'):
         root = layout(tmp_path / folder, dict(train=[f'i{k}' for k in range(40)]))
         (root / 'ImageSets/Main/train.txt').unlink()
-        (root / 'JPEGImages/unlabelled.jpg').touch()
+        (root / 'JPEGImages/unlabelled.jpg').write_bytes(JPEG)
         roots.append(root)
     assert split_voc(roots[0], 0.1, 0.25) == dict(train=26, val=4, trainval=30, test=10)
     lists = {path.stem: path.read_text().split()

@@ -1,0 +1,46 @@
+"""Values of a config that would end in a traceback once a run is built."""
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from mmkd.errors import UserError
+
+__all__ = ['check_loaders', 'check_visualizer', 'with_loop']
+
+
+def check_loaders(cfg: Config) -> None:
+    """Raise a UserError if a data loader could load nothing."""
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        for name, least in (('batch_size', 1), ('num_workers', 0)):
+            value = (cfg.get(loader) or {}).get(name, least)
+            if not isinstance(value, int) or value < least:
+                raise UserError(f'{loader}.{name} is {value!r}: give a whole number of at least '
+                                f'{least}')
+
+
+def check_visualizer(cfg: Config) -> None:
+    """Raise a UserError if logs could not be written where the config wants them."""
+    visualizer = cfg.get('visualizer') or {}
+    backends = visualizer.get('vis_backends') if isinstance(visualizer, Mapping) else None
+    if backends is None:
+        return
+    if not isinstance(backends, list | tuple) or not all(
+            isinstance(backend, Mapping) and 'type' in backend for backend in backends):
+        raise UserError(f"visualizer.vis_backends is {backends!r}: write a list, "
+                        "[dict(type='TensorboardVisBackend')], or change its first entry with "
+                        '--cfg-options visualizer.vis_backends.0.type=TensorboardVisBackend')
+    if (any(backend['type'] == 'TensorboardVisBackend' for backend in backends)
+            and importlib.util.find_spec('tensorboard') is None):
+        raise UserError('visualizer.vis_backends asks for TensorBoard, which is not installed: '
+                        'pip install future tensorboard, or take it out')
+
+
+def with_loop(entry: Any) -> Any:
+    """Name the loop that mmengine takes by ``by_epoch``."""
+    if not isinstance(entry, Mapping) or 'by_epoch' not in entry:
+        return entry
+    loop = 'EpochBasedTrainLoop' if entry['by_epoch'] else 'IterBasedTrainLoop'
+    return {'type': loop} | {key: value for key, value in entry.items() if key != 'by_epoch'}

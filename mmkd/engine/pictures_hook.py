@@ -1,0 +1,48 @@
+"""Draw the detections of a test, and say where the score threshold left images without a box."""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+from mmdet.engine.hooks import DetVisualizationHook
+from mmengine.dist import all_gather_object, is_main_process
+from mmengine.runner import Runner
+
+from mmkd.registry import HOOKS
+from mmkd.undrawn import undrawn_sentence
+
+__all__ = ['PicturesHook']
+
+
+@HOOKS.register_module()
+class PicturesHook(DetVisualizationHook):
+    """MMDetection's ``DetVisualizationHook``, whose arguments it takes.
+
+    It leaves out boxes without an area, which a CenterNet gives early in training and at low
+    scores, and at which MMDetection's drawing would end. After a test it prints one line if nothing
+    was drawn on some images, whose scores all are below ``score_thr``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._best_scores: list[float] = []
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
+                        outputs: Sequence[Any]) -> None:
+        """Draw a batch and note the best score of each image."""
+        drawable = []
+        for sample in outputs:
+            found = sample.pred_instances
+            left, top, right, bottom = found.bboxes.unbind(-1)
+            copy = sample.clone()
+            copy.pred_instances = found[(right > left) & (bottom > top)]
+            drawable.append(copy)
+            self._best_scores.append(max(copy.pred_instances.scores.tolist(), default=0))
+        super().after_test_iter(runner, batch_idx, data_batch, drawable)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Sum up, over all processes."""
+        scores = list(chain.from_iterable(all_gather_object(self._best_scores)))
+        sentence = undrawn_sentence(scores, self.score_thr)
+        if sentence and is_main_process():
+            print(sentence)
