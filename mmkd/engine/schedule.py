@@ -91,5 +91,6 @@ def _end(scheduler: dict[str, Any]) -> int:
 
 
 def _is_warm_up(scheduler: dict[str, Any]) -> bool:
-    return (scheduler.get('type') in ('ConstantLR', 'LinearLR')
+    # YOLOX ends with a constant rate, which begins late.
+    return (scheduler.get('type') in ('ConstantLR', 'LinearLR') and not scheduler.get('begin')
             and scheduler.get('end_factor', 1) >= scheduler.get('start_factor', 0))
