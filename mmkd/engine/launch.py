@@ -28,7 +28,7 @@ from mmkd.engine.config import load_config, override, validate_config
 from mmkd.engine.data_root import use_data
 from mmkd.engine.distil import distil
 from mmkd.engine.environment import environment_report, keep_freed_memory
-from mmkd.engine.schedule import schedule_mismatch, set_epochs
+from mmkd.engine.schedule import resumed_mismatch, schedule_mismatch, set_epochs
 from mmkd.engine.screen import keep_in_file
 from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
 from mmkd.errors import UserError
@@ -261,6 +261,8 @@ def _choose_checkpoint(cfg: Config) -> None:
         raise UserError(f"cannot resume from '{cfg.load_from}', it holds no "
                         f'{" and no ".join(sorted(missing))}: to start from its weights use '
                         f'--cfg-options load_from={cfg.load_from} without --resume')
+    if cfg.resume and (mismatch := resumed_mismatch(cfg, checkpoint)):
+        print_log(mismatch, 'current', logging.WARNING)
 
 
 @contextmanager

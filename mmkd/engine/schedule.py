@@ -1,13 +1,13 @@
 """The epochs of a training and of its learning-rate schedule, which must end together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
 
 from mmkd.errors import UserError
 
-__all__ = ['schedule_mismatch', 'set_epochs']
+__all__ = ['resumed_mismatch', 'schedule_mismatch', 'set_epochs']
 
 # What of a scheduler counts epochs, where it goes by them.
 ONE, SEVERAL = ('begin', 'end', 'T_max', 'step_size', 'total_steps'), ('milestones', 'periods')
@@ -56,6 +56,20 @@ def schedule_mismatch(cfg: Config) -> str | None:
             'tools/train.py --epochs changes both alike')
 
 
+def resumed_mismatch(cfg: Config, checkpoint: Mapping[str, Any]) -> str | None:
+    """Return what is to be said if a resumed schedule is that of another number of epochs.
+
+    mmengine's schedulers take what they were built with from the checkpoint.
+    """
+    planned = checkpoint['message_hub'].get('runtime_info', {}).get('max_epochs')
+    epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
+    if planned is None or epochs in (None, planned) or not list(_by_epoch(cfg)):
+        return None
+    return (f'the learning-rate schedule stays that of the {planned} epochs it began with, and '
+            f'training now ends at epoch {epochs}: for another schedule begin anew, with '
+            '--cfg-options load_from=CHECKPOINT')
+
+
 def _scaled(value: int, epochs: int, planned: int) -> int:
     return max(round(value * epochs / planned), 1)
 
@@ -77,5 +91,6 @@ def _end(scheduler: dict[str, Any]) -> int:
 
 
 def _is_warm_up(scheduler: dict[str, Any]) -> bool:
-    return (scheduler.get('type') in ('ConstantLR', 'LinearLR')
+    # YOLOX ends with a constant rate, which begins late.
+    return (scheduler.get('type') in ('ConstantLR', 'LinearLR') and not scheduler.get('begin')
             and scheduler.get('end_factor', 1) >= scheduler.get('start_factor', 0))

@@ -47,8 +47,9 @@ def test_centernet_trains_and_tests(centernet, tool, tmp_path):
     work = tmp_path / 'work'
     status, out, err = tool('train.py', centernet, '--work-dir', work, '--amp', '--channels-last')
     assert status == 0, err
-    assert out.index('mmcv operators') < out.index('Epoch(train)')  # the report is at the head
-    assert 'CPUAmpOptimWrapper' in out
+    log = next(work.glob('*/*.log')).read_text()
+    assert log.index('mmcv operators') < log.index('Epoch(train)')  # the report is at the head
+    assert 'CPUAmpOptimWrapper' in log
     state = load_checkpoint_safely(work / 'epoch_1.pth')['state_dict']
     assert all(value.isfinite().all() for value in state.values())
 
@@ -171,6 +172,13 @@ def test_epochs_take_the_schedule_along(tool, tmp_path):
     assert mismatch not in out + err
     end = load_checkpoint_safely(tmp_path / 'work/epoch_1.pth')
     assert end['param_schedulers'][0]['T_max'] == 1
+    stays = 'schedule stays that of the 1 epochs it began with, and training now ends at epoch 2'
+    status, out, err = tool('train.py', config, '--work-dir', tmp_path / 'work', '--epochs', 2,
+                            '--resume')
+    assert status == 0, err
+    assert (out + err).count(stays) == 1
+    end = load_checkpoint_safely(tmp_path / 'work/epoch_2.pth')
+    assert end['param_schedulers'][0]['T_max'] == 1  # as said
     status, out, err = tool('train.py', config, '--work-dir', tmp_path / 'other', '--cfg-options',
                             'train_cfg.max_epochs=1')
     assert status == 0, err
