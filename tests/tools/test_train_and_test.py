@@ -118,7 +118,8 @@ def test_show_dir_draws_above_the_score_of_option_or_config(centernet, untrained
 def test_two_processes_train_and_test_on_the_cpu(centernet, script, tool, tmp_path):
     work = tmp_path / 'work'
     out = script('dist_train.sh', centernet, 2, '--work-dir', work)
-    assert 'Distributed launcher: pytorch' in out
+    [log] = work.glob('*/*.log')
+    assert 'Distributed launcher: pytorch' in log.read_text()
     assert 'Failed to search registry' not in out
     # 8 images, 2 processes, batches of 2
     assert '[1][2/2]' in out
