@@ -21,7 +21,7 @@ from mmkd.study.plan import Cell, Study
 __all__ = ['Result', 'Run', 'run_all', 'runs_of', 'teachers_of']
 
 ROOT = Path(__file__).parents[2]
-LOG, RESULT = 'log.txt', 'result.json'
+LOG = 'log.txt'
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,13 @@ class Run:
     @property
     def result(self) -> Result | None:
         """What it came to, if it is finished."""
-        file = self.folder / RESULT
-        return Result(**json.loads(file.read_text())) if file.exists() else None
+        return Result(**json.loads(self.file.read_text())) if self.file.exists() else None
+
+    @property
+    def file(self) -> Path:
+        """Where the result is kept; teachers are shared by studies that judge on either split."""
+        split = self.study.split
+        return self.folder / ('result.json' if split == 'test' else f'result_{split}.json')
 
 
 def runs_of(study: Study, folder: Path, seeds: Sequence[int], validates: bool) -> list[Run]:
@@ -145,7 +150,7 @@ def _finish(run: Run, environment: dict[str, str]) -> str | None:
         return f'{lines[-1] if lines else "no output"} (all of it: {run.folder / LOG})'
     except UserError as error:
         return str(error)
-    write_atomically(run.folder / RESULT, json.dumps(vars(result), indent=2).encode())
+    write_atomically(run.file, json.dumps(vars(result), indent=2).encode())
     return None
 
 

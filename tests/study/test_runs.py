@@ -199,3 +199,17 @@ def test_with_the_tools_themselves(tmp_path, monkeypatch):
     assert {row['cell'] for row in found} == {'baseline', 'twice'}
     assert len({row['last'] for row in found}) == 2
     assert (tmp_path / 'out' / 'points.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_a_teacher_has_a_result_of_each_split(tools, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmkd.study.command.settled', _with_validation)
+    checkpoint = tmp_path / 'teacher' / 'epoch_4.pth'
+    tools.validation, tools.values = {2: 0.7, 4: 0.6}, {('t0', 'epoch_4.pth'): 0.5}
+    teachers = TEACHERS.format(config=tmp_path / 'tiny.py', checkpoint=checkpoint)
+    for split, value in (('test', '0.5'), ('val', '0.6')):
+        out = tmp_path / split
+        run_study(study_file(tmp_path, A_AND_B, f"{teachers}\nsplit = '{split}'"), seeds=[0],
+                  variants=['a'], out=out)
+        table = (out / 'table.md').read_text()
+        assert f'| teacher t | {value} |' in table
+    assert tools.trained.count('t0') == 1

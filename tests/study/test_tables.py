@@ -3,7 +3,7 @@
 import json
 
 from mmkd.study.plan import Cell, Study
-from mmkd.study.runs import RESULT, runs_of, teachers_of
+from mmkd.study.runs import runs_of, teachers_of
 from mmkd.study.tables import table
 
 CELLS = (Cell('baseline', 'a.py', 'alone'), Cell('two', 'b.py', 'from two'),
@@ -15,7 +15,7 @@ def _finished(runs, values):
     for run in runs:
         if run.cell.name in values:
             run.folder.mkdir(parents=True)
-            (run.folder / RESULT).write_text(json.dumps(dict(
+            run.file.write_text(json.dumps(dict(
                 last=values[run.cell.name][run.seed], best=0.5, last_step=8, best_step=4,
                 command='train')))
 
