@@ -34,6 +34,7 @@ def job(tmp_path_factory):
              '--cfg-options', *TINY)
         key = 'resnet50' if name == 'r50' else name
         options.append(f'teachers.{key}.checkpoint={folder / name / "epoch_1.pth"}')
+    options.append(f'teacher_cache.folder={folder / "cache"}')
     config = 'configs/demo/centernet_mt_r18.py'
     tool('train', config, '--work-dir', folder / 'student', '--cfg-options', *TINY, *options)
     checkpoint = folder / 'student/epoch_1.pth'
