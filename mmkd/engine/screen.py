@@ -79,10 +79,14 @@ class SummaryHook(Hook):
         if not metrics or not isinstance(runner._train_loop, BaseLoop):
             return
         name, value = next(iter(metrics.items()))
+        try:
+            value = float(value)  # a checkpoint with NumPy's own numbers would not be loaded again
+        except (TypeError, ValueError):
+            return
         when = (f'epoch {runner.epoch}' if isinstance(runner._train_loop, EpochBasedTrainLoop)
                 else f'iteration {runner.iter}')
-        best, _ = runner.message_hub.runtime_info.get('best', (-math.inf, ''))
-        if value > best:
+        best, _ = runner.message_hub.runtime_info.get('best', (math.nan, ''))
+        if math.isnan(best) or value > best:
             runner.message_hub.update_info('best', (value, when))
         runner.message_hub.update_info('last', (name, value))
 

@@ -1,9 +1,11 @@
 """What one sees of a run, and what the file has."""
 
+import math
 import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from mmengine.evaluator import BaseMetric
 from tiny_run import write_config
@@ -68,6 +70,22 @@ def test_the_summary(run, tmp_path):
     work = tmp_path / 'work'
     assert (f'Finished: score 0.1250, the best 0.5000 after epoch 2. Next: python tools/test.py '
             f'{work}/tiny.py {work}/epoch_4.pth') in run()[-1]
+
+
+@pytest.mark.parametrize('values, expected', [
+    ([math.nan] * 4, 'score nan, the best nan after epoch 4'),
+    ([math.nan, 0.5, math.nan, 0.25], 'score 0.2500, the best 0.5000 after epoch 2'),
+    ([np.float64(0.5)] * 4, 'score 0.5000, the best 0.5000 after epoch 1')])
+def test_numbers_that_are_none_and_numpys(values, expected, run, tmp_path, monkeypatch):
+    left = iter(values)
+    monkeypatch.setattr(Listed, 'compute_metrics', lambda self, results: dict(score=next(left)))
+    assert expected in run()[-1]
+    load_checkpoint_safely(tmp_path / 'work/epoch_4.pth')
+
+
+def test_a_metric_that_is_no_number_has_no_summary(run, monkeypatch):
+    monkeypatch.setattr(Listed, 'compute_metrics', lambda self, results: dict(score=[1, 2]))
+    assert 'Finished. Next:' in run()[-1]
 
 
 def test_a_resumed_run_remembers_the_best(run, tmp_path):
