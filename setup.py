@@ -17,6 +17,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmkd', 'mmkd.*']),
+    entry_points={'console_scripts': ['mmkd=mmkd.commands:main']},
     # The onedl packages are the maintained distributions of mmengine, mmcv and mmdet.
     install_requires=[
         'torch>=2.4',

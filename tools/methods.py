@@ -1,19 +1,6 @@
-"""List the methods that ``tools/train.py --method`` takes, for which detectors, and what they need.
+"""The same as ``mmkd methods``: mmkd/commands/methods.py says what it does."""
 
-    python tools/methods.py
-"""
-
-import mmkd  # noqa: F401  (before anything of mmdet)
-from mmkd.engine.cli import user_errors
-
-
-@user_errors()
-def main() -> None:
-    """Print one line per method."""
-    from mmkd.engine.distil import describe_methods
-
-    print(describe_methods())
-
+from mmkd.commands.methods import main
 
 if __name__ == '__main__':
     main()

@@ -1,7 +1,6 @@
 r"""Check, unpack, split, cut or draw data in PASCAL VOC layout.
 
-python tools/prepare_voc.py check data/VOCdevkit                      # or any VOC-layout folder
-python tools/prepare_voc.py check data/mine --classes cat,dog
+python tools/prepare_voc.py check data/mine --classes cat,dog         # the same as `mmkd check`
 python tools/prepare_voc.py extract ~/Downloads --out data/VOCdevkit  # the official archives
 python tools/prepare_voc.py split data/mine --val 0.1 --test 0.1      # write ImageSets/Main
 python tools/prepare_voc.py draw data/drawn                           # a synthetic data set
@@ -12,22 +11,19 @@ python tools/prepare_voc.py subset data/VOCdevkit/VOC2012 --lists configs/voc_an
 import argparse
 import sys
 
-import mmkd  # noqa: F401  (before anything that imports mmdet)
-from mmkd.detection.data.check import check_voc, extract_voc, split_voc
+from mmkd.commands import check
+from mmkd.detection.data.check import extract_voc, split_voc
 from mmkd.detection.data.subset import cut_subset
 from mmkd.detection.data.synthetic import DRAWN_SPLITS, draw_dataset
-from mmkd.errors import UserError
+from mmkd.engine.cli import user_errors
 
 
-def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
-    check = commands.add_parser('check', help='report what each split holds and what is missing')
-    check.add_argument('root', help='a VOC-layout folder or a VOCdevkit')
-    check.add_argument('--classes', type=lambda text: text.split(','),
-                       help='known classes, a,b,c (default: VOC\'s 20 in a devkit, else all)')
+    commands.add_parser('check', help='the same as `mmkd check`')
     extract = commands.add_parser('extract', help='unpack the official VOC archives')
     extract.add_argument('archives', help='the folder that holds the .tar files')
     extract.add_argument('--out', default='data/VOCdevkit', help='default: %(default)s')
@@ -47,18 +43,16 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     subset.add_argument('--lists', required=True, help='the folder with train, val and test.txt')
     subset.add_argument('--out', required=True, help='the folder to make')
     subset.add_argument('--longer-side', type=int, default=320, help='default: %(default)s px')
-    return parser.parse_args(arguments)
+    return parser.parse_args()
 
 
-def main() -> int:
-    """Run one command; return 1 if the data has an error."""
+@user_errors()
+def main() -> None:
+    """Run one command."""
+    if sys.argv[1:2] == ['check']:
+        check.main(sys.argv[2:], f'{sys.argv[0]} check')
+        return
     args = parse_args()
-    if args.command == 'check':
-        reports = check_voc(args.root, args.classes)
-        print(*reports, sep='\n')
-        errors = sum(len(report.problems) for report in reports)
-        print(f'{errors} errors' if errors else 'no errors')
-        return int(errors > 0)
     if args.command == 'extract':
         for path in extract_voc(args.archives, args.out):
             print(f'unpacked {path} into {args.out}')
@@ -72,11 +66,7 @@ def main() -> int:
     else:
         splits = {name: getattr(args, name) for name in DRAWN_SPLITS}
         print(draw_dataset(args.root, seed=args.seed, splits=splits, image_size=args.image_size))
-    return 0
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f'error: {error}')
+    main()

@@ -1,35 +1,6 @@
-"""Does it help? Train a baseline and its variants with the same seeds, and judge the difference.
+"""The same as ``mmkd study``: mmkd/commands/study.py says what it does."""
 
-    python tools/study.py studies/drawn_r18.py --seeds 0 1 2 --jobs 2
-
-A study file names the baseline, its variants, the metric and the smallest gain that matters; see
-mmkd/study/plan.py for all that it may say. Teachers are trained first, once. What is finished is
-not run again and what was interrupted goes on, so the command may be given again at any time.
-work_dirs/studies/NAME then has results.csv, table.md and points.png.
-"""
-
-import argparse
-from pathlib import Path
-
-from mmkd.engine.cli import user_errors
-
-
-@user_errors()
-def main() -> None:
-    """Run what is missing, then print the table."""
-    from mmkd.study.command import run_study
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('study', help='path of the study file')
-    parser.add_argument('--seeds', type=int, nargs='+', help="default: the study's own")
-    parser.add_argument('--jobs', type=int, default=2, help='trainings at a time (default: 2)')
-    parser.add_argument('--variants', nargs='+', metavar='NAME',
-                        help='beside the baseline, only these')
-    parser.add_argument('--out', type=Path, help='default: work_dirs/studies/NAME')
-    args = parser.parse_args()
-    run_study(args.study, args.seeds, args.jobs, args.variants, args.out)
-
+from mmkd.commands.study import main
 
 if __name__ == '__main__':
     main()

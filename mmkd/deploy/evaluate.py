@@ -154,7 +154,7 @@ def onnx_runner(cfg: Config, path: str | os.PathLike, runner: type[Runner] = Run
     """
     if cfg.get('launcher', 'none') != 'none':
         raise UserError(f"'{path}' cannot be evaluated in several processes: leave out "
-                        '--launcher, or use tools/test.py instead of tools/dist_test.sh')
+                        '--launcher, or use mmkd test instead of tools/dist_test.sh')
     network, cfg = cfg.model, copy.deepcopy(cfg)
     cfg.model = dict(type='OnnxModel', path=os.fspath(path))
     if 'data_preprocessor' in network:

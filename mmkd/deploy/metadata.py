@@ -103,7 +103,7 @@ class ModelMetadata:
                 raise UserError(
                     f"model '{path}' has no valid '{field.name}' in its metadata, so it was not "
                     'exported by this version of mmkd: export the checkpoint with '
-                    'tools/export.py') from error
+                    'mmkd export') from error
             values[field.name] = value
         return cls(**values)
 

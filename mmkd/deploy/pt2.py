@@ -76,7 +76,7 @@ def load_pt2(path: str | os.PathLike
         UserError: If the file is missing, truncated or not from mmkd.
     """
     if not Path(path).is_file():
-        raise UserError(f"model '{path}' does not exist: export it with tools/export.py or "
+        raise UserError(f"model '{path}' does not exist: export it with mmkd export or "
                         'correct the path')
     extra = {METADATA: ''}
     try:

@@ -111,7 +111,7 @@ def _float_metadata(path: str | os.PathLike) -> ModelMetadata:
     metadata = open_model(path).metadata
     if metadata.precision == 'int8':
         raise UserError(f"'{path}' is quantised already: give the float32 model that "
-                        'tools/export.py wrote')
+                        'mmkd export wrote')
     if metadata.precision != 'float32' or metadata.input_kind != 'tensor':
         option = '--half' if metadata.precision != 'float32' else '--image-input'
         raise UserError(f"'{path}' was exported with {option} and cannot be quantised: export the "

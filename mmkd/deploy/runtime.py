@@ -26,11 +26,11 @@ def open_session(path: str | os.PathLike, threads: int | None = None
         UserError: If the file is missing, truncated or no ONNX model.
     """
     if not Path(path).is_file():
-        raise UserError(f"model '{path}' does not exist: export it with tools/export.py or "
+        raise UserError(f"model '{path}' does not exist: export it with mmkd export or "
                         'correct the path')
     if Path(path).suffix in ('.pth', '.pt'):
         raise UserError(f"model '{path}' is a checkpoint of PyTorch: export it first, with "
-                        f'tools/export.py CONFIG {path} --out model.onnx')
+                        f'mmkd export CONFIG {path} --out model.onnx')
     options = onnxruntime.SessionOptions()
     # Reported through the exception alone.
     options.log_severity_level = 4
@@ -148,7 +148,7 @@ class _Model:
 
 
 class Detector(_Model):
-    """A detector exported by ``tools/export.py``.
+    """A detector exported by ``mmkd export``.
 
     Its boxes are those of the PyTorch model under MMDetection's test pipeline, after NMS where
     that belongs to the model: a CenterNet's are not clipped to the image, and as many as its
@@ -205,7 +205,7 @@ class Detector(_Model):
 
 
 class Classifier(_Model):
-    """A classifier exported by ``tools/export.py``.
+    """A classifier exported by ``mmkd export``.
 
     Its probabilities are those of the PyTorch model on the test data of its config.
 

@@ -224,7 +224,7 @@ def warnings_about(reports: Sequence[TeacherReport], progressive: bool) -> list[
         elif ignorant:
             found.append(f'{name} knows nothing ({one.metric} {one.value:.3f} on {one.images} '
                          'validation images): it may be another checkpoint, or trained on other '
-                         'data or another input size; test it by tools/test.py')
+                         'data or another input size; test it by mmkd test')
     values = [one.value for one in reports if not math.isnan(one.value)]
     if progressive and values != sorted(values):
         order = ', '.join(f'{one.name} {one.value:.3f}' for one in reports)

@@ -54,7 +54,7 @@ def find_module(model: nn.Module, endpoint: str) -> nn.Module:
     modules = dict(model.named_modules())
     if name not in modules or not name:
         raise UserError(f"tap '{endpoint}' does not exist in {type(model).__name__}."
-                        f'{did_you_mean(name, modules)} `python tools/taps.py CONFIG` lists them')
+                        f'{did_you_mean(name, modules)} `mmkd taps CONFIG` lists them')
     method = method_name(endpoint)
     if not callable(getattr(modules[name], method, None)):
         raise UserError(f"tap '{endpoint}' does not exist: {type(modules[name]).__name__} has no "
@@ -87,7 +87,7 @@ def endpoints(model: nn.Module, tap: str) -> list[str]:
     names = [name for name, _ in model.named_modules() if fnmatchcase(name, module)]
     if not names:
         raise UserError(f"tap '{tap}' matches no submodule of {type(model).__name__}: "
-                        '`python tools/taps.py CONFIG` lists them')
+                        '`mmkd taps CONFIG` lists them')
     return [name + colon + rest for name in names]
 
 

@@ -213,7 +213,7 @@ class TapRecorder:
                 endpoint = endpoint_of(end)
                 if endpoint not in values:
                     raise UserError(f"tap '{end}' names a module that a forward pass never calls: "
-                                    'tap the module around it; `python tools/taps.py CONFIG` lists '
+                                    'tap the module around it; `mmkd taps CONFIG` lists '
                                     'those that are called')
                 calls = values[endpoint]
                 found[tap] |= leaves_of(end, calls[0] if len(calls) == 1 else calls)

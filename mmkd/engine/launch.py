@@ -1,4 +1,4 @@
-"""What ``tools/train.py`` and ``tools/test.py`` do once their arguments are parsed."""
+"""What ``mmkd train`` and ``mmkd test`` do once their arguments are parsed."""
 
 import argparse
 import json
@@ -140,7 +140,7 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None, out: str | N
     Args:
         cfg: from :func:`config_from_arguments`.
         checkpoint: weights of exactly this architecture, or an ``.onnx`` file that
-            ``tools/export.py`` or ``tools/quantize.py`` made of them.
+            ``mmkd export`` or ``mmkd quantize`` made of them.
         show_dir: a folder for the images with the detections drawn in.
         out: a JSON file for the metrics.
         score_thr: draw no object below this score; None for what ``default_hooks.visualization``

@@ -53,7 +53,7 @@ def schedule_mismatch(cfg: Config) -> str | None:
     if not epochs or last is None or last == epochs:
         return None
     return (f'the learning-rate schedule ends at epoch {last} and training at epoch {epochs}: '
-            'tools/train.py --epochs changes both alike')
+            'mmkd train --epochs changes both alike')
 
 
 def resumed_mismatch(cfg: Config, checkpoint: Mapping[str, Any]) -> str | None:

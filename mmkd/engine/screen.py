@@ -100,7 +100,7 @@ class SummaryHook(Hook):
         checkpoint = latest_checkpoint(runner.work_dir)
         if checkpoint is not None and runner.cfg.filename is not None:
             config = Path(runner.work_dir, Path(runner.cfg.filename).name)
-            text += f'. Next: python tools/test.py {_shown(config)} {_shown(checkpoint)}'
+            text += f'. Next: mmkd test {_shown(config)} {_shown(checkpoint)}'
         runner.logger.info(text)
 
 

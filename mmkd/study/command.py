@@ -1,4 +1,4 @@
-"""What ``tools/study.py`` does, from the file to the verdict."""
+"""What ``mmkd study`` does, from the file to the verdict."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -152,7 +152,7 @@ def _only(given: Any, known: Any, where: str) -> None:
 
 
 def settled(cell: Cell) -> Config:
-    """Return the config that ``tools/train.py`` makes of a cell."""
+    """Return the config that ``mmkd train`` makes of a cell."""
     from mmkd.engine.launch import config_from_arguments
     return config_from_arguments(argparse.Namespace(
         config=cell.config, cfg_options=dict(cell.options), teacher=list(cell.teacher) or None,

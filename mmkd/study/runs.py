@@ -20,7 +20,6 @@ from mmkd.study.plan import Cell, Study
 
 __all__ = ['Result', 'Run', 'run_all', 'runs_of', 'teachers_of']
 
-ROOT = Path(__file__).parents[2]
 LOG = 'log.txt'
 
 
@@ -124,7 +123,11 @@ def run_all(runs: Sequence[Run], jobs: int, told: Callable[[Run], None]) -> list
 
 def _refuse_another_run(run: Run) -> None:
     """Check that a student's finished run is the one that the study describes today."""
-    if run.checkpoint is None and run.result and run.result.command != ' '.join(_training(run)):
+    if run.checkpoint is not None or run.result is None:
+        return
+    # Until version 0.2.0 the commands were files.
+    command = re.sub(r'^tools/train\.py ', 'mmkd train ', run.result.command)
+    if command != ' '.join(_training(run)):
         raise UserError(f"'{run.folder}' holds the result of `{run.result.command}`, and the study "
                         'now says otherwise: give the variant another name, or remove the folder')
 
@@ -161,7 +164,7 @@ def _training(run: Run) -> list[str]:
                     'default_hooks.checkpoint.rule': 'greater'}
     taught = [word for text in run.cell.teacher for word in ('--teacher', text)]
     taught += ['--method', run.cell.method] if run.cell.method else []
-    return ['tools/train.py', run.cell.config, '--work-dir', str(run.folder), '--resume', *taught,
+    return ['mmkd', 'train', run.cell.config, '--work-dir', str(run.folder), '--resume', *taught,
             '--cfg-options', *(f'{name}={value}' for name, value in options.items())]
 
 
@@ -204,7 +207,7 @@ def _tested(run: Run, checkpoint: Path, environment: dict[str, str]) -> float:
     trained = run.folder / Path(run.cell.config.partition('::')[2] or run.cell.config).name
     config = trained if trained.exists() else run.cell.config
     if not out.exists():
-        _call(run, ['tools/test.py', str(config), str(checkpoint), '--work-dir', str(run.folder),
+        _call(run, ['mmkd', 'test', str(config), str(checkpoint), '--work-dir', str(run.folder),
                     '--out', str(out)], environment)
     found = json.loads(out.read_text())
     if run.study.metric not in found:
@@ -215,5 +218,5 @@ def _tested(run: Run, checkpoint: Path, environment: dict[str, str]) -> float:
 
 def _call(run: Run, command: Sequence[str], environment: dict[str, str]) -> None:
     with open(run.folder / LOG, 'a', encoding='utf-8') as log:
-        subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]], env=environment,
+        subprocess.run([sys.executable, '-m', *command], env=environment,
                        stdout=log, stderr=log, check=True)

@@ -1,4 +1,4 @@
-"""tools/compare.py and what it is made of: one line for each model, errors in one sentence."""
+"""mmkd compare and what it is made of: one line for each model, errors in one sentence."""
 
 import importlib.util
 import json

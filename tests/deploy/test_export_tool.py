@@ -1,4 +1,4 @@
-"""tools/export.py from argument to exit status."""
+"""mmkd export from argument to exit status."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""tools/predict.py from argument to exit status, also where PyTorch cannot be imported."""
+"""mmkd predict from argument to exit status, also where PyTorch cannot be imported."""
 
 import json
 import subprocess
@@ -150,7 +150,7 @@ def test_what_is_skipped_is_named_and_counted(run, detector, photos, tmp_path, c
 @pytest.mark.parametrize(('options', 'message'), [
     (['none.onnx', 'photos'], "model 'none.onnx' does not exist"),
     (['half.onnx', 'photos'], "'half.onnx' is truncated"),
-    (['a.pth', 'photos'], 'export it first, with tools/export.py CONFIG a.pth'),
+    (['a.pth', 'photos'], 'export it first, with mmkd export CONFIG a.pth'),
     (['detector.onnx', 'none.png'], "'none.png' does not exist"),
     (['detector.onnx', 'empty'], "'empty' holds no image or video"),
     (['detector.onnx', 'photos', '--topk', '2'], "is for detection: use --score-thr"),

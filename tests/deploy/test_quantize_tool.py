@@ -1,4 +1,4 @@
-"""tools/quantize.py from argument to exit status."""
+"""mmkd quantize from argument to exit status."""
 
 import re
 import runpy

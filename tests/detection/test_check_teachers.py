@@ -132,7 +132,7 @@ def test_a_connector_that_is_not_in_the_optimizer(tmp_path, teachers):
 
 def test_a_teacher_at_chance_level():
     [text] = warnings_about([GOOD._replace(name='bad', value=0.001), GOOD], False)
-    assert "'bad' knows nothing" in text and 'tools/test.py' in text
+    assert "'bad' knows nothing" in text and 'mmkd test' in text
 
 
 def test_a_teacher_fed_raw_pixels(tmp_path, teachers):

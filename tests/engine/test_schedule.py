@@ -66,6 +66,6 @@ def test_what_cannot_be_scaled_is_refused():
 def test_a_schedule_that_ends_elsewhere_is_named(schedulers, end):
     said = schedule_mismatch(config(*schedulers, epochs=6))
     assert said == (end and f'the learning-rate schedule ends at epoch {end} and training at epoch '
-                    '6: tools/train.py --epochs changes both alike')
+                    '6: mmkd train --epochs changes both alike')
     if end:
         assert schedule_mismatch(config(*schedulers, epochs=end)) is None

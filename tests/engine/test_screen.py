@@ -68,7 +68,7 @@ def test_the_first_loss_comes_soon_and_the_file_has_the_rest(run, tmp_path):
 
 def test_the_summary(run, tmp_path):
     work = tmp_path / 'work'
-    assert (f'Finished: score 0.1250, the best 0.5000 after epoch 2. Next: python tools/test.py '
+    assert (f'Finished: score 0.1250, the best 0.5000 after epoch 2. Next: mmkd test '
             f'{work}/tiny.py {work}/epoch_4.pth') in run()[-1]
 
 

@@ -67,7 +67,7 @@ def detector():
 
 
 def run(folder, make, iters=12, resume=None, hooks=(), launcher='none', **options):
-    """Train on two batches in turn, as tools/train.py does; return losses and checkpoint."""
+    """Train on two batches in turn, as mmkd train does; return losses and checkpoint."""
     model, data = make()
     start = helpers.build(model)
     start.init_weights()

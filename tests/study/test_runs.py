@@ -27,9 +27,9 @@ class Tools:
         self.environments.append(environment)
         name = f'{run.cell.name}{run.seed}'
         (run.folder / runs.LOG).write_text('a long story\nerror: the disk is full\n')
-        if command[0] == 'tools/test.py':
-            self.tested.append((name, Path(command[2]).name))
-            value = self.values.get((name, Path(command[2]).name), len(self.tested))
+        if command[1] == 'test':
+            self.tested.append((name, Path(command[3]).name))
+            value = self.values.get((name, Path(command[3]).name), len(self.tested))
             Path(command[-1]).write_text(json.dumps({'tiny/mean': value}))
             return
         self.trained.append(name)

@@ -1,23 +1,14 @@
 """The demo's choices: what is exported, what is not run again, what the table says."""
 
 import json
-import sys
 from pathlib import Path
 
-import pytest
+from mmkd.commands import demo
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def demo(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'tools')
-    monkeypatch.delitem(sys.modules, 'demo', raising=False)
-    import demo
-    return demo
-
-
-def _run(demo, tmp_path, model, seed, test, validation):
+def _run(tmp_path, model, seed, test, validation):
     run = demo.Run(model, tmp_path / f'seed{seed}' / model.name, seed)
     log = run.folder / '20260101' / 'vis_data/scalars.json'
     log.parent.mkdir(parents=True)
@@ -28,21 +19,21 @@ def _run(demo, tmp_path, model, seed, test, validation):
     return run
 
 
-def test_the_exported_student_is_chosen_on_validation_images(demo, tmp_path):
+def test_the_exported_student_is_chosen_on_validation_images(tmp_path):
     one, *others = demo.DISTILLED
-    runs = [_run(demo, tmp_path, one, 0, test=70, validation=60),
-            _run(demo, tmp_path, others[0], 0, test=60, validation=65)]
+    runs = [_run(tmp_path, one, 0, test=70, validation=60),
+            _run(tmp_path, others[0], 0, test=60, validation=65)]
     assert demo.best_distilled(runs) is runs[1]
     line = demo.export_line(runs[1], tmp_path / 'student.onnx')
     assert 'best on validation images, 65.0 mAP there' in line
     assert '60.0' not in line
 
 
-def test_what_is_finished_is_not_run_again(demo, tmp_path, monkeypatch, capsys):
+def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch, capsys):
     trained = []
     monkeypatch.setattr(demo, 'train_and_test', lambda run, folder: trained.append(run))
-    done = _run(demo, tmp_path, demo.ALONE, 0, 50, 50)
-    half = _run(demo, tmp_path, demo.ALONE, 1, 50, 50)
+    done = _run(tmp_path, demo.ALONE, 0, 50, 50)
+    half = _run(tmp_path, demo.ALONE, 1, 50, 50)
     half.metrics.unlink()
     monkeypatch.setattr(demo.Run, 'test_map', lambda run: 1.0)
     demo.run_all([done, half], tmp_path, 0.0)
@@ -50,15 +41,15 @@ def test_what_is_finished_is_not_run_again(demo, tmp_path, monkeypatch, capsys):
     assert 'seed 1: 1.0 mAP on test images' in capsys.readouterr().out
 
 
-def test_the_table_pairs_the_seeds(demo, tmp_path, monkeypatch):
+def test_the_table_pairs_the_seeds(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, 'measured', lambda runs, exported: (
         dict.fromkeys([*runs, exported], '1 ms'), dict.fromkeys(runs, '1 M')))
-    teachers = [_run(demo, tmp_path / 'teachers', model, 0, 80, 80)
+    teachers = [_run(tmp_path / 'teachers', model, 0, 80, 80)
                 for model in demo.TEACHERS.values()]
-    alone = [_run(demo, tmp_path, demo.ALONE, seed, value, 0) for seed, value in
+    alone = [_run(tmp_path, demo.ALONE, seed, value, 0) for seed, value in
              enumerate((50.0, 40.0, 60.0))]
     both = demo.DISTILLED[-1]
-    distilled = [_run(demo, tmp_path, model, seed, value + (2 if model is both else 0), 0)
+    distilled = [_run(tmp_path, model, seed, value + (2 if model is both else 0), 0)
                  for model in demo.DISTILLED for seed, value in enumerate((51.0, 42.0, 63.0))]
     table = demo.table_of(teachers, alone, distilled, tmp_path / 'x').splitlines()
     row = next(line for line in table if line.startswith('student from both'))
@@ -66,7 +57,7 @@ def test_the_table_pairs_the_seeds(demo, tmp_path, monkeypatch):
     assert row.split()[-8:] == ['54.0', '53.0', '44.0', '65.0', '+4.0', '(+1.5', 'to', '+6.5)']
 
 
-def test_teachers_checkpoints_are_those_that_the_configs_name(demo):
+def test_teachers_checkpoints_are_those_that_the_configs_name():
     from mmengine.config import Config
     for model in demo.DISTILLED:
         cfg = Config.fromfile(ROOT / model.config)

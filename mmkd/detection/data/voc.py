@@ -85,7 +85,7 @@ class VOCLayoutDataset(VOCDataset):
                 missing.append(osp.join(image_folder, f'{img_id}.jpg'))
         if missing:
             raise UserError(f'{len(missing)} images of {self.ann_file} do not exist as .jpg, .jpeg '
-                            f"or .png, the first is {missing[0]}: 'tools/prepare_voc.py check "
+                            f"or .png, the first is {missing[0]}: 'mmkd check "
                             f"{self.sub_data_root}' lists them all.")
         return files
 
@@ -102,7 +102,7 @@ class VOCLayoutDataset(VOCDataset):
             annotation = read_annotation(img_info['xml_path'])
         except FileNotFoundError as error:
             raise UserError(f'The annotation {img_info["xml_path"]} of {self.ann_file} does not '
-                            f"exist: 'tools/prepare_voc.py check {self.sub_data_root}' lists all "
+                            f"exist: 'mmkd check {self.sub_data_root}' lists all "
                             'that are missing.') from error
         size = annotation.size or read_image(img_info['img_path']).shape[1::-1]
         instances = [self._instance(found, size, img_info['xml_path'])

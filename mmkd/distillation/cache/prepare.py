@@ -87,7 +87,7 @@ class CachePlan:
             return FixedViews(found, count, None)
         if not isinstance(found, FixedViews):
             raise UserError('teacher_cache needs fixed views of the training data: start the run '
-                            'by tools/train.py, or call mmkd.distillation.cache.fix_views(cfg) '
+                            'by mmkd train, or call mmkd.distillation.cache.fix_views(cfg) '
                             'before the runner is built')
         return found
 

@@ -1,0 +1,52 @@
+"""Train, distil or resume.
+
+    mmkd train configs/centernet_mt_r18.py --work-dir work_dirs/student
+    mmkd train configs/centernet_mt_r18.py --work-dir work_dirs/student --resume
+    mmkd train mmdet::retinanet/retinanet_r18_fpn_1x_coco.py --method pkd \\
+        --teacher mmdet::retinanet/retinanet_r50_fpn_1x_coco.py=r50.pth
+
+Several processes: tools/dist_train.sh.
+"""
+
+import argparse
+
+from mmkd.engine.cli import user_errors
+
+
+@user_errors(if_interrupted='continue with --resume')
+def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """Parse the arguments and train."""
+    from mmkd.engine import launch
+
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    launch.add_common_arguments(parser)
+    parser.add_argument('--teacher', action='append', metavar='CONFIG=CHECKPOINT',
+                        help='learn from this detector, too; may be given several times')
+    parser.add_argument('--method', metavar='NAME[,NAME]', help='what is learnt from the teachers, '
+                        'see mmkd methods (default: joint between CenterNets, else pkd)')
+    parser.add_argument('--data', metavar='ROOT', help='train on this folder in VOC or COCO layout')
+    parser.add_argument('--classes', metavar='A,B,C', help='the classes of --data')
+    parser.add_argument('--epochs', type=int, metavar='N', help='train for so many epochs, with '
+                        'the learning-rate schedule stretched or compressed to them')
+    parser.add_argument('--dump', metavar='FILE.py', help='write the whole config there and stop')
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='go on from this checkpoint; without a name from the newest whole one '
+                        'in the work directory')
+    parser.add_argument('--amp', nargs='?', const='auto', choices=['auto', 'fp16', 'bf16'],
+                        help='mixed precision; by itself fp16 on a GPU, bf16 on a CPU that has it')
+    parser.add_argument('--channels-last', action='store_true', default=None,
+                        help='keep feature maps with the channels innermost')
+    parser.add_argument('--compile', action='store_true', default=None,
+                        help='compile the student with torch.compile')
+    args = parser.parse_args(argv)
+    cfg = launch.config_from_arguments(args)
+    for name in ('amp', 'channels_last', 'compile'):
+        if getattr(args, name) is not None:
+            cfg[name] = getattr(args, name)
+    if args.dump:
+        cfg.dump(args.dump)
+        print(f'{args.dump}: train it with `mmkd train {args.dump}`')
+        return
+    launch.train(cfg, args.resume)
