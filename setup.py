@@ -17,6 +17,9 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmkd', 'mmkd.*']),
+    # Where OpenMMLab's tools look for them; in a clone these are links to the repository's folders.
+    package_data={'mmkd': ['.mim/*.yml'] + [f'.mim/**/*.{suffix}' for suffix in
+                                            ('py', 'sh', 'md', 'txt', 'yml')]},
     entry_points={'console_scripts': ['mmkd=mmkd.commands:main']},
     # The onedl packages are the maintained distributions of mmengine, mmcv and mmdet.
     install_requires=[

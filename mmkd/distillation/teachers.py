@@ -12,7 +12,7 @@ from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmkd.config_files import config_path
+from mmkd.config_files import config_path, read_config
 from mmkd.distillation.checkpoints import load_weights
 from mmkd.distillation.inference import PRECISIONS, CompiledRun, runs_channels_last
 from mmkd.distillation.random_state import undisturbed_random_state
@@ -151,7 +151,7 @@ def build_model(config: str | Path | Config) -> nn.Module:
         path = config_path(config)
         if not path.is_file():
             raise UserError(f"config '{config}' does not exist: correct the path")
-        cfg = Config.fromfile(path)
+        cfg = read_config(path)
     if 'model' not in cfg:
         raise UserError(f"config '{cfg.filename}' has no `model`: name a training config")
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmkd')):

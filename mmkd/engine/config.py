@@ -13,7 +13,7 @@ from mmengine.registry import FUNCTIONS, DefaultScope, Registry
 from mmengine.runner import Runner
 
 from mmkd import registry
-from mmkd.config_files import config_path
+from mmkd.config_files import config_path, read_config
 from mmkd.distillation.branch import CONSTRUCTOR_FACTS
 from mmkd.engine.config_values import check_loaders, check_visualizer, with_loop
 from mmkd.engine.legacy import modernise
@@ -59,7 +59,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     if not path.is_file():
         raise UserError(f"config '{path}' does not exist.{_neighbours(path)}")
     try:
-        config = Config.fromfile(path)
+        config = read_config(path)
     except UserError:
         raise
     except FileNotFoundError as error:

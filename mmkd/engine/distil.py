@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmkd.config_files import config_path
+from mmkd.config_files import CARRIED, config_path, read_config
 from mmkd.distillation.branch import names_of_facts
 from mmkd.distillation.step import known_facts
 from mmkd.errors import UserError, did_you_mean
@@ -15,7 +15,7 @@ from mmkd.registry import MODELS
 
 __all__ = ['describe_methods', 'distil', 'family_of', 'methods']
 
-PRESETS = Path(__file__).parents[2] / 'configs' / '_base_' / 'distillation'
+PRESETS = CARRIED / 'configs' / '_base_' / 'distillation'
 CENTERNET_TERMS = ('CenterNetTerm', 'FeatureTerm')
 BETWEEN = (dict.fromkeys(CENTERNET_TERMS, 'CenterNets')
            | dict.fromkeys(('DenseTerm', 'CrossKDTerm'), 'dense heads')
@@ -38,7 +38,7 @@ def describe_methods() -> str:
     """Return a line for each method: its name, for which detectors, what it needs, what it is."""
     rows = [('method', 'between', 'needs', '')]
     for name, path in methods().items():
-        terms = Config.fromfile(path).terms.values()
+        terms = read_config(path).terms.values()
         kinds = [BETWEEN[term.type] for term in terms if term.get('type') in BETWEEN]
         needs = sorted({fact for term in terms for fact, needed in
                         names_of_facts(MODELS.get(term.loss.type)).items()
@@ -82,7 +82,7 @@ def distil(cfg: Config, teachers: Sequence[str], names: Sequence[str] | None = N
     entries: dict[str, dict[str, str]] = {}
     for text in teachers:
         entries.update(_entry(text, entries))
-    models = {name: Config.fromfile(config_path(entry['config'])).get('model') or {}
+    models = {name: read_config(entry['config']).get('model') or {}
               for name, entry in entries.items()}
     if names is None:
         kinds = {family_of(model) for model in (cfg.model, *models.values())}
@@ -118,7 +118,7 @@ def _terms_of(method: str, student: Mapping[str, Any], teachers: Mapping[str, Ma
     if method not in known:
         raise UserError(f"--method '{method}' is none of {', '.join(known)}."
                         f'{did_you_mean(method, known)}')
-    preset = Config.fromfile(known[method])
+    preset = read_config(known[method])
     weights = preset.get('distill_weights') or {}
     if not isinstance(weights, Mapping):
         weights = dict(zip(preset.terms, weights, strict=True))

@@ -28,6 +28,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmkd.config_files import study_path
 from mmkd.distillation.cache.identity import difference
 from mmkd.errors import UserError, did_you_mean
 
@@ -94,7 +95,7 @@ def read_study(path: str | Path) -> Study:
     Raises:
         UserError: the file does not exist, lacks an entry, or has one that nobody reads.
     """
-    path = Path(path)
+    path = study_path(path)
     if not path.is_file():
         raise UserError(f"study '{path}' does not exist: correct the path")
     said = {name: entry for name, entry in Config.fromfile(path).to_dict().items()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from mmkd.config_files import config_path
 from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
 from mmkd.errors import UserError
 from mmkd.study.plan import Cell, Study
@@ -204,7 +205,7 @@ def _validation(run: Run) -> dict[int, float]:
 def _tested(run: Run, checkpoint: Path, environment: dict[str, str]) -> float:
     """Return the metric of a checkpoint on the test data of the config that was trained."""
     out = run.folder / f'test_{checkpoint.stem}.json'
-    trained = run.folder / Path(run.cell.config.partition('::')[2] or run.cell.config).name
+    trained = run.folder / config_path(run.cell.config).name
     config = trained if trained.exists() else run.cell.config
     if not out.exists():
         _call(run, ['mmkd', 'test', str(config), str(checkpoint), '--work-dir', str(run.folder),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from mmkd.config_files import config_path
+from mmkd.config_files import config_path, read_config
 from mmkd.distillation.cache.options import CacheOptions
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.errors import UserError
@@ -69,7 +69,7 @@ def _model_of(config: str) -> Any:
     path = config_path(config)
     if not path.is_file():
         raise UserError(f"config '{config}' does not exist: correct the path")
-    model = Config.fromfile(path).get('model')
+    model = read_config(path).get('model')
     if model is None:
         raise UserError(f"config '{config}' has no `model`: name a training config")
     return model
