@@ -14,37 +14,37 @@ IMAGES=5000
 TEACHER_IMAGES=20000
 EPOCHS=6
 TEACHER=$OUT/teacher/resnet20
-export DATA=cifar10 DATA_ROOT=${DATA_ROOT:-data}
+DATA_ROOT=${DATA_ROOT:-data}
 if [ $# -gt 0 ]; then METHODS=("$@"); else
     mapfile -t METHODS < <(cd configs && ls {classification,selfdistill,online}/methods/*.py |
         sed 's#/methods/#/#; s#\.py$##')
 fi
 
-run() {  # run NAME CONFIG IMAGES SCHEDULE
+run() {  # run NAME IMAGES SCHEDULE CONFIG [what to choose]
     [ -f "$OUT/$1/epoch_$EPOCHS.pth" ] && return
     echo "$1" >&2
     mkdir -p "$OUT/$1"
-    python tools/train.py "$2" --work-dir "$OUT/$1" --cfg-options \
-        train_dataloader.dataset.max_samples="$3" train_cfg.max_epochs=$EPOCHS \
+    python tools/train.py "${@:4}" --data cifar10 --data-root "$DATA_ROOT" --work-dir "$OUT/$1" \
+        --cfg-options train_dataloader.dataset.max_samples="$2" train_cfg.max_epochs=$EPOCHS \
         train_cfg.val_interval=$EPOCHS default_hooks.checkpoint.interval=$EPOCHS \
-        "param_scheduler.0.$4" >"$OUT/$1/log.txt" 2>&1
+        "param_scheduler.0.$3" >"$OUT/$1/log.txt" 2>&1
 }
 
 # The recipe's steps, at 150, 180 and 210 of 240 epochs, are 3, 4 and 5 of 6.
 STEPS='milestones=[3,4,5]'
 for name in "${METHODS[@]}"; do
-    export METHOD=${name#*/}
+    method=${name#*/}
     case $name in
     classification/*)
-        METHOD=ce STUDENT=resnet20 run teacher/resnet20 configs/classification/distill.py \
-            $TEACHER_IMAGES $STEPS
-        STUDENT=resnet8 TEACHER=resnet20 TEACHER_CHECKPOINT=$TEACHER/epoch_$EPOCHS.pth \
-            run "$name" configs/classification/distill.py $IMAGES $STEPS ;;
+        run teacher/resnet20 $TEACHER_IMAGES $STEPS classifier --student resnet20
+        taught=(--teacher "resnet20=$TEACHER/epoch_$EPOCHS.pth" --method "$method")
+        [ "$method" = ce ] && taught=()
+        run "$name" $IMAGES $STEPS classifier --student resnet8 "${taught[@]}" ;;
     selfdistill/*)
-        STUDENT=resnet8 run "$name" configs/selfdistill/train.py $IMAGES $STEPS ;;
+        run "$name" $IMAGES $STEPS selfdistill --student resnet8 --method "$method" ;;
     online/*)
-        case $METHOD in okddip | pcl) members=resnet8,resnet8,resnet8 ;; *) members=resnet8,resnet8 ;; esac
-        MEMBERS=$members run "$name" configs/online/train.py $IMAGES T_max=$EPOCHS ;;
+        case $method in okddip | pcl) members=resnet8,resnet8,resnet8 ;; *) members=resnet8,resnet8 ;; esac
+        run "$name" $IMAGES T_max=$EPOCHS online --members $members --method "$method" ;;
     esac
 done
 

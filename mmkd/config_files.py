@@ -18,12 +18,13 @@ from mmkd.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-__all__ = ['ARGUMENT', 'CARRIED', 'config_path', 'read_config', 'study_path']
+__all__ = ['ARGUMENT', 'CARRIED', 'SHORT', 'config_path', 'read_config', 'study_path']
 
 SEPARATOR = '::'
 CARRIED = Path(__file__).parent / '.mim'
 SHORT = dict(classifier='classification/distill.py', selfdistill='selfdistill/train.py',
              online='online/train.py')
+"""What configs are called that are taken for their choices, not for one run."""
 PARTS = {'_base_', 'methods'}
 """Folders of what configs are made of; nobody trains one of those by its name."""
 ARGUMENT = 'MMKD_'

@@ -47,20 +47,19 @@ def cifar_archive(tmp_path_factory):
 def cifar_config(monkeypatch, cifar_archive):
     """Read a config of classifiers as the tools do, for one epoch on the tiny archive.
 
-    ``cifar_config(path, work_dir, options, METHOD=...)``; paths are from the repository's root.
+    ``cifar_config(path, work_dir, options, method=...)``; paths are from the repository's root, and
+    ``checkpoint`` is the file of the one teacher.
     """
-    from mmkd.engine.config import load_config, validate_config
+    from mmkd.engine.config import load_config, override, validate_config
+    from mmkd.engine.data_root import move_data
     monkeypatch.chdir(Path(__file__).parents[1])
-    monkeypatch.setenv('DATA', 'cifar10')
-    monkeypatch.setenv('DATA_ROOT', str(cifar_archive))
-    choosable = ('METHOD', 'MEMBERS', 'STUDENT', 'TEACHER', 'TEACHER_CHECKPOINT')
 
-    def read(path, work_dir, options=None, **choices):
-        for name in choosable:
-            monkeypatch.delenv(name, raising=False)
-        for name, value in choices.items():
-            monkeypatch.setenv(name, str(value))
-        cfg = load_config(path, {
+    def read(path, work_dir, options=None, checkpoint=None, **arguments):
+        if checkpoint is not None:
+            arguments['teacher'] += f'={checkpoint}'
+        cfg = load_config(path, arguments=dict(data='cifar10') | arguments)
+        move_data(cfg, cifar_archive)
+        override(cfg, {
             'train_dataloader.batch_size': 8, 'train_cfg.max_epochs': 1, 'log_level': 'WARNING',
             'default_hooks.checkpoint.interval': 1} | (options or {}))
         validate_config(cfg)

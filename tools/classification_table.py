@@ -8,7 +8,7 @@ work_dirs/DATA/RUN/accuracy.json, where RUN is METHOD_TEACHER_STUDENT (of a netw
 ce_NETWORK), with _batch512 behind it where the command says so. A further seed lies in RUN_seed1,
 RUN_seed2 and so on, put there by
 
-    ... python tools/train.py CONFIG --work-dir work_dirs/DATA/RUN_seed1 \
+    mmkd train classifier ... --work-dir work_dirs/DATA/RUN_seed1 \
         --cfg-options randomness.seed=1
 
 Several seeds give their mean ± standard deviation; the best epoch is that of the highest top-1. A

@@ -1,7 +1,7 @@
 """Draw the embeddings of a student and its teachers by t-SNE, one panel each.
 
-    DATA=cifar100 METHOD=dkd TEACHER=resnet32x4 STUDENT=resnet8x4 \\
-        python tools/visualize_embeddings.py configs/classification/distill.py \\
+    python tools/visualize_embeddings.py \\
+        work_dirs/cifar100/dkd_resnet32x4_resnet8x4/distill.py \\
         work_dirs/cifar100/dkd_resnet32x4_resnet8x4/epoch_240.pth --out embeddings.png
 
 The images are of the test split and the same in every panel. Needs `pip install mmkd[vis]`.
@@ -17,7 +17,8 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='a classification config')
+    parser.add_argument('config', help='a classification config, as it lies in the '
+                        'work directory')
     parser.add_argument('checkpoint', help='weights of its model')
     parser.add_argument('--out', required=True, metavar='PICTURE', help='png, jpg, pdf or svg')
     parser.add_argument('--classes', type=int, default=10, help='draw the first CLASSES classes')

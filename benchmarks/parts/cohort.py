@@ -12,13 +12,11 @@ cohort and of the sum of its members; on a CPU from PyTorch's profiler, which do
 scratch pads of oneDNN.
 """
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from unittest import mock
 
 import torch
 from harness import Options, Result, result, time_calls
@@ -102,10 +100,9 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 def run_config(method: str, folder: str, quick: bool) -> Config:
     """Return the config of the run, with random pixels in place of the images."""
-    choices = dict(METHOD=method, MEMBERS='resnet8,resnet8' if quick else 'resnet20,resnet20',
-                   DATA='cifar100')
-    with mock.patch.dict(os.environ, choices):
-        cfg = load_config(ROOT / 'configs/online/train.py')
+    choices = dict(method=method, members='resnet8,resnet8' if quick else 'resnet20,resnet20',
+                   data='cifar100')
+    cfg = load_config('online', arguments=choices)
     for name in ('val', 'test'):
         for part in ('dataloader', 'evaluator', 'cfg'):
             cfg.pop(f'{name}_{part}')

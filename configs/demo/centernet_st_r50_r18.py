@@ -1,4 +1,4 @@
-# DRAWN_ROOT=demo/data/ python tools/train.py configs/demo/centernet_st_r50_r18.py
+# python tools/train.py configs/demo/centernet_st_r50_r18.py --data-root demo/data
 # Needs the teachers that `make demo` trains.
 _base_ = ['./centernet_r18.py', '../_base_/distillation/joint.py']
 

@@ -11,9 +11,7 @@ arXiv 1910.10699, print of their networks.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ['CELLS', 'CONFIG', 'TEACHERS', 'Cell']
-
-CONFIG = 'configs/classification/distill.py'
+__all__ = ['CELLS', 'TEACHERS', 'Cell']
 
 Pair = tuple[str, str]
 
@@ -23,10 +21,10 @@ class Cell:
     """One number of a table.
 
     Attributes:
-        data: ``DATA`` of the config.
+        data: ``--data`` of the config ``classifier``.
         teacher: a network's name; None where the student is trained alone (``ce``).
         student: a network's name.
-        method: ``METHOD`` of the config.
+        method: its ``--method``.
         top1: published accuracy in percent, or None.
         top5: likewise.
         batch_size: None for the config's own.
@@ -48,13 +46,13 @@ class Cell:
 
     @property
     def command(self) -> str:
-        """What to type in a shell, in the folder that holds ``configs``."""
-        teacher = f'TEACHER={self.teacher} ' if self.teacher else ''
-        options = (f' --work-dir work_dirs/{self.data}/{self.run} '
-                   f'--cfg-options train_dataloader.batch_size={self.batch_size}'
-                   if self.batch_size else '')
-        return (f'DATA={self.data} METHOD={self.method} {teacher}STUDENT={self.student} '
-                f'python tools/train.py {CONFIG}{options}')
+        """What to type in a shell."""
+        words = ['mmkd train classifier', f'--data {self.data}', f'--student {self.student}',
+                 self.teacher and f'--teacher {self.teacher}', f'--method {self.method}']
+        if self.batch_size:
+            words += [f'--work-dir work_dirs/{self.data}/{self.run}',
+                      f'--cfg-options train_dataloader.batch_size={self.batch_size}']
+        return ' '.join(filter(None, words))
 
 
 SAME_FAMILY: tuple[Pair, ...] = (

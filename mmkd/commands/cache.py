@@ -17,9 +17,11 @@ from mmkd.engine.cli import user_errors
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments and build the cache."""
     from mmkd.engine import launch
+    from mmkd.engine.choices import add_choices
 
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     launch.add_common_arguments(parser)
+    add_choices(parser)
     launch.cache_teachers(launch.config_from_arguments(parser.parse_args(argv)))

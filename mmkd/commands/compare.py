@@ -5,12 +5,11 @@
         student=configs/centernet/centernet_mobilenetv2_voc.py:work_dirs/student/epoch_100.pth
     mmkd compare float=student.onnx int8=student_int8.onnx --out table.md
     mmkd compare \\
-        'large=STUDENT=resnet32x4 configs/classification/distill.py' \\
-        'small=STUDENT=resnet8x4 configs/classification/distill.py'
+        'large=classifier --student resnet32x4' 'small=classifier --student resnet8x4'
 
-A model is NAME=CONFIG, NAME=CONFIG:CHECKPOINT or NAME=FILE.onnx; environment variables that its
-config reads come before it, as in a shell. Without a checkpoint its weights are random, which is
-enough for everything but accuracy. All are timed in turn in one process.
+A model is NAME=CONFIG, NAME=CONFIG:CHECKPOINT or NAME=FILE.onnx; what its config leaves open comes
+behind it, as for `mmkd train`. Without a checkpoint its weights are random, which is enough for
+everything but accuracy. All are timed in turn in one process.
 """
 
 import argparse

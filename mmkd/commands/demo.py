@@ -119,8 +119,8 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     exported, picture = args.dir / 'student.onnx', args.dir / 'comparison.jpg'
     print(f'4. {export_line(best, exported)}', flush=True)
     call('export', best.model.config, best.checkpoint, '--out', exported,
-         '--images', args.dir / 'data/JPEGImages/test_00000.jpg', folder=args.dir)
-    compare(best, alone, teachers, picture, args.dir)
+         '--images', args.dir / 'data/JPEGImages/test_00000.jpg')
+    compare(best, alone, teachers, picture)
     table = table_of(teachers, alone, distilled, exported)
     (args.dir / 'table.txt').write_text(table + '\n')
     print(f'\n{table}\n\nThe same test images, drawn: {picture}\n'
@@ -155,24 +155,20 @@ def train_and_test(run: Run, folder: Path) -> None:
         if options:
             options.append(f'teacher_cache.folder={folder / "cache"}')
         call('train', run.model.config, '--work-dir', run.folder, '--resume',
-             '--cfg-options', f'randomness.seed={run.seed}', *options, folder=folder)
+             '--data-root', folder / 'data', '--cfg-options', f'randomness.seed={run.seed}',
+             *options)
     call('test', run.model.config, run.checkpoint, '--work-dir', run.folder,
-         '--out', run.metrics, folder=folder)
+         '--data-root', folder / 'data', '--out', run.metrics)
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """The demo's data set, and one thread."""
-    return {'OMP_NUM_THREADS': '1'} | os.environ | {'DRAWN_ROOT': f'{folder / "data"}/'}
-
-
-def call(*command: object, folder: Path) -> None:
+def call(*command: object) -> None:
     """Run one of mmkd's commands quietly; its own message says what is wrong if it fails."""
     done = subprocess.run([sys.executable, '-m', 'mmkd', *map(str, command)],
-                          env=environment(folder), capture_output=True, text=True)
+                          env={'OMP_NUM_THREADS': '1'} | os.environ, capture_output=True,
+                          text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ['no output'])[-1]
-        raise UserError(f'`mmkd {" ".join(map(str, command))}` failed ({reason}); run it by '
-                        f'itself with DRAWN_ROOT={folder / "data"}/')
+        raise UserError(f'`mmkd {" ".join(map(str, command))}` failed ({reason}); run it by itself')
 
 
 def best_distilled(runs: Iterable[Run]) -> Run:
@@ -186,19 +182,19 @@ def export_line(best: Run, exported: Path) -> str:
             f'ones the best on validation images, {best.validation_map():.1f} mAP there')
 
 
-def compare(best: Run, alone: Iterable[Run], teachers: Iterable[Run], picture: Path,
-            folder: Path) -> None:
+def compare(best: Run, alone: Iterable[Run], teachers: Iterable[Run], picture: Path
+            ) -> None:
     """Draw the best student beside the one alone of its seed and the better teacher."""
     from mmengine.logging import MMLogger
 
     from mmkd.visualization import Column, draw_comparison
 
     MMLogger.get_instance('demo', log_level='WARNING')  # each config says that it reads the next
-    os.environ['DRAWN_ROOT'] = f'{folder / "data"}/'  # which the configs read
     peer = next(run for run in alone if run.seed == best.seed)
     teacher = max(teachers, key=Run.validation_map)
-    draw_comparison([Column(title, run.model.config, run.checkpoint) for title, run in (
-        ('student alone', peer), ('distilled student', best), (teacher.model.title, teacher))],
+    draw_comparison([  # by the configs that say where the data lie, which training left
+        Column(title, run.folder / f'{run.model.name}.py', run.checkpoint) for title, run in (
+            ('student alone', peer), ('distilled student', best), (teacher.model.title, teacher))],
         picture)
 
 

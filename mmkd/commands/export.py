@@ -5,8 +5,8 @@
     mmkd export CONFIG CHECKPOINT --out student.onnx --images data/photos one.jpg
     mmkd export CONFIG CHECKPOINT --out student.onnx --image-input --half --data 20
     mmkd export CONFIG CHECKPOINT --out student.pt2 --format pt2
-    DATA=cifar100 STUDENT=resnet8x4 mmkd export \\
-        configs/classification/distill.py epoch_240.pth --out student.onnx
+    mmkd export work_dirs/cifar100/ce_resnet8x4/distill.py \\
+        work_dirs/cifar100/ce_resnet8x4/epoch_240.pth --out student.onnx
 """
 
 import argparse
@@ -23,7 +23,8 @@ def parse_args(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     from mmengine.config import DictAction
-    parser.add_argument('config', help='the config that the checkpoint was trained with')
+    parser.add_argument('config', help='the config that the checkpoint was trained with, as it '
+                        'lies in the work directory')
     parser.add_argument('checkpoint')
     parser.add_argument('--out', help='the file to write: student.onnx or student.pt2')
     parser.add_argument('--format', choices=['onnx', 'pt2'], default='onnx',
@@ -43,6 +44,8 @@ def parse_args(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
                         help='these images; of a folder the first 20')
     checks.add_argument('--data', type=int, default=0, metavar='N',
                         help="the first N images of the config's test data set")
+    parser.add_argument('--data-root', metavar='FOLDER', help="where the config's data lie, in "
+                        'place of its data_root')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='entries of the config to override, as in training: key=value')
     return parser.parse_args(argv)
@@ -74,12 +77,14 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     from mmkd.deploy.export import export_onnx, export_pt2, load_model
     from mmkd.deploy.files import require_writable
     from mmkd.deploy.verify import dataset_images, find_images
-    from mmkd.engine.config import load_config
+    from mmkd.engine.choices import chosen_config
+    from mmkd.engine.config import override
 
     out = args.out or f'student.{args.format}'
     require_writable(Path(out))
     images = find_images(args.images)
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = chosen_config(args)
+    override(cfg, args.cfg_options)
     model = load_model(cfg, args.checkpoint)
     if args.data:
         images = [*images, *dataset_images(cfg, args.data)]

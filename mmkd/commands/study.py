@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('study', help='path of the study file')
+    parser.add_argument('study', help='path or name of the study file')
     parser.add_argument('--seeds', type=int, nargs='+', help="default: the study's own")
     parser.add_argument('--jobs', type=int, default=2, help='trainings at a time (default: 2)')
     parser.add_argument('--variants', nargs='+', metavar='NAME',

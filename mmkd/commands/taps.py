@@ -14,7 +14,10 @@ def parse_args(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
+    from mmkd.engine.choices import add_choices
+
     parser.add_argument('config', help='a config with a model')
+    add_choices(parser, teaches=False)
     parser.add_argument('--size', type=int, default=512, help='side of the input in pixels')
     parser.add_argument('--depth', type=int, help='list names of at most this many parts')
     return parser.parse_args(argv)
@@ -27,8 +30,9 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     import torch
 
     from mmkd.distillation import build_model, list_taps
+    from mmkd.engine.choices import chosen_config
 
-    model = build_model(args.config)
+    model = build_model(chosen_config(args))
     rows = list_taps(model, torch.zeros(1, 3, args.size, args.size))
     rows = [row for row in rows if args.depth is None or row.name.count('.') < args.depth]
     width = max(len(leaf.name) for row in rows for leaf in row.leaves)

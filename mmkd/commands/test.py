@@ -15,11 +15,13 @@ from mmkd.engine.cli import user_errors
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments and evaluate."""
     from mmkd.engine import launch
+    from mmkd.engine.choices import add_choices
 
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     launch.add_common_arguments(parser)
+    add_choices(parser, teaches=False)
     parser.add_argument('checkpoint', help='weights of the model in the config, or its .onnx file')
     parser.add_argument('--show-dir', help='draw the detections into the images of this folder')
     parser.add_argument('--score-thr', type=float, metavar='SCORE', help='with --show-dir: draw no '

@@ -4,6 +4,8 @@
     mmkd train configs/centernet_mt_r18.py --work-dir work_dirs/student --resume
     mmkd train mmdet::retinanet/retinanet_r18_fpn_1x_coco.py --method pkd \\
         --teacher mmdet::retinanet/retinanet_r50_fpn_1x_coco.py=r50.pth
+    mmkd train classifier --data cifar100 --student resnet8x4 --teacher resnet32x4 --method dkd
+    mmkd train online --data cifar100 --members resnet32,wrn_16_2 --method mcl
 
 Several processes: tools/dist_train.sh.
 """
@@ -17,17 +19,13 @@ from mmkd.engine.cli import user_errors
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments and train."""
     from mmkd.engine import launch
+    from mmkd.engine.choices import add_choices
 
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     launch.add_common_arguments(parser)
-    parser.add_argument('--teacher', action='append', metavar='CONFIG=CHECKPOINT',
-                        help='learn from this detector, too; may be given several times')
-    parser.add_argument('--method', metavar='NAME[,NAME]', help='what is learnt from the teachers, '
-                        'see mmkd methods (default: joint between CenterNets, else pkd)')
-    parser.add_argument('--data', metavar='ROOT', help='train on this folder in VOC or COCO layout')
-    parser.add_argument('--classes', metavar='A,B,C', help='the classes of --data')
+    add_choices(parser)
     parser.add_argument('--epochs', type=int, metavar='N', help='train for so many epochs, with '
                         'the learning-rate schedule stretched or compressed to them')
     parser.add_argument('--dump', metavar='FILE.py', help='write the whole config there and stop')

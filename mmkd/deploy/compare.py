@@ -1,8 +1,10 @@
 """Parameters, operations, bytes, latency and accuracy of several models, side by side."""
 
+import argparse
 import copy
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmkd.config_files import SHORT
 from mmkd.deploy.agreement import Agreement
 from mmkd.deploy.calibration import calibration_images
 from mmkd.deploy.complexity import count_flops, count_parameters, weight_bytes
@@ -28,7 +31,8 @@ from mmkd.deploy.verify import Image
 from mmkd.distillation import build_model
 from mmkd.distillation.teachers import undisturbed_random_state
 from mmkd.engine import launch
-from mmkd.engine.config import load_config, validate_config
+from mmkd.engine.choices import add_choices, chosen_config
+from mmkd.engine.config import override, validate_config
 from mmkd.errors import UserError
 
 __all__ = ['BACKENDS', 'Entry', 'Row', 'Setup', 'compare', 'load_entry',
@@ -37,7 +41,8 @@ __all__ = ['BACKENDS', 'Entry', 'Row', 'Setup', 'compare', 'load_entry',
 BACKENDS = dict(torch='PyTorch', compile='torch.compile', onnx='ONNX Runtime',
                 int8='ONNX Runtime int8')
 ENTRY = re.compile(r'(?P<name>[^=/]+)=(?P<variables>(?:\w+=\S*\s+)*)'
-                   r'(?:(?P<config>[^:]+\.py)(?::(?P<checkpoint>.+))?|(?P<onnx>.+\.onnx))')
+                   r'(?:(?P<config>(?:\w+::)?[^:]+\.py|' + '|'.join(SHORT) + r')'
+                   r'(?::(?P<checkpoint>.+?))?|(?P<onnx>.+\.onnx))(?P<choices>(?:\s+--.*)?)')
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Entry:
         checkpoint: Its weights; None for random ones.
         onnx: An exported model in place of both.
         variables: Environment variables that hold while the config is read.
+        choices: What to choose of what the config leaves open, as on the command line of training.
     """
 
     name: str
@@ -57,6 +63,7 @@ class Entry:
     checkpoint: str | None = None
     onnx: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    choices: tuple[str, ...] = ()
 
 
 @dataclass
@@ -118,7 +125,9 @@ class Setup:
 
 
 def parse_entry(text: str) -> Entry:
-    """Read ``NAME=[VARIABLE=VALUE ...] CONFIG[:CHECKPOINT]`` or ``NAME=FILE.onnx``.
+    """Read ``NAME=CONFIG[:CHECKPOINT] [--student NETWORK ...]`` or ``NAME=FILE.onnx``.
+
+    ``VARIABLE=VALUE`` may stand before the config, for one that reads its environment.
 
     Raises:
         UserError: It is neither.
@@ -129,7 +138,8 @@ def parse_entry(text: str) -> Entry:
                         'NAME=FILE.onnx: correct it')
     parts = match.groupdict()
     variables = dict(part.split('=', 1) for part in parts.pop('variables').split())
-    return Entry(**parts, variables=variables)
+    choices = tuple(shlex.split(parts.pop('choices')))
+    return Entry(**parts, variables=variables, choices=choices)
 
 
 def compare(entries: Sequence[Entry], setup: Setup) -> list[Row]:
@@ -172,8 +182,13 @@ def _read_config(entry: Entry, setup: Setup) -> Config | None:
             raise UserError(f"{what} '{path}' of {entry.name} does not exist: correct the path")
     if entry.config is None:
         return None
+    parser = argparse.ArgumentParser(prog=entry.name)
+    parser.add_argument('config')
+    parser.add_argument('--data-root')
+    add_choices(parser)
     with _environment(entry.variables):
-        cfg = load_config(entry.config, setup.options)
+        cfg = chosen_config(parser.parse_args([entry.config, *entry.choices]))
+    override(cfg, setup.options)
     if setup.evaluate:
         validate_config(cfg)
     return cfg

@@ -16,7 +16,7 @@ from mmkd import registry
 from mmkd.config_files import config_path, read_config
 from mmkd.distillation.branch import CONSTRUCTOR_FACTS
 from mmkd.engine.config_values import check_loaders, check_visualizer, with_loop
-from mmkd.engine.legacy import modernise
+from mmkd.engine.legacy import modernise, old_variables, tell_of_old_variables
 from mmkd.engine.student_options import OPTIONS
 from mmkd.errors import UserError, did_you_mean
 
@@ -45,12 +45,14 @@ SECTIONS: dict[str, tuple[Registry, ...]] = {
 NOT_REGISTERED = {'nms', 'dqs_cfg', 'roi_layer', 'transforms of Albu', 'bbox_params of Albu'}
 
 
-def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None,
+                arguments: Mapping[str, str] | None = None) -> Config:
     """Read the config at ``path`` and override entries of it.
 
     Args:
-        path: a Python config, or ``'mmdet::...'`` for one that MMDetection carries.
+        path: of a Python config, or its name (:func:`mmkd.config_files.config_path`).
         options: dotted key to value, as ``--cfg-options`` gives them.
+        arguments: what to choose of what the config leaves open (:mod:`mmkd.engine.choices`).
 
     Raises:
         UserError: the file is missing or broken, or an option fits nowhere.
@@ -59,7 +61,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     if not path.is_file():
         raise UserError(f"config '{path}' does not exist.{_neighbours(path)}")
     try:
-        config = read_config(path)
+        config = read_config(path, old_variables(arguments or {}))
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -73,6 +75,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     except Exception as error:  # a config is a program: anything can go wrong in it
         raise UserError(f"config '{path}' cannot be read, {type(error).__name__}: "
                         f'{_first_line(error)}') from error
+    tell_of_old_variables(config, arguments or {})
     if config.get('default_scope') == 'mmdet':
         config.default_scope = 'mmkd'  # whose registries know MMDetection's names and mmkd's
     override(config, options)

@@ -1,4 +1,7 @@
-"""Put a folder of the user's in the place of a config's data: ``--data ROOT --classes a,b,c``."""
+"""A folder of the user's in the place of a config's data: ``--data ROOT --classes a,b,c``.
+
+Or the config's own data at another place: ``--data-root ROOT``.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +13,7 @@ from mmengine.config import Config
 from mmkd.engine.config import counted_classes
 from mmkd.errors import UserError
 
-__all__ = ['use_data', 'use_number_of_classes']
+__all__ = ['move_data', 'use_data', 'use_number_of_classes']
 
 SPLITS = ('train', 'val', 'test')
 COCO_NAMES = ('instances_{}.json', 'instances_{}2017.json', '{}.json', '{}2017.json')
@@ -55,6 +58,36 @@ def use_data(cfg: Config, root: str | Path, classes: Sequence[str] | None = None
         loader['dataset'] = described
     cfg.val_evaluator, cfg.test_evaluator = evaluators['val'], evaluators['test']
     use_number_of_classes(cfg.model, len(classes))
+
+
+def move_data(cfg: Config, root: str | Path) -> None:
+    """Let the data of ``cfg`` lie in ``root`` and not in its ``data_root``.
+
+    Args:
+        cfg: changed, in its data loaders and evaluators.
+        root: a folder with the same content.
+
+    Raises:
+        UserError: the config has no ``data_root``.
+    """
+    old = cfg.get('data_root')
+    if not isinstance(old, str) or not old.strip('/'):
+        raise UserError(f"--data-root: config '{cfg.filename}' has no data_root to replace: give "
+                        '--cfg-options train_dataloader.dataset.data_root=FOLDER and so on')
+    old, new = old.rstrip('/'), str(root).rstrip('/') or '/'
+
+    def moved(node: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {key: moved(value) for key, value in node.items()}
+        if isinstance(node, (list, tuple)):
+            return type(node)(moved(value) for value in node)
+        if isinstance(node, str) and f'{node}/'.startswith(f'{old}/'):
+            return new + node[len(old):]
+        return node
+
+    for name in list(cfg):
+        if name == 'data_root' or name.endswith(('_dataloader', '_evaluator')):
+            cfg[name] = moved(cfg[name])
 
 
 def use_number_of_classes(model: Mapping[str, Any], count: int) -> None:

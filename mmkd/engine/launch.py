@@ -24,9 +24,8 @@ from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
 from mmkd.engine.amp import keep_strided_depthwise_in_float32
 from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
-from mmkd.engine.config import load_config, override, validate_config
-from mmkd.engine.data_root import use_data
-from mmkd.engine.distil import distil
+from mmkd.engine.choices import chosen_config
+from mmkd.engine.config import override, validate_config
 from mmkd.engine.environment import environment_report, keep_freed_memory
 from mmkd.engine.schedule import resumed_mismatch, schedule_mismatch, set_epochs
 from mmkd.engine.screen import keep_in_file
@@ -39,7 +38,9 @@ __all__ = ['StudentRunner', 'add_common_arguments', 'cache_teachers', 'config_fr
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every tool that starts a run takes."""
-    parser.add_argument('config', help='path of the config')
+    parser.add_argument('config', help='path or name of the config')
+    parser.add_argument('--data-root', metavar='FOLDER', help="where the config's data lie, in "
+                        'place of its data_root')
     parser.add_argument('--work-dir', help='where logs and checkpoints go '
                         '(default: work_dir of the config, or work_dirs/<name of the config>)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
@@ -55,24 +56,15 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
     Raises:
         UserError: see :mod:`mmkd.engine.config`.
     """
-    cfg = load_config(args.config)
-    for option, needed in (('method', 'teacher'), ('classes', 'data'), ('score-thr', 'show-dir')):
-        given, base = (getattr(args, name.replace('-', '_'), None) for name in (option, needed))
-        if given is not None and not base:
-            raise UserError(f'--{option} was given without --{needed} and would do nothing: add '
-                            f'--{needed}, or take it out')
-    if getattr(args, 'data', None):
-        use_data(cfg, args.data, args.classes.split(',') if args.classes else None)
-    if getattr(args, 'teacher', None):
-        distil(cfg, args.teacher, args.method.split(',') if args.method else None)
-        print_log('distillation, as --dump writes it down:\n'
-                  f'teachers = {cfg.teachers}\nterms = {cfg.terms}\n'
-                  f'distill_weights = {cfg.distill_weights}', 'current')
+    if getattr(args, 'score_thr', None) is not None and not args.show_dir:
+        raise UserError('--score-thr was given without --show-dir and would do nothing: add '
+                        '--show-dir, or take it out')
+    cfg = chosen_config(args)
     if getattr(args, 'epochs', None) is not None:
         set_epochs(cfg, args.epochs)
     override(cfg, args.cfg_options)
     validate_config(cfg)
-    stem = Path(args.config).stem
+    stem = Path(cfg.filename).stem
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / stem)
     cfg.launcher = args.launcher
     return cfg

@@ -1,14 +1,17 @@
-"""Configs as they were written for version 0.1.0, for one release."""
+"""Configs and environment variables as they were in version 0.1.0, for one release."""
 
+import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from mmkd.config_files import ARGUMENT
 from mmkd.errors import UserError
 
-__all__ = ['modernise']
+__all__ = ['modernise', 'old_variables', 'tell_of_old_variables']
 
 # By the type of a hook of old: the key of its term, the term, and its place in distill_weights.
 TERMS: dict[str, tuple[str, dict[str, Any], int | None]] = {
@@ -84,3 +87,39 @@ def _term(hook: Mapping[str, Any], weights: Any) -> tuple[str, dict[str, Any], A
     if place is not None and 'weight' not in term and isinstance(weights, (list, tuple)):
         weight = weights[place] if place < len(weights) else None
     return (hook.get('name') or key), term, weight
+
+
+VARIABLES = ('DATA', 'METHOD', 'STUDENT', 'TEACHER', 'MEMBERS')
+
+
+def old_variables(arguments: Mapping[str, str]) -> dict[str, str]:
+    """Return the arguments of a config, and what the environment has in place of absent ones.
+
+    Raises:
+        UserError: one checkpoint is to serve for several teachers.
+    """
+    found = {name.lower(): os.environ[name] for name in VARIABLES if name in os.environ}
+    if checkpoint := os.environ.get('TEACHER_CHECKPOINT'):
+        name = found.get('teacher', 'resnet32x4')
+        if ',' in name and 'teacher' not in arguments:
+            raise UserError('TEACHER_CHECKPOINT is the file of one teacher: for several give '
+                            '--teacher NAME=FILE for each')
+        found['teacher'] = f'{name}={checkpoint}'
+    return found | dict(arguments)
+
+
+def tell_of_old_variables(cfg: Config, arguments: Mapping[str, str]) -> None:
+    """Warn if the environment chose something in a config that was read.
+
+    Args:
+        cfg: as :func:`~mmkd.config_files.read_config` returned it.
+        arguments: what was chosen otherwise.
+    """
+    used = {name.removeprefix(ARGUMENT).lower(): value for name, value in cfg.env_variables.items()
+            if name.startswith(ARGUMENT) or name == 'DATA_ROOT'}
+    old = {name: value for name, value in used.items() if name not in arguments}
+    if old:
+        options = ' '.join(f"--{name.replace('_', '-')} {value}" for name, value in old.items())
+        print_log(f"config '{cfg.filename}': {', '.join(map(str.upper, old))} of the environment "
+                  f'will not be read by the next release, give {options}', 'current',
+                  logging.WARNING)

@@ -17,6 +17,15 @@
     may_differ = []      # see BUDGET
     picture = 'both'     # draw this variant, the baseline and the best teacher on the same images
 
+A cell may also say ``data``, ``classes``, ``student``, ``members``, ``data_root``, ``teacher`` and
+``method``: what the options of ``mmkd train`` say. A teacher has all but the last two::
+
+    baseline = dict(config='classifier', data='cifar100', student='resnet8x4')
+    variants = dict(dkd=dict(config='classifier', data='cifar100', student='resnet8x4',
+                             teacher='resnet32x4', method='dkd'))
+    teachers = dict(big=dict(config='classifier', data='cifar100', student='resnet32x4',
+                             checkpoint='work_dirs/cifar100/ce_resnet32x4/epoch_240.pth'))
+
 Functions and names in capitals are the file's own.
 """
 
@@ -30,6 +39,7 @@ from mmengine.config import Config
 
 from mmkd.config_files import study_path
 from mmkd.distillation.cache.identity import difference
+from mmkd.engine.choices import CHOICES
 from mmkd.errors import UserError, did_you_mean
 
 __all__ = ['Cell', 'Study', 'Teacher', 'read_study', 'settled', 'what_differs']
@@ -46,6 +56,7 @@ BUDGET = {
     'precision': ('amp',),
 }
 """What a variant must share with its baseline, and the entries of the config that say it."""
+OF_TEACHER = ('config', 'checkpoint', 'data', 'classes', 'student', 'members', 'data_root')
 TAUGHT = ('teachers', 'terms', 'distill_weights', 'teacher_cache', 'inherit', 'custom_hooks')
 
 
@@ -59,14 +70,26 @@ class Cell:
     options: Mapping[str, Any] = field(default_factory=dict)
     teacher: tuple[str, ...] = ()
     method: str | None = None
+    data: str | None = None
+    classes: str | None = None
+    student: str | None = None
+    members: str | None = None
+    data_root: str | None = None
+
+    @property
+    def choices(self) -> list[str]:
+        """The words by which ``mmkd train`` is told all but the options."""
+        told = [('teacher', text) for text in self.teacher] + [
+            (name, getattr(self, name)) for name in CHOICES if name != 'teacher']
+        return [word for name, value in told if value
+                for word in (f"--{name.replace('_', '-')}", value)]
 
 
 @dataclass(frozen=True)
 class Teacher:
     """A network that is trained first, once, into the folder of ``checkpoint``."""
 
-    name: str
-    config: str
+    cell: Cell
     checkpoint: str
 
 
@@ -106,15 +129,17 @@ def read_study(path: str | Path) -> Study:
         if not said.get(name):
             raise UserError(f"study '{path}' has no `{name}`: add it")
     for name, entry in said.get('teachers', {}).items():
-        if set(entry) != {'config', 'checkpoint'}:
+        _only(entry, OF_TEACHER, f"teacher '{name}' of study '{path}'")
+        if not {'config', 'checkpoint'} <= set(entry):
             raise UserError(f"teacher '{name}' of study '{path}' must have `config` and "
-                            '`checkpoint`, and nothing else')
+                            '`checkpoint`')
     may_differ = tuple(said.get('may_differ', ()))
     _only(may_differ, BUDGET, f"`may_differ` of study '{path}'")
     study = Study(
         path.stem, tuple(_cells(said)),
-        tuple(Teacher(name, entry['config'], entry['checkpoint'])
-              for name, entry in said.get('teachers', {}).items()),
+        tuple(Teacher(Cell(name, title=f'teacher {name}', **{
+            key: value for key, value in entry.items() if key != 'checkpoint'}),
+            entry['checkpoint']) for name, entry in said.get('teachers', {}).items()),
         tuple(said.get('seeds', (0, 1, 2))), said['metric'], float(said['threshold']),
         float(said.get('scale', 1)), said.get('split', 'test'), may_differ, said.get('picture'))
     if study.split not in ('test', 'val'):
@@ -133,7 +158,8 @@ def _cells(said: Mapping[str, Any]) -> Iterator[Cell]:
         teacher = entry.get('teacher', ())
         yield Cell(name, entry['config'], entry.get('title', name.replace('_', ' ')),
                    dict(_dotted(entry.get('options', {}))),
-                   (teacher, ) if isinstance(teacher, str) else tuple(teacher), entry.get('method'))
+                   (teacher, ) if isinstance(teacher, str) else tuple(teacher),
+                   **{choice: entry.get(choice) for choice in CHOICES if choice != 'teacher'})
 
 
 def _dotted(options: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
@@ -156,8 +182,8 @@ def settled(cell: Cell) -> Config:
     """Return the config that ``mmkd train`` makes of a cell."""
     from mmkd.engine.launch import config_from_arguments
     return config_from_arguments(argparse.Namespace(
-        config=cell.config, cfg_options=dict(cell.options), teacher=list(cell.teacher) or None,
-        method=cell.method, data=None, classes=None, work_dir=None, launcher='none'))
+        config=cell.config, cfg_options=dict(cell.options), work_dir=None, launcher='none',
+        **{name: getattr(cell, name) or None for name in CHOICES}))
 
 
 def what_differs(study: Study, configs: Mapping[str, Config]) -> dict[str, str]:

@@ -57,6 +57,11 @@ class Run:
         return self.cell.title if self.checkpoint else f'{self.cell.title}, seed {self.seed}'
 
     @property
+    def trained(self) -> Path:
+        """The config as its training wrote it down, with everything chosen."""
+        return self.folder / config_path(self.cell.config).name
+
+    @property
     def result(self) -> Result | None:
         """What it came to, if it is finished."""
         return Result(**json.loads(self.file.read_text())) if self.file.exists() else None
@@ -76,9 +81,8 @@ def runs_of(study: Study, folder: Path, seeds: Sequence[int], validates: bool) -
 
 def teachers_of(study: Study) -> list[Run]:
     """Return the runs of a study's teachers, in the folders of their checkpoints."""
-    return [Run(study, Cell(teacher.name, teacher.config, f'teacher {teacher.name}'),
-                Path(teacher.checkpoint).parent, 0, checkpoint=Path(teacher.checkpoint))
-            for teacher in study.teachers]
+    return [Run(study, teacher.cell, Path(teacher.checkpoint).parent, 0,
+                checkpoint=Path(teacher.checkpoint)) for teacher in study.teachers]
 
 
 def run_all(runs: Sequence[Run], jobs: int, told: Callable[[Run], None]) -> list[str]:
@@ -163,10 +167,9 @@ def _training(run: Run) -> list[str]:
     if run.validates:
         options |= {'default_hooks.checkpoint.save_best': run.study.metric,
                     'default_hooks.checkpoint.rule': 'greater'}
-    taught = [word for text in run.cell.teacher for word in ('--teacher', text)]
-    taught += ['--method', run.cell.method] if run.cell.method else []
-    return ['mmkd', 'train', run.cell.config, '--work-dir', str(run.folder), '--resume', *taught,
-            '--cfg-options', *(f'{name}={value}' for name, value in options.items())]
+    return ['mmkd', 'train', run.cell.config, '--work-dir', str(run.folder), '--resume',
+            *run.cell.choices, '--cfg-options',
+            *(f'{name}={value}' for name, value in options.items())]
 
 
 def _judged(run: Run, command: str, environment: dict[str, str]) -> Result:
@@ -205,11 +208,11 @@ def _validation(run: Run) -> dict[int, float]:
 def _tested(run: Run, checkpoint: Path, environment: dict[str, str]) -> float:
     """Return the metric of a checkpoint on the test data of the config that was trained."""
     out = run.folder / f'test_{checkpoint.stem}.json'
-    trained = run.folder / config_path(run.cell.config).name
-    config = trained if trained.exists() else run.cell.config
     if not out.exists():
-        _call(run, ['mmkd', 'test', str(config), str(checkpoint), '--work-dir', str(run.folder),
-                    '--out', str(out)], environment)
+        config = [str(run.trained)] if run.trained.exists() else [
+            run.cell.config, *run.cell.choices]
+        _call(run, ['mmkd', 'test', config[0], str(checkpoint), *config[1:], '--work-dir',
+                    str(run.folder), '--out', str(out)], environment)
     found = json.loads(out.read_text())
     if run.study.metric not in found:
         raise UserError(f"'{run.cell.config}' is judged by {', '.join(found)} and not by "

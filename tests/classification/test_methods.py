@@ -28,8 +28,8 @@ def _teacher(folder, name='resnet14', seed=3):
 
 @pytest.mark.parametrize('method', METHODS)
 def test_every_method_trains_and_leaves_a_plain_student(method, tmp_path, cifar_config):
-    cfg = cifar_config(CONFIG, tmp_path, METHOD=method, STUDENT='resnet8', TEACHER='resnet14',
-                  TEACHER_CHECKPOINT=_teacher(tmp_path))
+    cfg = cifar_config(CONFIG, tmp_path, method=method, student='resnet8', teacher='resnet14',
+                  checkpoint=_teacher(tmp_path))
     launch.train(cfg)
     saved = load_checkpoint_safely(tmp_path / 'epoch_1.pth')
     plain = MODELS.build(cfg.model)
@@ -44,24 +44,24 @@ def test_methods_with_connectors_join_other_families(student, tmp_path, cifar_co
     """ReviewKD taps what there is: three or four stages, equal in student and teacher."""
     teacher = 'vgg8' if student in ('vgg8', 'mobilenetv2_half') else 'resnet8'
     for method in ('review_kd', 'ofd'):
-        cfg = cifar_config(CONFIG, tmp_path / method, METHOD=method, STUDENT=student,
-                      TEACHER=teacher, TEACHER_CHECKPOINT=_teacher(tmp_path, teacher))
+        cfg = cifar_config(CONFIG, tmp_path / method, method=method, student=student,
+                      teacher=teacher, checkpoint=_teacher(tmp_path, teacher))
         launch.train(cfg)
         assert (tmp_path / method / 'epoch_1.pth').is_file()
 
 
 @pytest.mark.parametrize('method', ['ab', 'ft', 'cc'])
 def test_stages_of_other_widths_and_sizes(method, tmp_path, cifar_config):
-    cfg = cifar_config(CONFIG, tmp_path, METHOD=method, STUDENT='shufflenetv1', TEACHER='resnet8',
-                       TEACHER_CHECKPOINT=_teacher(tmp_path, 'resnet8'))
+    cfg = cifar_config(CONFIG, tmp_path, method=method, student='shufflenetv1', teacher='resnet8',
+                       checkpoint=_teacher(tmp_path, 'resnet8'))
     launch.train(cfg)
     assert (tmp_path / 'epoch_1.pth').is_file()
 
 
 def test_several_teachers(tmp_path, cifar_config):
     paths = {name: _teacher(tmp_path, name) for name in ('resnet8', 'resnet14')}
-    cfg = cifar_config(CONFIG, tmp_path / 'run', METHOD='kd', STUDENT='resnet8',
-                  TEACHER='resnet8,resnet14')
+    cfg = cifar_config(CONFIG, tmp_path / 'run', method='kd', student='resnet8',
+                  teacher='resnet8,resnet14')
     for name, path in paths.items():
         cfg.teachers[name].checkpoint = str(path)
     launch.train(cfg)
@@ -71,8 +71,8 @@ def test_several_teachers(tmp_path, cifar_config):
 def test_a_killed_crd_run_ends_as_an_undisturbed_one(tmp_path, cifar_config):
     """Memory banks, embeddings and optimizer are all in the checkpoint."""
     def run(name, epochs, resume=None):
-        cfg = cifar_config(CONFIG, tmp_path / name, METHOD='crd', STUDENT='resnet8',
-                      TEACHER='resnet14', TEACHER_CHECKPOINT=_teacher(tmp_path))
+        cfg = cifar_config(CONFIG, tmp_path / name, method='crd', student='resnet8',
+                      teacher='resnet14', checkpoint=_teacher(tmp_path))
         cfg.train_cfg.max_epochs = epochs
         launch.train(cfg, resume)
 
@@ -93,7 +93,7 @@ def test_a_killed_crd_run_ends_as_an_undisturbed_one(tmp_path, cifar_config):
     (dict(num_classes=2), r'has 3 classes and the classifier 2 outputs: set num_classes to 3'),
 ])
 def test_data_that_cannot_train_the_classifier(entry, message, tmp_path, cifar_config):
-    cfg = cifar_config(CONFIG, tmp_path, STUDENT='resnet8')
+    cfg = cifar_config(CONFIG, tmp_path, student='resnet8')
     for section in (cfg.train_dataloader, cfg.model):
         section.update({name: value for name, value in entry.items() if name in section})
     with pytest.raises(UserError, match=message):
@@ -128,10 +128,9 @@ def test_data_that_cannot_train_the_classifier(entry, message, tmp_path, cifar_c
         'vgg13 mobilenetv2_half': 6.0, 'resnet50_cifar mobilenetv2_half': 8.0,
         'resnet32x4 shufflenetv2_1x': 8.0}.items()),
 ])
-def test_a_cell_has_the_published_hyper_parameters(cell, published, monkeypatch):
-    for name, value in zip(('DATA', 'METHOD', 'TEACHER', 'STUDENT'), cell.split(), strict=True):
-        monkeypatch.setenv(name, value)
-    cfg = load_config(ROOT / CONFIG)
+def test_a_cell_has_the_published_hyper_parameters(cell, published):
+    names = ('data', 'method', 'teacher', 'student')
+    cfg = load_config(ROOT / CONFIG, arguments=dict(zip(names, cell.split(), strict=True)))
     [term] = cfg.terms.values()
     tap = term.tap if isinstance(term.tap, str) else term.tap[0]
     found = dict(term.loss, ce=cfg.model.get('ce_weight', 1.0), weight=term.weight,
@@ -142,24 +141,23 @@ def test_a_cell_has_the_published_hyper_parameters(cell, published, monkeypatch)
 
 
 def test_an_argument_out_of_range_is_said_before_training(tmp_path, cifar_config):
-    cfg = cifar_config(CONFIG, tmp_path / 'run', METHOD='kd', STUDENT='resnet8', TEACHER='resnet14',
-                       TEACHER_CHECKPOINT=_teacher(tmp_path))
+    cfg = cifar_config(CONFIG, tmp_path / 'run', method='kd', student='resnet8', teacher='resnet14',
+                       checkpoint=_teacher(tmp_path))
     cfg.terms.kd.loss.temperature = 0
     with pytest.raises(UserError, match=r"^term 'kd': KDLoss needs a temperature above 0, not 0$"):
         launch.train(cfg)
 
 
 @pytest.mark.parametrize(('choices', 'message'), [
-    (dict(METHOD='kd', TEACHER='resnet14,resnet20'), r'TEACHER_CHECKPOINT is the file of one'),
-    (dict(METHOD='kdd'), r"builds on '.*methods/kdd.py', which does not exist. Did you mean 'kd'"),
-    (dict(METHOD='kd', TEACHER='resnet15'), r"unknown type 'resnet15' at teachers.* Did you mean"),
-    (dict(METHOD='at', TEACHER='vgg8'), r'joins 3 taps of the student .* to 4 of teacher'),
-    (dict(METHOD='kd', TEACHER='resnet56'), r"resnet56.* of another architecture"),
-    (dict(METHOD='fsp', STUDENT='resnet8x4'),
+    (dict(method='kdd'), r"builds on '.*methods/kdd.py', which does not exist. Did you mean 'kd'"),
+    (dict(method='kd', teacher='resnet15'), r"unknown type 'resnet15' at teachers.* Did you mean"),
+    (dict(method='at', teacher='vgg8'), r'joins 3 taps of the student .* to 4 of teacher'),
+    (dict(method='kd', teacher='resnet56'), r"resnet56.* of another architecture"),
+    (dict(method='fsp', student='resnet8x4'),
      r"^term 'fsp': FSPLoss needs equal channels in both networks.*AlignConnector"),
 ])
 def test_a_cell_that_cannot_run(choices, message, tmp_path, cifar_config):
-    path = _teacher(tmp_path, 'vgg8' if choices.get('TEACHER') == 'vgg8' else 'resnet14')
+    path = _teacher(tmp_path, 'vgg8' if choices.get('teacher') == 'vgg8' else 'resnet14')
     with pytest.raises(UserError, match=message):
         launch.train(cifar_config(CONFIG, tmp_path / 'run', **(dict(
-            STUDENT='resnet8', TEACHER='resnet14', TEACHER_CHECKPOINT=path) | choices)))
+            student='resnet8', teacher='resnet14', checkpoint=path) | choices)))

@@ -26,6 +26,9 @@ TOOL = Path(__file__).parents[2] / 'tools/compare.py'
     ('a=w/x.onnx', Entry('a', onnx='w/x.onnx')),
     ('a=M=kd STUDENT=vgg8 x.py:e.pth',
      Entry('a', 'x.py', 'e.pth', variables=dict(M='kd', STUDENT='vgg8'))),
+    ('a=classifier:e 1.pth --student vgg8 --data cifar10',
+     Entry('a', 'classifier', 'e 1.pth', choices=('--student', 'vgg8', '--data', 'cifar10'))),
+    ('a=mmkd::demo/centernet_r18.py:e.pth', Entry('a', 'mmkd::demo/centernet_r18.py', 'e.pth')),
 ])
 def test_a_model_on_the_command_line(text, entry):
     assert parse_entry(text) == entry

@@ -13,6 +13,7 @@ from larger_boxes import with_larger_boxes
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 
+from mmkd.commands import quantize
 from mmkd.deploy import Detector
 from mmkd.deploy.evaluate import evaluate_onnx
 from mmkd.deploy.quantize import quantize_onnx
@@ -84,17 +85,14 @@ def test_quantises_and_evaluates_both(run, config, detector, capsys):
     ('pascal_voc/mAP', 0.625, 0.593, '3.2'), ('pascal_voc/mAP', 0.6, 0.595, None),
     ('pascal_voc/mAP', 0.5, 0.7, None), ('accuracy/top1', 70.0, 68.5, '1.5'),
     ('accuracy/top1', 70.0, 69.5, None)])
-def test_a_loss_of_more_than_a_point_comes_with_advice(name, exact, int8, lost, capsys,
-                                                       monkeypatch):
-    tool = runpy.run_path(str(TOOL))
-    advice = tool['advice']({name: exact, 'other': 0.9}, {name: int8, 'other': 0.1}, 100)
+def test_a_loss_of_more_than_a_point_comes_with_advice(name, exact, int8, lost, capsys):
+    advice = quantize.advice({name: exact, 'other': 0.9}, {name: int8, 'other': 0.1}, 100)
     if lost is None:
         assert advice is None
         return
     assert advice.startswith(f'int8 loses {lost} points of {name}: ')
-    monkeypatch.setattr(sys, 'argv', ['quantize.py', '--help'])
     with pytest.raises(SystemExit):
-        tool['parse_args']()
+        quantize.main(['--help'])
     options = re.findall(r'--[a-z-]+', advice)
     assert len(options) == 4
     told = capsys.readouterr().out

@@ -192,9 +192,9 @@ def test_distillation_of_a_compiled_student_is_the_same(tmp_path):
 def test_every_loss_takes_features_in_channels_last_and_bfloat16(method, tmp_path, cifar_config):
     teacher = MODELS.build(dict(type='Classifier', backbone=dict(type='resnet14'), num_classes=10))
     torch.save(teacher.state_dict(), tmp_path / 'teacher.pth')
-    cfg = cifar_config('configs/classification/distill.py', tmp_path, METHOD=method,
-                       STUDENT='resnet8', TEACHER='resnet14',
-                       TEACHER_CHECKPOINT=tmp_path / 'teacher.pth')
+    cfg = cifar_config('configs/classification/distill.py', tmp_path, method=method,
+                       student='resnet8', teacher='resnet14',
+                       checkpoint=tmp_path / 'teacher.pth')
     train(Config(cfg.to_dict() | dict(channels_last=True, amp='bf16')))
     state = load_checkpoint_safely(tmp_path / 'epoch_1.pth')['state_dict']
     assert all(value.isfinite().all() for value in state.values())

@@ -17,7 +17,8 @@ from mmkd.distillation import DistillationHook, load_checkpoint_safely
 from mmkd.distillation.losses.l_mcl import LMCLLoss
 from mmkd.distillation.losses.l_mcl_memory import LMCLMemoryLoss
 from mmkd.engine import launch
-from mmkd.engine.config import load_config, validate_config
+from mmkd.engine.config import load_config, override, validate_config
+from mmkd.engine.data_root import move_data
 from mmkd.errors import UserError
 from mmkd.online import Cohort
 from mmkd.online.heads import LayerwiseHeads
@@ -161,10 +162,10 @@ def train(data, monkeypatch, tmp_path):
 
     def run(folder='run', epochs=1, resume=None, method='l_mcl', amp=False, interval=1,
             memory=False, **options):
-        for name, value in dict(DATA='cifar10', DATA_ROOT=str(data), METHOD=method,
-                                MEMBERS='resnet8,resnet8').items():
-            monkeypatch.setenv(name, value)
-        cfg = load_config('configs/online/train.py', {
+        cfg = load_config('configs/online/train.py', arguments=dict(
+            data='cifar10', method=method, members='resnet8,resnet8'))
+        move_data(cfg, data)
+        override(cfg, {
             'train_dataloader.batch_size': 8, 'train_cfg.max_epochs': epochs,
             'train_cfg.val_interval': 9, 'log_level': 'WARNING',
             'default_hooks.checkpoint.interval': 1, **options})
@@ -230,11 +231,10 @@ def test_the_meta_step_changes_nothing_but_the_meta_network(memory, train, monke
 @pytest.mark.parametrize('method', ['mcl', 'l_mcl'])
 def test_two_images_of_every_class_where_there_are_classes_enough(method, monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv('METHOD', method)
     for data, pairs in (('cifar100', True), ('cifar10', False),
                         ('imagenet', method == 'mcl')):  # L-MCL has a memory there
-        monkeypatch.setenv('DATA', data)
-        loader = load_config('configs/online/train.py').train_dataloader
+        loader = load_config('configs/online/train.py', arguments=dict(
+            data=data, method=method)).train_dataloader
         assert loader.batch_size == (256 if data == 'imagenet' else 128)
         assert loader.sampler.shuffle
         assert loader.get('batch_sampler') == (

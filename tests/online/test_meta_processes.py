@@ -10,7 +10,8 @@ from archives import write_cifar10
 from helpers import leave_process_group
 
 import mmkd  # noqa: F401
-from mmkd.engine.config import load_config
+from mmkd.engine.config import load_config, override
+from mmkd.engine.data_root import move_data
 from mmkd.online.meta import MetaOptimizeHook
 
 ROOT = Path(__file__).parents[2]
@@ -18,13 +19,15 @@ ROOT = Path(__file__).parents[2]
 
 def _worker(rank, folder, port):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2',
-                      MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), DATA='cifar10',
-                      DATA_ROOT=str(folder), METHOD='l_mcl', MEMBERS='resnet8,resnet8')
+                      MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     os.chdir(ROOT)
     torch.set_num_threads(1)
     from mmengine.runner import Runner
     dist.init_process_group('gloo')
-    cfg = load_config('configs/online/train.py', {
+    cfg = load_config('configs/online/train.py', arguments=dict(
+        data='cifar10', method='l_mcl', members='resnet8,resnet8'))
+    move_data(cfg, folder)
+    override(cfg, {
         'train_dataloader.batch_size': 8, 'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 9,
         'log_level': 'WARNING', 'work_dir': str(folder / 'run'), 'launcher': 'pytorch'})
     cfg.custom_hooks[-1].interval = 1

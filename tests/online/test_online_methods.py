@@ -32,10 +32,10 @@ class StopInTheSecondEpoch(Hook):
 
 @pytest.fixture
 def config(cifar_config, tmp_path):
-    """``config(path, folder, options, METHOD=...)``."""
+    """``config(path, folder, options, method=...)``."""
     def read(path, folder='run', options=None, **choices):
         cfg = cifar_config(path, tmp_path / folder, options, **choices)
-        if choices.get('METHOD') == 'l_mcl':
+        if choices.get('method') == 'l_mcl':
             cfg.custom_hooks[-1].interval = 2  # and not 50: there are two steps in an epoch
         return cfg
     return read
@@ -57,11 +57,11 @@ def _assert_equal(one, other):
 @pytest.mark.parametrize('method', METHODS)
 def test_every_method_leaves_plain_members(method, config, tmp_path):
     """Each member's file is what the cohort's says, and a classifier's config evaluates it."""
-    launch.train(config(ONLINE, METHOD=method, MEMBERS=MEMBERS))
+    launch.train(config(ONLINE, method=method, members=MEMBERS))
     [saved] = _states(tmp_path, 1, 'run')
     assert all(value.isfinite().all() for value in saved['state_dict'].values())
     reported = json.loads((tmp_path / 'run/accuracy.json').read_text())['1']
-    cohort = launch.test(config(ONLINE, METHOD=method, MEMBERS=MEMBERS),
+    cohort = launch.test(config(ONLINE, method=method, members=MEMBERS),
                          tmp_path / 'run/epoch_1.pth')
     tops = [reported[f'accuracy/{name}/top1'] for name in NAMES]
     assert reported['accuracy/top1'] == pytest.approx(sum(tops) / 3)
@@ -72,13 +72,13 @@ def test_every_method_leaves_plain_members(method, config, tmp_path):
     assert cohort == pytest.approx({key: value for key, value in reported.items()
                                     if '.mean/' not in key})
     for name in NAMES:
-        plain = MODELS.build(config(ALONE, METHOD='ce', STUDENT=name[:-2]).model)
+        plain = MODELS.build(config(ALONE, method='ce', student=name[:-2]).model)
         member = load_checkpoint_safely(tmp_path / f'run/{name}.pth')
         assert member['state_dict'].keys() == plain.state_dict().keys()
         _assert_equal(member['state_dict'], {
             key: saved['state_dict'][f'members.{name}.{key}'] for key in plain.state_dict()})
     for name in (*NAMES, *means) if method in ('dml', 'pcl') else ():
-        alone = launch.test(config(ALONE, 'alone', STUDENT=name.removesuffix('.mean')[:-2]),
+        alone = launch.test(config(ALONE, 'alone', student=name.removesuffix('.mean')[:-2]),
                             tmp_path / f'run/{name}.pth')
         for key, value in alone.items():
             assert value == pytest.approx(reported[key.replace('/', f'/{name}/')])
@@ -93,14 +93,14 @@ def test_every_method_leaves_plain_members(method, config, tmp_path):
 
 def test_without_a_method_members_train_as_classifiers_do(config, tmp_path):
     """The same weights to begin with, batches and crops: each ends as it does by itself."""
-    recipe = config(ONLINE, METHOD='ce', MEMBERS='resnet8,wrn_16_1')
+    recipe = config(ONLINE, method='ce', members='resnet8,wrn_16_1')
     cohort = MODELS.build(recipe.model)
     torch.save(cohort.state_dict(), tmp_path / 'cohort.pth')
     recipe.load_from = str(tmp_path / 'cohort.pth')
     launch.train(recipe)
     for name, member in cohort.members.items():
         torch.save(member.state_dict(), tmp_path / 'start.pth')
-        cfg = config(ALONE, name, STUDENT=name[:-2])
+        cfg = config(ALONE, name, student=name[:-2])
         cfg.optim_wrapper, cfg.param_scheduler = recipe.optim_wrapper, recipe.param_scheduler
         cfg.load_from = str(tmp_path / 'start.pth')
         launch.train(cfg)
@@ -112,7 +112,7 @@ def test_without_a_method_members_train_as_classifiers_do(config, tmp_path):
 
 
 def test_mixed_precision(config, tmp_path):
-    cfg = config(ONLINE, METHOD='dml', MEMBERS=MEMBERS)
+    cfg = config(ONLINE, method='dml', members=MEMBERS)
     cfg.amp = 'bf16'
     launch.train(cfg)
     [saved] = _states(tmp_path, 1, 'run')
@@ -124,7 +124,7 @@ def test_mixed_precision(config, tmp_path):
 def test_gradient_accumulation_is_the_mean_of_two_batches(config, tmp_path):
     """At rate 0 and momentum 1 the momentum is the sum of all gradients of the epoch."""
     def momentum(folder, counts):
-        cfg = config(ONLINE, folder, METHOD='dml', MEMBERS='resnet8,resnet8',
+        cfg = config(ONLINE, folder, method='dml', members='resnet8,resnet8',
                      options={'optim_wrapper.accumulative_counts': counts})
         cfg.optim_wrapper.optimizer.update(lr=0.0, momentum=1.0, weight_decay=0.0)
         launch.train(cfg)
@@ -141,7 +141,7 @@ def test_gradient_accumulation_is_the_mean_of_two_batches(config, tmp_path):
 def test_a_stopped_run_ends_as_an_undisturbed_one(method, config, tmp_path):
     """Members, auxiliary networks, mean teachers and the optimizer are all in the checkpoint."""
     def run(folder, resume=None, stops=False):
-        cfg = config(ONLINE, folder, METHOD=method, MEMBERS='resnet8,resnet14',
+        cfg = config(ONLINE, folder, method=method, members='resnet8,resnet14',
                      options={'train_cfg.max_epochs': 3})
         if stops:
             cfg.custom_hooks.append(dict(type='StopInTheSecondEpoch'))
@@ -157,11 +157,11 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(method, config, tmp_path):
 
 
 @pytest.mark.parametrize(('choices', 'message'), [
-    (dict(METHOD='dml', MEMBERS='resnet8'),
+    (dict(method='dml', members='resnet8'),
      r'^a cohort has at least two members, and this one has resnet8_1: name another'),
-    (dict(METHOD='mcl', MEMBERS='resnet8,resnet9'),
+    (dict(method='mcl', members='resnet8,resnet9'),
      r"^unknown type 'resnet9' at model.members.resnet9_2.backbone. Did you mean 'resnet8'\?$"),
-    (dict(METHOD='dmll', MEMBERS='resnet8,resnet8'), r'methods/dmll'),
+    (dict(method='dmll', members='resnet8,resnet8'), r'methods/dmll'),
 ])
 def test_a_cohort_that_cannot_run(choices, message, config):
     with pytest.raises(UserError, match=message) as caught:
@@ -170,7 +170,7 @@ def test_a_cohort_that_cannot_run(choices, message, config):
 
 
 def test_a_layer_that_does_not_exist(config):
-    cfg = config(ONLINE, METHOD='dml', MEMBERS='resnet8,resnet8',
+    cfg = config(ONLINE, method='dml', members='resnet8,resnet8',
                  options={'terms.dml.tap': ['members.resnet8_1.head.fc',
                                             'members.resnet8_2.haed.fc']})
     with pytest.raises(UserError, match=r"^tap 'members.resnet8_2.haed.fc' does not exist in "
@@ -179,7 +179,7 @@ def test_a_layer_that_does_not_exist(config):
 
 
 def test_embeddings_of_two_sizes_cannot_be_compared(config):
-    cfg = config(ONLINE, METHOD='mcl', MEMBERS='resnet8,resnet8x4')
+    cfg = config(ONLINE, method='mcl', members='resnet8,resnet8x4')
     cfg.terms.mcl.connector = None
     message = r"^term 'mcl': embeddings of shape \(8, 64\) and \(8, 256\) cannot be "
     with pytest.raises(UserError, match=message) as caught:
@@ -189,7 +189,7 @@ def test_embeddings_of_two_sizes_cannot_be_compared(config):
 
 def test_batches_without_a_positive_pair_train_on(config, tmp_path):
     """Of ten batches of two images from three classes, most hold no two of one class."""
-    launch.train(config(ONLINE, METHOD='mcl', MEMBERS='resnet8,resnet8',
+    launch.train(config(ONLINE, method='mcl', members='resnet8,resnet8',
                         options={'train_dataloader.batch_size': 2}))
     [saved] = _states(tmp_path, 1, 'run')
     assert saved['meta']['iter'] == 10
@@ -206,11 +206,9 @@ def test_batches_without_a_positive_pair_train_on(config, tmp_path):
         type='LMCLMemoryLoss', temperature=0.07, vcl=0.01, icl=0.01, num_negatives=8192,
         num_positives=1, momentum=0.5, interval=500)),
 ])
-def test_contrastive_methods_have_the_published_hyper_parameters(method, data, published,
-                                                                 monkeypatch):
-    for name, value in dict(DATA=data, METHOD=method, MEMBERS='resnet8,resnet8').items():
-        monkeypatch.setenv(name, value)
-    cfg = load_config(ROOT / ONLINE)
+def test_contrastive_methods_have_the_published_hyper_parameters(method, data, published):
+    cfg = load_config(ROOT / ONLINE, arguments=dict(data=data, method=method,
+                                                    members='resnet8,resnet8'))
     found = dict(cfg.terms[method].loss, interval=cfg.custom_hooks[-1].get('interval'))
     assert {name: found[name] for name in published} == published
     assert found['kd_temperature'] == 3.0

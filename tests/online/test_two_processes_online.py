@@ -46,16 +46,15 @@ def start(tmp_path):
     def run(work, *args, **environment):
         config = tmp_path / 'three.py'
         config.write_text(CONFIG)
-        environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'METHOD': 'pcl', 'DATA': 'cifar10',
-                       'DATA_ROOT': str(tmp_path / 'data'),
-                       'MEMBERS': 'resnet8,wrn_16_1,resnet14', **environment,
+        environment = {**os.environ, 'OMP_NUM_THREADS': '1', **environment,
                        'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests/online')]),
                        'PATH': os.pathsep.join([str(Path(sys.executable).parent),
                                                 os.environ['PATH']])}
         process = subprocess.Popen(
             ['bash', str(ROOT / 'tools/dist_train.sh'), str(config), '2', '--work-dir', str(work),
-             *args], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT)
+             '--method', 'pcl', '--data', 'cifar10', '--data-root', str(tmp_path / 'data'),
+             '--members', 'resnet8,wrn_16_1,resnet14', *args],
+            cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         processes.append(process)
         return process
 

@@ -36,7 +36,7 @@ def losses(monkeypatch):
 
 @pytest.mark.parametrize('method', METHODS)
 def test_every_method_trains_and_leaves_a_plain_student(method, tmp_path, cifar_config, losses):
-    cfg = cifar_config(CONFIG, tmp_path, METHOD=method, STUDENT='resnet8')
+    cfg = cifar_config(CONFIG, tmp_path, method=method, student='resnet8')
     launch.train(cfg)
     saved = load_checkpoint_safely(tmp_path / 'epoch_1.pth')
     plain = MODELS.build(cfg.model)
@@ -54,15 +54,15 @@ def test_every_method_trains_and_leaves_a_plain_student(method, tmp_path, cifar_
 @pytest.mark.parametrize('method', ['scd', 'sad', 'byot'])
 @pytest.mark.parametrize('student', ['wrn_16_1', 'vgg8', 'mobilenetv2_half', 'shufflenetv1'])
 def test_methods_on_layers_train_other_families(method, student, tmp_path, cifar_config):
-    launch.train(cifar_config(CONFIG, tmp_path, METHOD=method, STUDENT=student))
+    launch.train(cifar_config(CONFIG, tmp_path, method=method, student=student))
     assert (tmp_path / 'epoch_1.pth').is_file()
 
 
 @pytest.mark.parametrize('method', ['scd', 'byot', 'ddgsd', 'cs_kd'])
 def test_the_first_step_by_hand(method, tmp_path, cifar_config, monkeypatch, losses):
     """The terms of the config are the losses of what the network says of the batch."""
-    cfg = cifar_config(CONFIG, tmp_path, {'optim_wrapper.optimizer.lr': 0.0}, METHOD=method,
-                       STUDENT='resnet8')
+    cfg = cifar_config(CONFIG, tmp_path, {'optim_wrapper.optimizer.lr': 0.0}, method=method,
+                       student='resnet8')
     batches, forward = [], BatchPreprocessor.forward
 
     def record(self, data, training=False):
@@ -121,7 +121,7 @@ BY_HAND = dict(scd=_scd_by_hand, ddgsd=_ddgsd_by_hand, cs_kd=_cs_kd_by_hand, byo
 def test_a_killed_byot_run_ends_as_an_undisturbed_one(tmp_path, cifar_config):
     """The auxiliary classifiers are in the checkpoint, beside the student."""
     def run(name, epochs, resume=None):
-        cfg = cifar_config(CONFIG, tmp_path / name, METHOD='byot', STUDENT='resnet8')
+        cfg = cifar_config(CONFIG, tmp_path / name, method='byot', student='resnet8')
         cfg.train_cfg.max_epochs = epochs
         launch.train(cfg, resume)
 
@@ -153,7 +153,7 @@ def test_inference_costs_what_the_plain_network_costs(method, tmp_path, cifar_co
     parse = Classifier.parse_losses
     monkeypatch.setattr(Classifier, 'parse_losses',
                         lambda self, values: trained.append(self) or parse(self, values))
-    cfg = cifar_config(CONFIG, tmp_path, METHOD=method, STUDENT='resnet8')
+    cfg = cifar_config(CONFIG, tmp_path, method=method, student='resnet8')
     launch.train(cfg)
     plain = MODELS.build(cfg.model)
     plain.load_state_dict(load_checkpoint_safely(tmp_path / 'epoch_1.pth')['state_dict'])
@@ -171,7 +171,7 @@ def test_inference_costs_what_the_plain_network_costs(method, tmp_path, cifar_co
     ('sad', dict(tap=['backbone.stage3', 'head.fc']), r'tap maps'),
 ])
 def test_a_tap_that_does_not_serve_is_one_line(method, term, message, tmp_path, cifar_config):
-    cfg = cifar_config(CONFIG, tmp_path, METHOD=method, STUDENT='resnet8')
+    cfg = cifar_config(CONFIG, tmp_path, method=method, student='resnet8')
     cfg.terms[method].update(term)
     with pytest.raises(UserError, match=message) as error:
         launch.train(cfg)
@@ -186,7 +186,7 @@ def test_a_tap_that_does_not_serve_is_one_line(method, term, message, tmp_path, 
     ('cs_kd', {'train_dataloader.batch_sampler': None}, 'PairSampler'),
 ])
 def test_batches_that_do_not_serve_are_one_line(method, options, message, tmp_path, cifar_config):
-    cfg = cifar_config(CONFIG, tmp_path, METHOD=method, STUDENT='resnet8')
+    cfg = cifar_config(CONFIG, tmp_path, method=method, student='resnet8')
     for name, value in options.items():
         section, key = name.split('.')
         place = cfg.model if section == 'data_preprocessor' else cfg

@@ -55,7 +55,8 @@ def test_what_it_says(tmp_path):
     ("may_differ = ['epoch']", r"says 'epoch'.*Did you mean 'epochs'"),
     ("variants = dict(a=dict(configs='x.py'))", r"'a' says 'configs'.*Did you mean 'config'"),
     ("variants = dict(a=dict(title='x'))", "'a' has no `config`"),
-    ("teachers = dict(t=dict(config='x.py'))", "teacher 't' .* must have `config` and `check")])
+    ("teachers = dict(t=dict(config='x.py'))", "teacher 't' .* must have `config` and `check"),
+    ("teachers = dict(t=dict(config='x.py', methd='kd'))", "teacher 't' .* says 'methd'")])
 def test_what_it_refuses(tmp_path, more, message):
     with pytest.raises(UserError, match=message):
         read_study(study_file(tmp_path, "a=dict(config='{config}')", more))
@@ -88,6 +89,30 @@ def test_another_budget_is_refused_unless_the_study_says_so(tmp_path, option, bu
     assert found == {'a': ', '.join(allowed)}
 
 
+def test_a_cell_chooses_what_a_config_leaves_open(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / 'mine.py'
+    path.write_text("""
+ALONE = dict(config='classifier', data='cifar10', student='resnet8', data_root='elsewhere')
+baseline = ALONE
+variants = dict(taught=dict(teacher='resnet14=a.pth', method='dkd', **ALONE))
+teachers = dict(big=dict(config='classifier', data='cifar10', student='resnet14',
+                         checkpoint='b/c.pth'))
+metric = 'accuracy/top1'
+threshold = 1.0
+""")
+    study = read_study(path)
+    [baseline, variant] = (settled(cell) for cell in study.cells)
+    assert what_differs(study, dict(baseline=baseline, taught=variant)) == {
+        'taught': 'teachers, terms, custom_hooks'}
+    assert baseline.model.backbone.type == 'resnet8' and 'teachers' not in baseline
+    assert variant.teachers.resnet14.checkpoint == 'a.pth'
+    assert variant.train_dataloader.dataset.data_root == 'elsewhere'
+    words = '--teacher resnet14=a.pth --data cifar10 --method dkd --student resnet8 --data-root'
+    assert study.cells[1].choices == [*words.split(), 'elsewhere']
+    assert study.teachers[0].cell.choices == ['--data', 'cifar10', '--student', 'resnet14']
+
+
 def test_only_what_is_taught_may_differ(tmp_path):
     found = differences(study_file(
         tmp_path, "a=dict(config='{config}', options={{'distill_weights': dict(x=1.0)}})"))
@@ -101,7 +126,7 @@ def test_the_studies_compare_equal_budgets(path, monkeypatch):
     study = read_study(path)
     configs = {cell.name: settled(cell) for cell in study.cells}
     what_differs(study, configs)
-    trained = {teacher.config: teacher.checkpoint for teacher in study.teachers}
+    trained = {teacher.cell.config: teacher.checkpoint for teacher in study.teachers}
     for cfg in configs.values():
         for entry in cfg.get('teachers', {}).values():
             assert trained[entry.config] == entry.checkpoint

@@ -88,17 +88,14 @@ def test_what_a_command_names_exists(cell):
 
 @pytest.mark.parametrize('cell', [ALL[0], ALL[10], ALL[-1], *TEACHERS[:1]],
                          ids=lambda cell: cell.run)
-def test_a_command_trains_into_the_folder_that_is_read(cell, monkeypatch, tmp_path):
+def test_a_command_trains_into_the_folder_that_is_read(cell):
     from mmkd.engine.config import load_config
     words = shlex.split(cell.command)
-    start = words.index('python')
-    for name in ('TEACHER', 'STUDENT', 'METHOD', 'DATA'):
-        monkeypatch.delenv(name, raising=False)
-    for word in words[:start]:
-        monkeypatch.setenv(*word.split('='))
-    assert words[start + 1] == 'tools/train.py'
-    cfg = load_config(ROOT / words[start + 2])
-    options = words[start + 3:]
+    assert words[:3] == ['mmkd', 'train', 'classifier']
+    end = words.index('--work-dir') if '--work-dir' in words else len(words)
+    cfg = load_config(words[2], arguments={name.removeprefix('--'): value for name, value in
+                                           zip(words[3:end:2], words[4:end:2], strict=True)})
+    options = words[end:]
     work_dir = options[1] if options else cfg.work_dir
     assert work_dir == f'work_dirs/{cell.data}/{cell.run}'
     assert options[2:] == ([] if cell.batch_size is None else

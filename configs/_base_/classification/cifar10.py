@@ -1,4 +1,4 @@
-# CIFAR-10: cifar-10-python.tar.gz or cifar-10-batches-py in DATA_ROOT.
+# CIFAR-10: cifar-10-python.tar.gz or cifar-10-batches-py in --data-root.
 _base_ = ['./data.py', './cifar_240e.py']
 
 num_classes = 10

@@ -1,4 +1,4 @@
-# CIFAR-100: cifar-100-python.tar.gz or cifar-100-python in DATA_ROOT.
+# CIFAR-100: cifar-100-python.tar.gz or cifar-100-python in --data-root.
 _base_ = ['./data.py', './cifar_240e.py']
 
 num_classes = 100

@@ -1,8 +1,8 @@
-# The data set called DATA under the recipe of the MCL paper for CIFAR: 300 epochs, batch 128,
+# The data set of --data under the recipe of the MCL paper for CIFAR: 300 epochs, batch 128,
 # a rate of 0.1 that falls along a cosine to 0, for any network. ImageNet keeps its own recipe.
-_base_ = './{{$DATA:cifar100}}.py'
+_base_ = './{{$MMKD_DATA:cifar100}}.py'
 
-if '{{$DATA:cifar100}}' != 'imagenet':
+if '{{$MMKD_DATA:cifar100}}' != 'imagenet':
     train_cfg = dict(max_epochs=300)
     train_dataloader = dict(batch_size=128)
     optim_wrapper = dict(optimizer=dict(lr=0.1, nesterov=True))

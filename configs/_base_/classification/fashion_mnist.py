@@ -1,4 +1,4 @@
-# Fashion-MNIST: the four .gz files in DATA_ROOT.
+# Fashion-MNIST: the four .gz files in --data-root.
 _base_ = ['./data.py', './cifar_240e.py']
 
 num_classes = 10

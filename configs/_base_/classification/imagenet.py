@@ -1,4 +1,4 @@
-# ImageNet: train/<wnid>/*.JPEG and val/<wnid>/*.JPEG in DATA_ROOT; cropped by the workers.
+# ImageNet: train/<wnid>/*.JPEG and val/<wnid>/*.JPEG in --data-root; cropped by the workers.
 _base_ = ['./data.py', './imagenet_100e.py']
 
 num_classes = 1000

@@ -1,4 +1,4 @@
-# SVHN: train_32x32.mat and test_32x32.mat in DATA_ROOT. A mirrored digit is no digit.
+# SVHN: train_32x32.mat and test_32x32.mat in --data-root. A mirrored digit is no digit.
 _base_ = ['./data.py', './cifar_240e.py']
 
 num_classes = 10

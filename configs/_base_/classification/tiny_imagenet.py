@@ -1,4 +1,4 @@
-# TinyImageNet: tiny-imagenet-200 in DATA_ROOT.
+# TinyImageNet: tiny-imagenet-200 in --data-root.
 _base_ = ['./data.py', './cifar_240e.py']
 
 num_classes = 200

@@ -1,6 +1,6 @@
 # Blood cells, https://github.com/Shenggan/BCCD_Dataset: 364 photographs, three classes.
 # data/BCCD holds JPEGImages, Annotations and ImageSets/Main/{train,val,test}.txt.
-# Another place: BCCD_ROOT=/data/BCCD python tools/train.py ...
+# Another place: --data-root /data/BCCD
 # Your own VOC-layout data: copy this file and change classes and data_root.
 _base_ = './voc0712.py'
 classes = ('RBC', 'WBC', 'Platelets')

@@ -1,6 +1,6 @@
 # COCO 2017 under data/coco (annotations, train2017, val2017), or any data in its format:
 # copy this file and change classes, data_root and the paths.
-# Another place: COCO_ROOT=/data/coco python tools/train.py ...
+# Another place: --data-root /data/coco
 _base_ = './voc0712.py'
 classes = ('person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat',
            'traffic light', 'fire hydrant', 'stop sign', 'parking meter', 'bench', 'bird', 'cat',

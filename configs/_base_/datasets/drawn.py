@@ -1,5 +1,5 @@
 # The synthetic data set, made by: python tools/prepare_voc.py draw data/drawn
-# Another place: DRAWN_ROOT=/data/drawn python tools/train.py ...
+# Another place: --data-root /data/drawn
 classes = ('disc', 'square', 'triangle')
 num_classes = len(classes)
 image_size = 128

@@ -1,6 +1,6 @@
 # PASCAL VOC: trained on VOC2007 and VOC2012 trainval, tested on VOC2007 test.
 # The archives are unpacked by: python tools/prepare_voc.py extract DOWNLOADS --out data/VOCdevkit
-# Another place: VOC_ROOT=/data/VOCdevkit python tools/train.py ...
+# Another place: --data-root /data/VOCdevkit
 classes = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
            'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa',
            'train', 'tvmonitor')

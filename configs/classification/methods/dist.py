@@ -1,5 +1,5 @@
 # DIST: relations between and within classes, T = 4 on CIFAR and 1 on ImageNet (the authors' code).
-on_imagenet = '{{$DATA:cifar100}}' == 'imagenet'
+on_imagenet = '{{$MMKD_DATA:cifar100}}' == 'imagenet'
 terms = dict(dist=dict(
     tap='head.fc', weight=1.0,
     loss=dict(type='DISTLoss', beta=2.0, gamma=2.0, temperature=1.0 if on_imagenet else 4.0)))

@@ -1,6 +1,6 @@
 # Overhaul of feature distillation: every stage before its last ReLU, weight 1e-3; on ImageNet
 # 1e-4 (the authors' code).
-on_imagenet = '{{$DATA:cifar100}}' == 'imagenet'
+on_imagenet = '{{$MMKD_DATA:cifar100}}' == 'imagenet'
 terms = dict(ofd=dict(
     tap='backbone.stage?.preact', weight=1e-4 if on_imagenet else 1e-3, loss=dict(type='OFDLoss'),
     connector=dict(type='OFDConnector')))

@@ -3,7 +3,7 @@
 # a validation set). Temperature and weight are this project's choice.
 _base_ = '../../_base_/classification/cifar_300e.py'
 
-data_preprocessor = dict(views='{{$MEMBERS:resnet32,resnet32}}'.count(',') + 1)
+data_preprocessor = dict(views='{{$MMKD_MEMBERS:resnet32,resnet32}}'.count(',') + 1)
 terms = dict(kdcl=dict(
     type='SelfTerm', tap='members.*.head.fc', weight=1.0,
     loss=dict(type='KDCLLoss', ensemble='minlogit', temperature=2.0)))

@@ -4,7 +4,7 @@
 # 500; elsewhere batches have two images of every class, where there are classes enough.
 _base_ = '../../_base_/classification/cifar_300e.py'
 
-data = '{{$DATA:cifar100}}'
+data = '{{$MMKD_DATA:cifar100}}'
 if data == 'imagenet':
     loss = dict(
         type='LMCLMemoryLoss', num_negatives=8192, num_positives=1, momentum=0.5,

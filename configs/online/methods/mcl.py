@@ -2,7 +2,7 @@
 # and 1 for their soft forms; two images of every class in a batch, where there are classes enough.
 _base_ = '../../_base_/classification/cifar_300e.py'
 
-on_imagenet = '{{$DATA:cifar100}}' == 'imagenet'
+on_imagenet = '{{$MMKD_DATA:cifar100}}' == 'imagenet'
 terms = dict(mcl=dict(
     type='SelfTerm', tap='members.*.backbone.embedding', weight=1.0,
     loss=dict(
@@ -10,6 +10,6 @@ terms = dict(mcl=dict(
         soft_vcl=1.0, icl=0.1, soft_icl=1.0),
     connector=dict(type='ContrastiveHeads', dim=128)))
 custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]
-if '{{$DATA:cifar100}}' in ('cifar100', 'tiny_imagenet', 'imagenet'):
+if '{{$MMKD_DATA:cifar100}}' in ('cifar100', 'tiny_imagenet', 'imagenet'):
     train_dataloader = dict(
         batch_sampler=dict(type='ClassBalancedSampler', samples_per_class=2), drop_last=False)

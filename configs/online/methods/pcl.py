@@ -3,7 +3,7 @@
 # and deploys a moving average: NAME.mean.pth.
 _base_ = '../../_base_/classification/cifar_300e.py'
 
-data_preprocessor = dict(views='{{$MEMBERS:resnet32,resnet32}}'.count(',') + 1)
+data_preprocessor = dict(views='{{$MMKD_MEMBERS:resnet32,resnet32}}'.count(',') + 1)
 teachers = dict(mean=dict(ema=0.999))
 terms = dict(pcl=dict(
     tap=['members.*.backbone.embedding', 'members.*.head.fc'], weight=1.0, warmup_epochs=80,

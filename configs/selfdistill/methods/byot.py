@@ -1,6 +1,6 @@
 # BYOT: classifiers behind the shallow stages learn from the labels and from the deepest one; they
 # are gone after training. alpha 0.3, T = 3 and the hint's 0.03: see BYOTLoss.
-_base_ = '../../_base_/classification/{{$DATA:cifar100}}.py'
+_base_ = '../../_base_/classification/{{$MMKD_DATA:cifar100}}.py'
 
 terms = dict(byot=dict(
     type='SelfTerm', tap=['backbone.stage?', 'backbone.embedding', 'head.fc'], weight=1.0,

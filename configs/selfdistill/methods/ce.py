@@ -1,4 +1,4 @@
 # Cross-entropy alone: the baseline of every method.
-_base_ = '../../_base_/classification/{{$DATA:cifar100}}.py'
+_base_ = '../../_base_/classification/{{$MMKD_DATA:cifar100}}.py'
 
 custom_hooks = [dict(type='BestAndLastHook')]

@@ -1,11 +1,11 @@
 # CS-KD: an image learns from what the network says of another one of its class, T = 4, weight 1. As
 # in its authors' code a batch holds as many partners as images, and the partners have no
 # cross-entropy: twice the batch size makes the same steps.
-_base_ = '../../_base_/classification/{{$DATA:cifar100}}.py'
+_base_ = '../../_base_/classification/{{$MMKD_DATA:cifar100}}.py'
 
 data_preprocessor = dict(pairs=True)
 train_dataloader = dict(
-    batch_size=512 if '{{$DATA:cifar100}}' == 'imagenet' else 128,
+    batch_size=512 if '{{$MMKD_DATA:cifar100}}' == 'imagenet' else 128,
     batch_sampler=dict(type='PairSampler'),
     drop_last=False)
 teachers = dict(partner=dict(partners=True))

@@ -1,7 +1,7 @@
 # DDGSD: two distorted views of every image in the batch say the same. The paper adds up the
 # cross-entropies of the views, this classifier takes their mean: hence half the weight. On ImageNet
 # the views differ by the mirror alone, since the workers cut the images out.
-_base_ = '../../_base_/classification/{{$DATA:cifar100}}.py'
+_base_ = '../../_base_/classification/{{$MMKD_DATA:cifar100}}.py'
 
 data_preprocessor = dict(views=2)
 terms = dict(ddgsd=dict(

@@ -1,6 +1,6 @@
 # ONE: two more branches behind the last stage but one, a gate on its output that joins the three,
 # and each imitates the whole. T = 3, weight 1, Gaussian warm-up over 80 epochs.
-_base_ = '../../_base_/classification/{{$DATA:cifar100}}.py'
+_base_ = '../../_base_/classification/{{$MMKD_DATA:cifar100}}.py'
 
 terms = dict(one=dict(
     type='SelfTerm', tap=['backbone.stage?', 'head.fc'], weight=1.0, warmup_epochs=80,

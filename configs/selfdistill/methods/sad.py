@@ -1,6 +1,6 @@
 # SAD: every stage looks where the next one looks. The paper's weight, 0.1, is for lane detection;
 # at 10 the gradient is a quarter of the cross-entropy's (ResNet20, CIFAR-10, after 6 epochs).
-_base_ = '../../_base_/classification/{{$DATA:cifar100}}.py'
+_base_ = '../../_base_/classification/{{$MMKD_DATA:cifar100}}.py'
 
 terms = dict(sad=dict(
     type='SelfTerm', tap='backbone.stage?', weight=10.0, loss=dict(type='SADLoss')))

@@ -28,8 +28,8 @@ def teacher(tmp_path_factory):
 def run(cifar_config, teacher, tmp_path):
     """Train two epochs; return the losses of every iteration."""
     def train_method(method, name, cache=None, **preprocessor):
-        cfg = cifar_config(CONFIG, tmp_path / name, METHOD=method, STUDENT='resnet8',
-                           TEACHER='resnet14', TEACHER_CHECKPOINT=teacher)
+        cfg = cifar_config(CONFIG, tmp_path / name, method=method, student='resnet8',
+                           teacher=f'resnet14={teacher}')
         cfg.train_cfg.max_epochs = 2
         cfg.model.data_preprocessor.update(preprocessor)
         if cache is not None:
@@ -90,13 +90,13 @@ def test_images_that_are_mixed_are_refused(run, mixing, tmp_path):
     assert not list((tmp_path / 'c').rglob('*.shard'))
 
 
-def test_the_tool_builds_what_training_reads(run, cifar_config, teacher, tmp_path, no_teachers,
+def test_the_tool_builds_what_training_reads(run, cifar_archive, teacher, tmp_path, no_teachers,
                                              load_tool):
-    cifar_config(CONFIG, tmp_path, METHOD='kd', STUDENT='resnet8', TEACHER='resnet14',
-                 TEACHER_CHECKPOINT=teacher)  # sets the environment
     folder = tmp_path / 'c'
     load_tool(ROOT / 'tools/cache_teachers.py')(
-        CONFIG, '--work-dir', tmp_path / 'tool', '--cfg-options', f'teacher_cache.folder={folder}',
+        CONFIG, '--data', 'cifar10', '--method', 'kd', '--student', 'resnet8', '--teacher',
+        f'resnet14={teacher}', '--data-root', cifar_archive, '--work-dir', tmp_path / 'tool',
+        '--cfg-options', f'teacher_cache.folder={folder}',
         'teacher_cache.views=2', 'train_dataloader.batch_size=8')
     assert list(folder.rglob('*.shard')) and not list((tmp_path / 'tool').rglob('*.pth'))
     live = run('kd', 'live', dict(folder=str(tmp_path / 'none'), views=2, terms=[]))
@@ -105,10 +105,10 @@ def test_the_tool_builds_what_training_reads(run, cifar_config, teacher, tmp_pat
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
-    (dict(METHOD='ce'), 'has no teachers to cache'),
-    (dict(METHOD='kd'), 'has no teacher_cache: add the line')])
+    (dict(method='ce'), 'has no teachers to cache'),
+    (dict(method='kd'), 'has no teacher_cache: add the line')])
 def test_there_must_be_something_to_cache(changes, message, cifar_config, teacher, tmp_path):
-    cfg = cifar_config(CONFIG, tmp_path, STUDENT='resnet8', TEACHER='resnet14',
-                       TEACHER_CHECKPOINT=teacher, **changes)
+    cfg = cifar_config(CONFIG, tmp_path, student='resnet8', teacher='resnet14',
+                       checkpoint=teacher, **changes)
     with pytest.raises(UserError, match=message):
         launch.cache_teachers(cfg)
