@@ -16,6 +16,7 @@ from mmkd import registry
 from mmkd.config_files import config_path
 from mmkd.distillation.branch import CONSTRUCTOR_FACTS
 from mmkd.engine.config_values import check_loaders, check_visualizer, with_loop
+from mmkd.engine.guard import refuse_code_in_files
 from mmkd.engine.legacy import modernise
 from mmkd.engine.student_options import OPTIONS
 from mmkd.errors import UserError, did_you_mean
@@ -48,6 +49,8 @@ NOT_REGISTERED = {'nms', 'dqs_cfg', 'roi_layer', 'transforms of Albu', 'bbox_par
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read the config at ``path`` and override entries of it.
 
+    From then on no file that the config names can run code, see :mod:`mmkd.engine.guard`.
+
     Args:
         path: a Python config, or ``'mmdet::...'`` for one that MMDetection carries.
         options: dotted key to value, as ``--cfg-options`` gives them.
@@ -55,6 +58,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     Raises:
         UserError: the file is missing or broken, or an option fits nowhere.
     """
+    refuse_code_in_files()
     path = config_path(path)
     if not path.is_file():
         raise UserError(f"config '{path}' does not exist.{_neighbours(path)}")
