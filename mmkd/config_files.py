@@ -98,15 +98,20 @@ def read_config(name: str | Path, arguments: Mapping[str, str] | None = None) ->
 @contextmanager
 def _variables(arguments: Mapping[str, str]) -> Iterator[None]:
     """Let mmengine find the arguments where it looks for variables, and no others."""
-    others = {name: value for name, value in os.environ.items() if not name.startswith(ARGUMENT)}
     given = {f'{ARGUMENT}{name.upper()}': value for name, value in arguments.items()}
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.INFO))  # mmengine would call them environment variables
+    names = given.keys() | {name for name in os.environ if name.startswith(ARGUMENT)}
+    before = {name: os.environ.pop(name, None) for name in names}
+    os.environ.update(given)
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.INFO))  # mmengine would call them environment variables
     try:
-        with mock.patch.dict(os.environ, others | given, clear=True):
-            yield
+        yield
     finally:
-        logging.disable(before)
+        logging.disable(disabled)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _configs_of(package: str) -> Path | None:

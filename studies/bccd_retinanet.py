@@ -15,6 +15,6 @@ teachers = dict(retinanet=dict(
     config='configs/bccd_small/retinanet_r50.py',
     checkpoint='work_dirs/bccd_small/retinanet_r50/epoch_72.pth'))
 seeds = [0, 1, 2]
-metric = 'pascal_voc/mAP'
+metric = 'coco/bbox_mAP'  # COCO's, since the methods are about exact boxes
 scale = 100
-threshold = 3.0
+threshold = 2.0

@@ -4,7 +4,7 @@
 #     work_dirs/bccd_small/retinanet_r50/epoch_72.pth
 _base_ = [
     '../_base_/models/narrow_retinanet_r18.py',
-    '../_base_/datasets/bccd_small.py',
+    '../_base_/datasets/bccd_small_coco.py',
     '../_base_/schedules/small_72e.py',
     '../_base_/default_runtime.py',
 ]

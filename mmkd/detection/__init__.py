@@ -7,6 +7,7 @@ from mmkd.detection.data import LoadImage, VOCLayoutDataset
 from mmkd.detection.dense_terms import CrossKDTerm, DenseTerm
 from mmkd.detection.detr_terms import DETRFeatureTerm, DETRQueryTerm, DETRTerm, KDDETRTerm
 from mmkd.detection.hourglass import HourglassNet
+from mmkd.detection.mobilenet import MobileNetV2
 from mmkd.detection.proposal_term import ProposalTerm
 from mmkd.detection.score_term import ScoreTerm
 from mmkd.detection.ssd_head import SSDHead
@@ -15,4 +16,5 @@ from mmkd.ops import deform_layer  # registers a faster DCNv2 where mmcv's is no
 
 __all__ = ['CenterNetHead', 'CenterNetTerm', 'CrossKDTerm', 'DETRFeatureTerm', 'DETRQueryTerm',
            'DETRTerm', 'DenseTerm', 'FeatureTerm', 'HourglassNet', 'KDDETRTerm', 'LoadImage',
-           'ProposalTerm', 'SSDHead', 'ScoreTerm', 'VOCLayoutDataset', 'deform_layer', 'facts']
+           'MobileNetV2', 'ProposalTerm', 'SSDHead', 'ScoreTerm', 'VOCLayoutDataset',
+           'deform_layer', 'facts']

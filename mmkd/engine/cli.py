@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
 
 from mmkd.errors import UserError
 
@@ -35,6 +36,11 @@ def user_errors(if_interrupted: str = '') -> Iterator[None]:
         yield
     except UserError as error:
         print(f'error: {user_sentence(error)}', file=sys.stderr)
+        raise SystemExit(1) from None
+    except UnpicklingError:  # of a library's own loader, see mmkd/engine/guard.py
+        print('error: a weights file holds Python objects that could run code when loaded, or is '
+              'damaged, so it is refused: ask its author for plain weights (a state_dict)',
+              file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print('; '.join(filter(None, ('interrupted', if_interrupted))), file=sys.stderr)

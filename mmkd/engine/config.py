@@ -16,6 +16,7 @@ from mmkd import registry
 from mmkd.config_files import config_path, read_config
 from mmkd.distillation.branch import CONSTRUCTOR_FACTS
 from mmkd.engine.config_values import check_loaders, check_visualizer, with_loop
+from mmkd.engine.guard import refuse_code_in_files
 from mmkd.engine.legacy import modernise, old_variables, tell_of_old_variables
 from mmkd.engine.student_options import OPTIONS
 from mmkd.errors import UserError, did_you_mean
@@ -49,6 +50,8 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None,
                 arguments: Mapping[str, str] | None = None) -> Config:
     """Read the config at ``path`` and override entries of it.
 
+    From then on no file that the config names can run code, see :mod:`mmkd.engine.guard`.
+
     Args:
         path: of a Python config, or its name (:func:`mmkd.config_files.config_path`).
         options: dotted key to value, as ``--cfg-options`` gives them.
@@ -57,6 +60,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None,
     Raises:
         UserError: the file is missing or broken, or an option fits nowhere.
     """
+    refuse_code_in_files()
     path = config_path(path)
     if not path.is_file():
         raise UserError(f"config '{path}' does not exist.{_neighbours(path)}")

@@ -27,6 +27,7 @@ from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
 from mmkd.engine.choices import chosen_config
 from mmkd.engine.config import override, validate_config
 from mmkd.engine.environment import environment_report, keep_freed_memory
+from mmkd.engine.guard import refuse_code_in_files
 from mmkd.engine.schedule import resumed_mismatch, schedule_mismatch, set_epochs
 from mmkd.engine.screen import keep_in_file
 from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
@@ -82,6 +83,7 @@ def train(cfg: Config, resume: str | None = None) -> None:
     Raises:
         UserError: a checkpoint does not serve, or the run itself found something to mend.
     """
+    refuse_code_in_files()  # of a config, too, that load_config has not read
     if resume is not None:
         cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
     _choose_checkpoint(cfg)

@@ -5,7 +5,7 @@ test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='Adam', lr=2e-3),
+    optimizer=dict(type='Adam', lr=2e-3, fused=True),
     clip_grad=dict(max_norm=35, norm_type=2))
 
 param_scheduler = [
