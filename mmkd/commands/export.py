@@ -77,13 +77,15 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     from mmkd.deploy.export import export_onnx, export_pt2, load_model
     from mmkd.deploy.files import require_writable
     from mmkd.deploy.verify import dataset_images, find_images
-    from mmkd.engine.choices import chosen_config
-    from mmkd.engine.config import override
+    from mmkd.engine.config import load_config, override
+    from mmkd.engine.data_root import move_data
 
     out = args.out or f'student.{args.format}'
     require_writable(Path(out))
     images = find_images(args.images)
-    cfg = chosen_config(args)
+    cfg = load_config(args.config)
+    if args.data_root:
+        move_data(cfg, args.data_root)
     override(cfg, args.cfg_options)
     model = load_model(cfg, args.checkpoint)
     if args.data:
