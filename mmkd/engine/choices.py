@@ -25,7 +25,8 @@ __all__ = ['CHOICES', 'add_choices', 'chosen_config']
 
 ARGUMENTS = ('data', 'method', 'student', 'members', 'teacher')
 CHOICES = (*ARGUMENTS, 'classes', 'data_root')
-OPEN = 'the configs classifier, selfdistill and online'
+OPEN = dict(student='the configs classifier and selfdistill', members='the config online',
+            data='the configs classifier, selfdistill and online, or a detector')
 
 
 def add_choices(parser: argparse.ArgumentParser, teaches: bool = True) -> None:
@@ -92,8 +93,7 @@ def _change(cfg: Config, config: str, given: dict[str, Any]) -> None:
     classifies = (cfg.get('model') or {}).get('type') in ('Classifier', 'Cohort')
     for name in ('student', 'members', *(['data'] if classifies else [])):
         if given[name]:
-            raise UserError(f"--{name} is for {OPEN}, and '{config}' leaves nothing open: take it "
-                            'out')
+            raise UserError(f"--{name} is for {OPEN[name]}, and not for '{config}': take it out")
     for name, needed in (('method', 'teacher'), ('classes', 'data')):
         if given[name] is not None and not given[needed]:
             raise UserError(f'--{name} was given without --{needed} and would do nothing: add '
