@@ -105,7 +105,7 @@ threshold = 1.0
     [baseline, variant] = (settled(cell) for cell in study.cells)
     assert what_differs(study, dict(baseline=baseline, taught=variant)) == {
         'taught': 'teachers, terms, custom_hooks'}
-    assert baseline.model.backbone.type == 'resnet8' and 'teachers' not in baseline
+    assert baseline.model.backbone.type == 'resnet8' and not baseline.teachers
     assert variant.teachers.resnet14.checkpoint == 'a.pth'
     assert variant.train_dataloader.dataset.data_root == 'elsewhere'
     words = '--teacher resnet14=a.pth --data cifar10 --method dkd --student resnet8 --data-root'
