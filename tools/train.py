@@ -17,6 +17,7 @@ from mmkd.engine.cli import user_errors
 def main() -> None:
     """Parse the arguments and train."""
     from mmkd.engine import launch
+    from mmkd.engine.config_values import TRACKERS
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -33,6 +34,8 @@ def main() -> None:
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from this checkpoint; without a name from the newest whole one '
                         'in the work directory')
+    parser.add_argument('--log', choices=TRACKERS, help='log there, too (default: only to files '
+                        'of the work directory)')
     parser.add_argument('--amp', nargs='?', const='auto', choices=['auto', 'fp16', 'bf16'],
                         help='mixed precision; by itself fp16 on a GPU, bf16 on a CPU that has it')
     parser.add_argument('--channels-last', action='store_true', default=None,

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
+from mmkd.engine.run_folder import CONFIG
 from mmkd.errors import UserError
 from mmkd.study.plan import Cell, Study
 
@@ -201,7 +202,7 @@ def _validation(run: Run) -> dict[int, float]:
 def _tested(run: Run, checkpoint: Path, environment: dict[str, str]) -> float:
     """Return the metric of a checkpoint on the test data of the config that was trained."""
     out = run.folder / f'test_{checkpoint.stem}.json'
-    trained = run.folder / Path(run.cell.config.partition('::')[2] or run.cell.config).name
+    trained = run.folder / CONFIG
     config = trained if trained.exists() else run.cell.config
     if not out.exists():
         _call(run, ['tools/test.py', str(config), str(checkpoint), '--work-dir', str(run.folder),

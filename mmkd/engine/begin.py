@@ -1,0 +1,72 @@
+"""What a training has in its folder and in its config before anything is built."""
+
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from mmkd.engine.checkpoint_hook import write_atomically
+from mmkd.engine.environment import environment_report
+from mmkd.engine.run_folder import BEST, CHECK, CONFIG, ENVIRONMENT, LAST, LOG, RESULTS
+
+__all__ = ['add_hooks', 'prepare_folder', 'put_aside']
+
+
+def prepare_folder(cfg: Config, asked: Config) -> None:
+    """Write down what is run, and on what; put aside what another run left.
+
+    Args:
+        cfg: with its checkpoint chosen.
+        asked: as the user asked for it: another machine may choose another precision.
+    """
+    if os.environ.get('RANK', '0') != '0':  # no process knows of the others yet
+        return
+    aside = None if cfg.resume else put_aside(cfg.work_dir)
+    if aside is not None:
+        print_log(f"another run was in '{cfg.work_dir}': its results are in '{aside}' now",
+                  'current')
+    if asked.get('resume'):
+        asked.load_from = None  # the checkpoint that was resumed
+    asked.resume = False
+    folder = Path(cfg.work_dir)
+    write_atomically(folder / CONFIG, asked.pretty_text.encode())
+    write_atomically(folder / ENVIRONMENT,
+                     f'{environment_report()}\ncommand: {shlex.join(sys.argv)}\n'.encode())
+
+
+def put_aside(work_dir: str | Path) -> Path | None:
+    """Move what an earlier run left into a folder of its own, since another begins anew.
+
+    Its ``epoch_N.pth`` stay: the new run writes over them one by one.
+
+    Returns:
+        the folder, ``earlier_DATE_TIME``, or None where there is nothing to move.
+    """
+    work_dir = Path(work_dir)
+    found = [work_dir / name for name in (RESULTS, BEST, LAST, CHECK, CONFIG, ENVIRONMENT, LOG)
+             if (work_dir / name).is_file()]
+    if not any(path.name in (RESULTS, BEST, LAST) for path in found):
+        return None
+    stamp = f'earlier_{time.strftime("%Y%m%d_%H%M%S")}'
+    folder = next(path for i in range(1000)
+                  if not (path := work_dir / f'{stamp}{f"_{i}" if i else ""}').exists())
+    folder.mkdir()
+    for path in found:
+        os.replace(path, folder / path.name)
+    return folder
+
+
+def add_hooks(cfg: Config) -> None:
+    """Add what every training has, also of MMDetection's own configs."""
+    hooks = cfg.setdefault('default_hooks', {})
+    for name, kind in (('stop_on_invalid_loss', 'StopOnInvalidLossHook'),
+                       ('results', 'ResultsHook'), ('summary', 'SummaryHook')):
+        hooks.setdefault(name, dict(type=kind))
+    checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
+    if checkpoint is not None and checkpoint.get('type') == 'CheckpointHook' and not (
+            {'backend_args', 'file_client_args'} & checkpoint.keys()):
+        checkpoint.type = 'SafeCheckpointHook'
