@@ -17,6 +17,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmkd', 'mmkd.*']),
+    package_data={'mmkd.report': ['*.jinja']},
     # The onedl packages are the maintained distributions of mmengine, mmcv and mmdet.
     install_requires=[
         'torch>=2.4',
@@ -29,7 +30,7 @@ setup(
     ],
     extras_require={
         'deploy': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
-        'vis': ['matplotlib>=3.8', 'tensorboard>=2.17', 'scikit-learn>=1.5'],
+        'vis': ['jinja2>=3.1', 'matplotlib>=3.8', 'tensorboard>=2.17', 'scikit-learn>=1.5'],
         'dev': ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.8'],
     },
 )

@@ -62,11 +62,13 @@ def put_aside(work_dir: str | Path) -> Path | None:
 
 def add_hooks(cfg: Config) -> None:
     """Add what every training has, also of MMDetection's own configs."""
-    hooks = cfg.setdefault('default_hooks', {})
+    cfg.setdefault('default_hooks', {})
+    hooks = cfg.default_hooks
     for name, kind in (('stop_on_invalid_loss', 'StopOnInvalidLossHook'),
                        ('results', 'ResultsHook'), ('summary', 'SummaryHook')):
         hooks.setdefault(name, dict(type=kind))
-    checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
-    if checkpoint is not None and checkpoint.get('type') == 'CheckpointHook' and not (
+    hooks.setdefault('checkpoint', dict(type='SafeCheckpointHook', interval=1))
+    checkpoint = hooks['checkpoint']
+    if checkpoint is not None and checkpoint['type'] == 'CheckpointHook' and not (
             {'backend_args', 'file_client_args'} & checkpoint.keys()):
-        checkpoint.type = 'SafeCheckpointHook'
+        checkpoint['type'] = 'SafeCheckpointHook'

@@ -45,10 +45,11 @@ def check_visualizer(cfg: Config) -> None:
 
 def add_tracker(cfg: Config, name: str) -> None:
     """Let a run log to one of :data:`TRACKERS`, too."""
-    visualizer = cfg.setdefault('visualizer', dict(type='Visualizer'))
+    cfg.setdefault('visualizer', dict(type='Visualizer'))
+    visualizer = cfg.visualizer
     backends = visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
     if all(backend.get('type') != TRACKERS[name] for backend in backends):
-        visualizer.vis_backends = [*backends, dict(type=TRACKERS[name])]
+        visualizer['vis_backends'] = [*backends, dict(type=TRACKERS[name])]
 
 
 def with_loop(entry: Any) -> Any:

@@ -15,7 +15,7 @@ import mmkd
 from mmkd.engine.run_folder import BEST, CONFIG, LAST
 from mmkd.registry import HOOKS
 
-__all__ = ['SummaryHook', 'TimedLoggerHook', 'keep_in_file']
+__all__ = ['SummaryHook', 'TimedLoggerHook', 'keep_in_file', 'shown']
 
 FILE_ONLY = ('environment\n', f'\n{"-" * 60}\nSystem environment:', 'Config:\n',
              'Hooks will be executed', 'Distributed training is not used', 'Exp name:',
@@ -71,7 +71,7 @@ class SummaryHook(Hook):
         where = (torch.cuda.get_device_name(device) if device.type == 'cuda' else
                  f'CPU ({torch.get_num_threads()} of {os.cpu_count()} cores)')
         runner.logger.info(f'mmkd {mmkd.__version__}, PyTorch {torch.__version__}, {where}; '
-                           f'config, environment and this log: {_shown(runner.work_dir)}')
+                           f'config, environment and this log: {shown(runner.work_dir)}')
 
     def after_train(self, runner: Runner) -> None:
         """Log the summary."""
@@ -83,16 +83,16 @@ class SummaryHook(Hook):
                      f'{best["when"]}')
         weights = [folder / name for name in (BEST, LAST) if (folder / name).is_file()]
         for path in weights:
-            text += f'. {path.stem.capitalize()}: {_shown(path)}'
+            text += f'. {path.stem.capitalize()}: {shown(path)}'
         if weights and not (folder / BEST).is_file():
             text += f' (no {BEST}: there was no validation)'
         if weights and (folder / CONFIG).is_file():
-            text += (f'. Next: python tools/test.py {_shown(folder / CONFIG)} {_shown(weights[0])}'
-                     f', or python tools/report.py {_shown(folder)}')
+            text += (f'. Next: python tools/test.py {shown(folder / CONFIG)} {shown(weights[0])}'
+                     f', or python tools/report.py {shown(folder)}')
         runner.logger.info(text)
 
 
-def _shown(path: str | Path) -> str:
+def shown(path: str | Path) -> str:
     """Return a path as one would type it here."""
     short = os.path.relpath(path)
     return str(path) if short.startswith('..') else short

@@ -233,7 +233,7 @@ def test_mmdetections_own_hooks_get_what_every_run_has(tmp_path):
 
 def test_trackers(tmp_path, monkeypatch):
     cfg = load_config(write_config(tmp_path))
-    del cfg.visualizer
+    cfg.pop('visualizer')
     for _ in range(2):
         add_tracker(cfg, 'wandb')
     assert [one.type for one in cfg.visualizer.vis_backends] == ['LocalVisBackend',

@@ -1,0 +1,1 @@
+"""What the tools do, a module for each: ``main(argv, prog)``."""
