@@ -1,13 +1,18 @@
 """What a training has in its folder and in its config before anything is built."""
 
+import math
 import os
 import shlex
 import sys
 import time
+from collections.abc import Mapping
+from keyword import iskeyword
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
+from yapf.yapflib.yapf_api import FormatCode
 
 from mmkd.engine.checkpoint_hook import write_atomically
 from mmkd.engine.environment import environment_report
@@ -33,9 +38,35 @@ def prepare_folder(cfg: Config, asked: Config) -> None:
         asked.load_from = None  # the checkpoint that was resumed
     asked.resume = False
     folder = Path(cfg.work_dir)
-    write_atomically(folder / CONFIG, asked.pretty_text.encode())
+    write_atomically(folder / CONFIG, _config_text(asked).encode())
     write_atomically(folder / ENVIRONMENT,
                      f'{environment_report()}\ncommand: {shlex.join(sys.argv)}\n'.encode())
+
+
+def _config_text(cfg: Config) -> str:
+    """Return a config as Python, its entries in their order.
+
+    mmengine's own sorts them, and the order of ``terms`` and ``teachers`` has a meaning.
+    """
+    text = '\n'.join(f'{name} = {_literal(value)}' for name, value in cfg.to_dict().items())
+    return FormatCode(text + '\n', style_config=dict(
+        based_on_style='pep8', column_limit=100,
+        split_before_expression_after_opening_paren=True))[0]
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) and key.isidentifier() and not iskeyword(key)
+               for key in value):
+            return f'dict({", ".join(f"{key}={_literal(one)}" for key, one in value.items())})'
+        return f'{{{", ".join(f"{key!r}: {_literal(one)}" for key, one in value.items())}}}'
+    if isinstance(value, list):
+        return f'[{", ".join(map(_literal, value))}]'
+    if isinstance(value, tuple):
+        return f'({"".join(f"{_literal(one)}, " for one in value)})'
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float('{value}')"
+    return repr(value)
 
 
 def put_aside(work_dir: str | Path) -> Path | None:

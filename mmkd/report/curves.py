@@ -18,8 +18,10 @@ def losses(runs: Sequence[Run], made: Panel) -> None:
     """Draw every loss, with the weight of each term and its share of the gradient."""
     _draw(runs, made, lambda name: not name.startswith(VALIDATION) and name not in FIRST
           and not name.endswith('lr'))
-    made.sentences.append('Each value is the mean over an epoch, as it was minimised: weight '
-                          'included.')
+    made.sentences.append(
+        'Each value is the mean over an epoch, as it was minimised: weight included. A term has '
+        'its share of the gradient at the layers that it taps: its own norm over the sum of its '
+        "own and that of the student's own loss.")
 
 
 def learning_rate(runs: Sequence[Run], made: Panel) -> None:
@@ -58,8 +60,8 @@ def _draw(runs: Sequence[Run], made: Panel, wanted: Callable[[str], bool]) -> No
 
 
 def _columns(runs: Iterable[Run], wanted: Callable[[str], bool]) -> list[str]:
-    return list(dict.fromkeys(name for run in runs for row in run.rows for name in row
-                              if wanted(name)))
+    found = dict.fromkeys(name for run in runs for row in run.rows for name in row if wanted(name))
+    return sorted(found, key=lambda name: name != 'loss')  # the sum comes first
 
 
 def _caption(name: str, runs: Sequence[Run]) -> str:
@@ -83,8 +85,7 @@ def _of_term(run: Run, name: str) -> str:
     if first['share'] is not None:
         return f'{100 * first["share"]:.0f} % of the gradient by its weight, which sets itself'
     share = first['gradient'] / (1 + first['gradient'])
-    return (f'weight {first["weight"]:g}, {100 * share:.2g} % of its own and the student\'s '
-            'gradient in the first step')
+    return f'weight {first["weight"]:g}, {100 * share:.2g} % of the gradient in the first step'
 
 
 def _weight(run: Run, name: str) -> float | None:

@@ -176,9 +176,8 @@ def _heat_figure(networks: Mapping[str, tuple[nn.Module, Mapping]], dataset: Bas
                 row[3 + 2 * i].imshow(_resized(other, own.shape) - own, vmin=-1, vmax=1,
                                       cmap='coolwarm')
                 titles += [name, f'{name} - student']
-            if row is grid[0]:
-                for axes, title in zip(row, titles, strict=True):
-                    axes.set_title(title)
+            for axes, title in zip(row, titles, strict=True):
+                axes.set_title(title)
         return svg(figure)
 
 

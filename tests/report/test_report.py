@@ -39,6 +39,11 @@ train_dataloader = dict(batch_size=4, dataset=dict(pipeline=[
 PANELS = ['models', 'losses', 'learning-rate', 'validation', 'quality']
 
 
+@pytest.fixture(autouse=True)
+def _one_round(monkeypatch):
+    monkeypatch.setattr('mmkd.report.overview.ROUNDS', 1)
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     """Two runs of a detector: `alone`, and `taught` by the first."""
@@ -73,7 +78,7 @@ def test_a_page_of_a_taught_detector(folder, page, capsys):
     assert 'in the terms heatmap, wh, offset, feature' in head and '2 epochs in' in head
     assert f'Next: python tools/test.py {folder}/taught/config.py' in head
     losses = found.text('losses')
-    assert 'term feature (weight 2, ' in losses and 'gradient in the first step' in losses
+    assert 'term feature (weight 2, ' in losses and '% of the gradient in the first step' in losses
     assert found.count('losses', 'svg') == 9  # the sum, three of its own, four terms, the norm
     for name in ('disc', 'square', 'triangle'):
         assert f'pascal_voc/AP/{name}' in found.text('validation')
@@ -81,18 +86,26 @@ def test_a_page_of_a_taught_detector(folder, page, capsys):
     assert found.count('quality', 'svg') == 2
     assert found.count('pictures', 'img') == 1
     assert found.count('heatmaps', 'image') == 3 * 4  # image, student, teacher, difference
+    assert found.text('heatmaps').count('big - student') == 3  # a title above each
     table = found.text('models')
     assert 'teacher big' in table and 'ms' in table and 'before training' in table
     assert 'feature' in found.text('check')
 
 
-def test_two_runs_side_by_side(folder, page):
-    write_report([folder / 'alone', folder / 'taught'], folder / 'two.html')
-    found = page(folder / 'two.html')
+def test_two_runs_side_by_side_and_a_teacher_that_is_gone(folder, page, tmp_path):
+    copy = tmp_path / 'copy'
+    shutil.copytree(folder / 'taught', copy)
+    text = (copy / 'config.py').read_text().replace('alone/best.pth', 'alone/gone.pth')
+    (copy / 'config.py').write_text(text)
+    write_report([copy, folder / 'alone'], tmp_path / 'two.html')
+    found = page(tmp_path / 'two.html')
     assert found.count('losses', 'svg') == 9 and found.count('losses', 'i') == 2
-    for text in ('alone: student', 'taught: student', 'taught: teacher big'):
+    for text in ('alone: student', 'copy: student'):
         assert text in found.text('models')
     assert found.count('quality', 'svg') == 4
+    for name in ('models', 'pictures', 'heatmaps'):
+        assert 'left out' in found.text(name) and 'gone.pth' in found.text(name)
+    assert found.count('pictures', 'img') == 1
 
 
 def test_what_is_missing_is_a_sentence(folder, page, tmp_path):
@@ -115,18 +128,6 @@ def test_what_is_missing_is_a_sentence(folder, page, tmp_path):
     (bare / 'last.pth').unlink()
     write_report([bare], tmp_path / 'page.html')
     assert 'neither best.pth nor last.pth' in page(tmp_path / 'page.html').text('head')
-
-
-def test_a_teacher_that_is_gone_is_left_out(folder, page, tmp_path):
-    copy = tmp_path / 'copy'
-    shutil.copytree(folder / 'taught', copy)
-    text = (copy / 'config.py').read_text().replace('alone/best.pth', 'alone/gone.pth')
-    (copy / 'config.py').write_text(text)
-    write_report([copy], tmp_path / 'page.html')
-    found = page(tmp_path / 'page.html')
-    for name in ('models', 'pictures', 'heatmaps'):
-        assert 'left out' in found.text(name) and 'gone.pth' in found.text(name)
-    assert found.count('pictures', 'img') == 1
 
 
 def test_a_page_of_a_classifier(cifar_config, page, tmp_path):
