@@ -19,7 +19,8 @@ setup(
     packages=find_packages(include=['mmkd', 'mmkd.*']),
     # Where OpenMMLab's tools look for them; in a clone these are links to the repository's folders.
     package_data={'mmkd': ['.mim/*.yml'] + [f'.mim/**/*.{suffix}' for suffix in
-                                            ('py', 'sh', 'md', 'txt', 'yml')]},
+                                            ('py', 'sh', 'md', 'txt', 'yml')],
+                  'mmkd.report': ['*.jinja']},
     entry_points={'console_scripts': ['mmkd=mmkd.commands:main']},
     # The onedl packages are the maintained distributions of mmengine, mmcv and mmdet.
     install_requires=[
@@ -33,7 +34,7 @@ setup(
     ],
     extras_require={
         'deploy': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
-        'vis': ['matplotlib>=3.8', 'tensorboard>=2.17', 'scikit-learn>=1.5'],
+        'vis': ['jinja2>=3.1', 'matplotlib>=3.8', 'tensorboard>=2.17', 'scikit-learn>=1.5'],
         'dev': ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.8'],
     },
 )

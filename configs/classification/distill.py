@@ -4,7 +4,7 @@
 #   distil (the same: python tools/train.py configs/classification/distill.py --data ...):
 #     mmkd train classifier --data cifar100 --method dkd --teacher resnet32x4 --student resnet8x4
 #   test:
-#     mmkd test work_dirs/cifar100/dkd_resnet32x4_resnet8x4/distill.py \
+#     mmkd test work_dirs/cifar100/dkd_resnet32x4_resnet8x4/config.py \
 #         work_dirs/cifar100/dkd_resnet32x4_resnet8x4/epoch_240.pth
 # --method, --data: a file of methods/ and of ../_base_/classification/. --student, --teacher: a
 # network of mmkd.classification.networks; several teachers by several --teacher. Images:

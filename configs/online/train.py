@@ -2,7 +2,7 @@
 #     mmkd train online --data cifar100 --method mcl --members resnet32,resnet32
 # (the same: python tools/train.py configs/online/train.py --data ...)
 # test all of them and their ensemble:
-#     mmkd test work_dirs/cifar100/online_mcl_resnet32_resnet32/train.py \
+#     mmkd test work_dirs/cifar100/online_mcl_resnet32_resnet32/config.py \
 #         work_dirs/cifar100/online_mcl_resnet32_resnet32/epoch_300.pth
 # test one of them, as any classifier (NETWORK_1.pth, NETWORK_2.pth, ... lie beside it):
 #     mmkd test classifier work_dirs/cifar100/online_mcl_resnet32_resnet32/resnet32_1.pth \

@@ -19,6 +19,7 @@ COMMANDS = {
     'check': 'is a data set in PASCAL VOC layout whole?',
     'train': 'train a model, or let it learn from teachers',
     'test': 'evaluate a checkpoint or an exported model',
+    'report': 'one page on a run, or on several side by side',
     'export': 'write a trained model as ONNX or torch.export',
     'quantize': 'turn an exported model into an int8 one',
     'predict': 'run an exported model on images and videos, without PyTorch',

@@ -5,7 +5,7 @@
     mmkd export CONFIG CHECKPOINT --out student.onnx --images data/photos one.jpg
     mmkd export CONFIG CHECKPOINT --out student.onnx --image-input --half --data 20
     mmkd export CONFIG CHECKPOINT --out student.pt2 --format pt2
-    mmkd export work_dirs/cifar100/ce_resnet8x4/distill.py \\
+    mmkd export work_dirs/cifar100/ce_resnet8x4/config.py \\
         work_dirs/cifar100/ce_resnet8x4/epoch_240.pth --out student.onnx
 """
 

@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments and train."""
     from mmkd.engine import launch
     from mmkd.engine.choices import add_choices
+    from mmkd.engine.config_values import TRACKERS
 
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__,
@@ -32,6 +33,8 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from this checkpoint; without a name from the newest whole one '
                         'in the work directory')
+    parser.add_argument('--log', choices=TRACKERS, help='log there, too (default: only to files '
+                        'of the work directory)')
     parser.add_argument('--amp', nargs='?', const='auto', choices=['auto', 'fp16', 'bf16'],
                         help='mixed precision; by itself fp16 on a GPU, bf16 on a CPU that has it')
     parser.add_argument('--channels-last', action='store_true', default=None,

@@ -47,7 +47,7 @@ class TeacherReport(NamedTuple):
 
 
 def check_teachers(runner: Runner, entries: Mapping[str, Mapping[str, Any]], student: nn.Module,
-                   progressive: bool) -> None:
+                   progressive: bool) -> dict[str, Any]:
     """Log how each teacher does beside the student, and warn of what makes it a bad one.
 
     The first process does it alone: nothing here waits for the others. What cannot be evaluated is
@@ -58,19 +58,25 @@ def check_teachers(runner: Runner, entries: Mapping[str, Mapping[str, Any]], stu
         entries: ``teachers`` of the config.
         student: the model.
         progressive: whether the teachers should be ordered from weak to strong.
+
+    Returns:
+        the ``teachers``' reports and the ``warnings``, for ``check.json``; or nothing.
     """
     entries = {name: entry for name, entry in entries.items()
                if 'checkpoint' in entry}  # others are made of the student
     if not entries or not is_main_process():
-        return
+        return {}
     with undisturbed_random_state():
         reason = _obstacle(runner)
         if reason:
             runner.logger.info(f'The teachers were not evaluated before training: {reason}')
-            return
+            return dict(warnings=[f'The teachers were not evaluated: {reason}'])
         reports = [_report(runner, name, entry, student) for name, entry in entries.items()]
-    for sentence in warnings_about([one for one in reports if one is not None], progressive):
+    reports = [one for one in reports if one is not None]
+    warnings = warnings_about(reports, progressive)
+    for sentence in warnings:
         runner.logger.warning(sentence)
+    return dict(teachers=[one._asdict() for one in reports], warnings=warnings)
 
 
 def _obstacle(runner: Runner) -> str | None:
@@ -250,7 +256,8 @@ def check_connectors(terms: Sequence[Term], optim_wrapper: Any) -> None:
 
 
 def check_first_step(terms: Sequence[Term], step: Step, own: Mapping[str, Any],
-                     losses: Mapping[str, tuple[float, Tensor]], logger: MMLogger) -> None:
+                     losses: Mapping[str, tuple[float, Tensor]], logger: MMLogger
+                     ) -> dict[str, Any]:
     """Print one table of the terms, and stop if one of them cannot teach.
 
     Args:
@@ -260,11 +267,15 @@ def check_first_step(terms: Sequence[Term], step: Step, own: Mapping[str, Any],
         losses: weight and unweighted loss of each term.
         logger: where the table goes.
 
+    Returns:
+        the ``terms`` of the table and the ``warnings``, for ``check.json``.
+
     Raises:
         UserError: a loss is not finite, or one above 0 is cut off from the student's taps. Where
             the gradient is 0 for now, as behind a connector that starts at 0, a warning says so.
     """
-    rows, warnings = ['first step: term, loss, weight, gradient over that of the own loss'], []
+    rows, warnings, found = [
+        'first step: term, loss, weight, gradient over that of the own loss'], [], []
     for term in terms:
         weight, loss = losses[term.name]
         value = loss.item()
@@ -283,10 +294,13 @@ def check_first_step(terms: Sequence[Term], step: Step, own: Mapping[str, Any],
         ratio = weight * norm / reference if reference else math.nan
         shown = f'{weight:.4g}' if term.gradient_share is None else 'by share'
         rows.append(f'  {term.name}, {value:.4g}, {shown}, {ratio:.2g}')
+        found.append(dict(name=term.name, loss=value, weight=weight, share=term.gradient_share,
+                          gradient=ratio))
         warnings += _warnings(term, value, ratio)
     logger.info('\n'.join(rows))
     for sentence in warnings:
         logger.warning(sentence)
+    return dict(terms=found, warnings=warnings)
 
 
 def _norms(term: Term, step: Step, own: Mapping[str, Any], loss: Tensor

@@ -18,11 +18,13 @@ The student stays a plain model; everything below hangs on it for the duration o
 Under DDP the student is called inside the wrapper, so the same hooks fire there.
 """
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce_params
+from mmengine.dist import all_reduce_params, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import BaseLoop, Runner
@@ -48,6 +50,8 @@ from mmkd.distillation.student_teachers import MeanTeacher
 from mmkd.distillation.taps import TapRecorder
 from mmkd.distillation.teachers import Teacher, undisturbed_random_state
 from mmkd.distillation.term import Term
+from mmkd.engine.checkpoint_hook import write_atomically
+from mmkd.engine.run_folder import CHECK
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import HOOKS
 
@@ -113,6 +117,7 @@ class DistillationHook(Hook):
         """The weights that set themselves, by term."""
         self._iteration = 0
         self._first_step = True
+        self._checked: dict[str, Any] = {}
         self._logs: MessageHub | None = None
         self._handles: list[Any] = []
 
@@ -225,9 +230,10 @@ class DistillationHook(Hook):
             self._first_step = False
             check_gradients_flow(self.terms, step)
             if self.check_teachers and self._iteration == 0:
-                check_first_step(self.terms, step, own,
-                                 {term.name: (term.weight, raw[term.name]) for term in self.terms},
-                                 MMLogger.get_current_instance())
+                self._add_checked(check_first_step(
+                    self.terms, step, own,
+                    {term.name: (term.weight, raw[term.name]) for term in self.terms},
+                    MMLogger.get_current_instance()))
         added = {f'loss_distill_{term.name}': self._weighted(term, raw[term.name], step, own)
                  for term in self.terms}
         clashes = sorted(set(added) & set(own))
@@ -235,6 +241,10 @@ class DistillationHook(Hook):
             raise UserError(f"the student already has a loss '{clashes[0]}': give that "
                             'distillation term another name')
         return added
+
+    def _add_checked(self, found: Mapping[str, Any]) -> None:
+        self._checked = {**self._checked, **found,
+                         'warnings': self._checked.get('warnings', []) + found.get('warnings', [])}
 
     def _weighted(self, term: Term, loss: Tensor, step: Step, own: Mapping[str, Any]) -> Tensor:
         balanced = self.balanced.get(term.name)
@@ -271,12 +281,20 @@ class DistillationHook(Hook):
         if self.check_teachers and runner.iter == 0:
             check_connectors(self.terms, runner.optim_wrapper)
             if self.teachers:
-                check_teachers(runner, checked_entries(self._entries), bare(runner.model),
-                               self.schedule == 'progressive')
+                self._add_checked(check_teachers(
+                    runner, checked_entries(self._entries), bare(runner.model),
+                    self.schedule == 'progressive'))
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Any = None) -> None:
         """Let mean teachers follow the student, at each step of the optimizer."""
+        if self._checked and is_main_process():
+            content = json.dumps(self._checked, indent=1, default=float).encode()
+            try:
+                write_atomically(Path(runner.work_dir, CHECK), content)
+            except OSError as error:  # a report misses it, the run does not
+                runner.logger.warning(f"cannot write '{CHECK}' ({error.strerror or error})")
+        self._checked = {}
         if self._mean_teachers() and runner.optim_wrapper.should_update():
             for teacher in self._mean_teachers():
                 teacher.update(bare(runner.model))

@@ -2,7 +2,7 @@
 
 A file is written beside its final place, flushed to the disk and renamed over the old one, which
 POSIX does atomically: under its name there is always one whole file. Old checkpoints are removed
-only after the new one is there.
+only after the new one is there. ``last.pth`` and ``best.pth`` are hard links to them, or copies.
 """
 
 import logging
@@ -19,15 +19,16 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
+from mmkd.engine.run_folder import BEST, LAST, link_atomically
 from mmkd.errors import UserError
 from mmkd.registry import HOOKS
 
 __all__ = ['SafeCheckpointHook', 'is_whole', 'last_good', 'latest_checkpoint', 'write_atomically']
 
 TEMPORARY = '.tmp'
-LAST = 'last_checkpoint'
+POINTER = 'last_checkpoint'
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -89,7 +90,9 @@ register_backend('atomic', AtomicBackend, force=True)
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook`` whose files are always whole; it takes the same arguments.
 
-    Weights that are not finite are never written over good ones.
+    Weights that are not finite are never written over good ones. In the work directory,
+    ``last.pth`` is the newest checkpoint and ``best.pth`` that of the epoch which
+    :class:`~mmkd.engine.results.ResultsHook` found best, however few ``max_keep_ckpts`` keeps.
 
     Raises:
         UserError: a checkpoint cannot be written (full disk), or the weights are not finite;
@@ -106,6 +109,27 @@ class SafeCheckpointHook(CheckpointHook):
         if is_main_process():
             for leftover in Path(self.out_dir).glob(f'*{TEMPORARY}'):
                 leftover.unlink()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
+        """As mmengine's; keep the weights if they are the best so far."""
+        super().after_val_epoch(runner, metrics)
+        best = runner.message_hub.runtime_info.get('best_epoch')
+        if (isinstance(runner._train_loop, BaseLoop) and best is not None
+                and best['iterations'] == runner.iter):
+            with _told_to_the_user(runner, last_good(runner)):
+                self._keep_best(runner)
+
+    def _keep_best(self, runner: Runner) -> None:
+        step = runner.epoch if self.by_epoch else runner.iter
+        saved = os.path.join(self.out_dir, self.filename_tmpl.format(step))
+        if self.last_ckpt != saved:  # there is none of this epoch
+            _refuse_invalid_weights(runner)
+            runner.save_checkpoint(
+                runner.work_dir, BEST, save_optimizer=False, save_param_scheduler=False,
+                meta=dict(epoch=runner.epoch, iter=runner.iter), by_epoch=False,
+                backend_args=self.backend_args)
+        elif is_main_process():
+            link_atomically(saved, Path(runner.work_dir, BEST))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
         with _told_to_the_user(runner, last_good(runner)):
@@ -130,7 +154,8 @@ class SafeCheckpointHook(CheckpointHook):
                 save_param_scheduler=self.save_param_scheduler, meta=meta,
                 by_epoch=self.by_epoch, backend_args=self.backend_args, **self.args)
             if is_main_process():
-                write_atomically(Path(runner.work_dir) / LAST, self.last_ckpt.encode())
+                write_atomically(Path(runner.work_dir) / POINTER, self.last_ckpt.encode())
+                link_atomically(self.last_ckpt, Path(runner.work_dir) / LAST)
         self._remove_outdated()
 
     def _remove_outdated(self) -> None:
@@ -181,7 +206,7 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     numbered = [(int(match[1]), path) for path in work_dir.glob('*.pth')
                 if (match := pattern.fullmatch(path.name))]
     candidates = [path for _, path in sorted(numbered, reverse=True)]
-    pointer = work_dir / LAST
+    pointer = work_dir / POINTER
     if pointer.is_file() and (named := pointer.read_text().strip()):
         # The folder may have been moved since, and the name may be relative to another place.
         candidates = [Path(named), work_dir / Path(named).name, *candidates]

@@ -8,7 +8,11 @@ from mmengine.config import Config
 
 from mmkd.errors import UserError
 
-__all__ = ['check_loaders', 'check_visualizer', 'with_loop']
+__all__ = ['TRACKERS', 'add_tracker', 'check_loaders', 'check_visualizer', 'with_loop']
+
+TRACKERS = dict(tensorboard='TensorboardVisBackend', mlflow='MLflowVisBackend',
+                wandb='WandbVisBackend')
+"""mmengine's backends by the package that each needs, which is what `--log` takes."""
 
 
 def check_loaders(cfg: Config) -> None:
@@ -32,10 +36,20 @@ def check_visualizer(cfg: Config) -> None:
         raise UserError(f"visualizer.vis_backends is {backends!r}: write a list, "
                         "[dict(type='TensorboardVisBackend')], or change its first entry with "
                         '--cfg-options visualizer.vis_backends.0.type=TensorboardVisBackend')
-    if (any(backend['type'] == 'TensorboardVisBackend' for backend in backends)
-            and importlib.util.find_spec('tensorboard') is None):
-        raise UserError('visualizer.vis_backends asks for TensorBoard, which is not installed: '
-                        'pip install future tensorboard, or take it out')
+    for package, backend in TRACKERS.items():
+        if (any(one['type'] == backend for one in backends)
+                and importlib.util.find_spec(package) is None):
+            raise UserError(f'the logs shall go to {backend}, whose package is not installed: '
+                            f'pip install {package}, or take it out')
+
+
+def add_tracker(cfg: Config, name: str) -> None:
+    """Let a run log to one of :data:`TRACKERS`, too."""
+    cfg.setdefault('visualizer', dict(type='Visualizer'))
+    visualizer = cfg.visualizer
+    backends = visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
+    if all(backend.get('type') != TRACKERS[name] for backend in backends):
+        visualizer['vis_backends'] = [*backends, dict(type=TRACKERS[name])]
 
 
 def with_loop(entry: Any) -> Any:

@@ -1,6 +1,7 @@
 """What ``mmkd train`` and ``mmkd test`` do once their arguments are parsed."""
 
 import argparse
+import copy
 import json
 import logging
 import os
@@ -23,18 +24,21 @@ from mmkd.distillation import DistillationHook
 from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
 from mmkd.engine.amp import keep_strided_depthwise_in_float32
+from mmkd.engine.begin import add_hooks, prepare_folder
 from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
 from mmkd.engine.choices import chosen_config
 from mmkd.engine.config import override, validate_config
+from mmkd.engine.config_values import add_tracker
 from mmkd.engine.environment import environment_report, keep_freed_memory
 from mmkd.engine.guard import refuse_code_in_files
+from mmkd.engine.run_folder import LOG
 from mmkd.engine.schedule import resumed_mismatch, schedule_mismatch, set_epochs
 from mmkd.engine.screen import keep_in_file
 from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
 from mmkd.errors import UserError
 
-__all__ = ['StudentRunner', 'add_common_arguments', 'cache_teachers', 'config_from_arguments',
-           'test', 'train']
+__all__ = ['StudentRunner', 'TrainingRunner', 'add_common_arguments', 'cache_teachers',
+           'config_from_arguments', 'test', 'train']
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +67,8 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
     cfg = chosen_config(args)
     if getattr(args, 'epochs', None) is not None:
         set_epochs(cfg, args.epochs)
+    if getattr(args, 'log', None):
+        add_tracker(cfg, args.log)
     override(cfg, args.cfg_options)
     validate_config(cfg)
     stem = Path(cfg.filename).stem
@@ -84,22 +90,22 @@ def train(cfg: Config, resume: str | None = None) -> None:
         UserError: a checkpoint does not serve, or the run itself found something to mend.
     """
     refuse_code_in_files()  # of a config, too, that load_config has not read
+    asked = copy.deepcopy(cfg)
     if resume is not None:
         cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
     _choose_checkpoint(cfg)
     _make_work_dir(cfg.work_dir)
+    prepare_folder(cfg, asked)
     if mismatch := schedule_mismatch(cfg):
         print_log(mismatch, 'current', logging.WARNING)
     use_mixed_precision(cfg)
     if not torch.cuda.is_available():
         keep_freed_memory()
     fix_views(cfg)
-    hooks = cfg.setdefault('default_hooks', {})
-    hooks.setdefault('stop_on_invalid_loss', dict(type='StopOnInvalidLossHook'))
-    hooks.setdefault('summary', dict(type='SummaryHook'))
+    add_hooks(cfg)
     with _processes(cfg):
         fetch_initial_weights(cfg)
-        runner = StudentRunner.from_cfg(cfg)
+        runner = TrainingRunner.from_cfg(cfg)
         if cfg.resume:
             # mmengine itself would resume with whatever keys happen to fit.
             load_weights(runner.model, cfg.load_from)
@@ -203,6 +209,9 @@ class StudentRunner(Runner):
         keep_in_file(logger)
         return logger
 
+    def dump_config(self) -> None:
+        """Write nothing: the folder's config is that of its training."""
+
     def _log_env(self, env_cfg: dict) -> None:
         # mmengine calls this as soon as there is a log to write to.
         self.logger.info('environment\n' + environment_report())
@@ -222,6 +231,15 @@ class StudentRunner(Runner):
         if self.cfg.get('compile'):
             model = self.model.module if is_model_wrapper(self.model) else self.model
             compile_student(model, self.cfg.compile)
+
+
+class TrainingRunner(StudentRunner):
+    """The runner of a training, whose log lies at the top of the work directory."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build mmengine's, that goes on with the log of a resumed run."""
+        return super().build_logger(*args, **dict(
+            kwargs, log_file=str(Path(self.work_dir, LOG))))
 
 
 def _make_work_dir(folder: str) -> None:

@@ -1,7 +1,6 @@
 """What a run says while one watches; the file in its work directory has all of it."""
 
 import logging
-import math
 import os
 import time
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.logging import MMLogger
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
 import mmkd
-from mmkd.engine.checkpoint_hook import latest_checkpoint
+from mmkd.engine.run_folder import BEST, CONFIG, LAST
 from mmkd.registry import HOOKS
 
-__all__ = ['SummaryHook', 'TimedLoggerHook', 'keep_in_file']
+__all__ = ['SummaryHook', 'TimedLoggerHook', 'keep_in_file', 'shown']
 
 FILE_ONLY = ('environment\n', f'\n{"-" * 60}\nSystem environment:', 'Config:\n',
              'Hooks will be executed', 'Distributed training is not used', 'Exp name:',
@@ -61,7 +60,7 @@ class TimedLoggerHook(LoggerHook):
 class SummaryHook(Hook):
     """Says at the start what runs where, and at the end how good it got and what to do next.
 
-    The metric is the first one that the evaluator returns; more of it is better.
+    What it got to is known from :class:`~mmkd.engine.results.ResultsHook`.
     """
 
     priority = 'LOWEST'
@@ -72,39 +71,28 @@ class SummaryHook(Hook):
         where = (torch.cuda.get_device_name(device) if device.type == 'cuda' else
                  f'CPU ({torch.get_num_threads()} of {os.cpu_count()} cores)')
         runner.logger.info(f'mmkd {mmkd.__version__}, PyTorch {torch.__version__}, {where}; '
-                           f'config, environment and this log: {_shown(runner.log_dir)}')
-
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Keep the last and the best value, where they are saved and resumed."""
-        if not metrics or not isinstance(runner._train_loop, BaseLoop):
-            return
-        name, value = next(iter(metrics.items()))
-        try:
-            value = float(value)  # a checkpoint with NumPy's own numbers would not be loaded again
-        except (TypeError, ValueError):
-            return
-        when = (f'epoch {runner.epoch}' if isinstance(runner._train_loop, EpochBasedTrainLoop)
-                else f'iteration {runner.iter}')
-        best, _ = runner.message_hub.runtime_info.get('best', (math.nan, ''))
-        if math.isnan(best) or value > best:
-            runner.message_hub.update_info('best', (value, when))
-        runner.message_hub.update_info('last', (name, value))
+                           f'config, environment and this log: {shown(runner.work_dir)}')
 
     def after_train(self, runner: Runner) -> None:
         """Log the summary."""
-        found = runner.message_hub.runtime_info
+        found, folder = runner.message_hub.runtime_info, Path(runner.work_dir)
+        best, last = found.get('best_epoch'), found.get('last_validation')
         text = 'Finished'
-        if 'last' in found:
-            (name, last), (best, when) = found['last'], found['best']
-            text += f': {name} {last:.4f}, the best {best:.4f} after {when}'
-        checkpoint = latest_checkpoint(runner.work_dir)
-        if checkpoint is not None and runner.cfg.filename is not None:
-            config = Path(runner.work_dir, Path(runner.cfg.filename).name)
-            text += f'. Next: mmkd test {_shown(config)} {_shown(checkpoint)}'
+        if last is not None and best is not None:
+            text += (f': {last[0]} {last[1]:.4f}, the best {best["value"]:.4f} after '
+                     f'{best["when"]}')
+        weights = [folder / name for name in (BEST, LAST) if (folder / name).is_file()]
+        for path in weights:
+            text += f'. {path.stem.capitalize()}: {shown(path)}'
+        if weights and not (folder / BEST).is_file():
+            text += f' (no {BEST}: there was no validation)'
+        if weights and (folder / CONFIG).is_file():
+            text += (f'. Next: mmkd test {shown(folder / CONFIG)} {shown(weights[0])}'
+                     f', or mmkd report {shown(folder)}')
         runner.logger.info(text)
 
 
-def _shown(path: str | Path) -> str:
+def shown(path: str | Path) -> str:
     """Return a path as one would type it here."""
     short = os.path.relpath(path)
     return str(path) if short.startswith('..') else short

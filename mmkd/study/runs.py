@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from mmkd.config_files import config_path
 from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
+from mmkd.engine.run_folder import CONFIG
 from mmkd.errors import UserError
 from mmkd.study.plan import Cell, Study
 
@@ -59,7 +59,7 @@ class Run:
     @property
     def trained(self) -> Path:
         """The config as its training wrote it down, with everything chosen."""
-        return self.folder / config_path(self.cell.config).name
+        return self.folder / CONFIG
 
     @property
     def result(self) -> Result | None:

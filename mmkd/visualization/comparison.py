@@ -35,18 +35,20 @@ class Column(NamedTuple):
     checkpoint: str | Path
 
 
-def draw_comparison(columns: Sequence[Column], out: str | Path, count: int = 4) -> list[str]:
-    """Draw the ground truth and what each detector finds in a few test images.
+def draw_comparison(columns: Sequence[Column], out: str | Path, count: int = 4,
+                    split: str = 'test') -> list[str]:
+    """Draw the ground truth and what each detector finds in a few images.
 
-    The images are spread evenly over the test set of the first config, so that nobody chose them.
-    A row is an image; the first column has the labelled boxes (without those that the metric
-    ignores), those after it each detector's boxes with a score of at least 0.3.
+    The images are spread evenly over the test (or validation) set of the first config, so that
+    nobody chose them. A row is an image; the first column has the labelled boxes (without those
+    that the metric ignores), those after it each detector's boxes with a score of at least 0.3.
 
     Args:
         columns: the detectors, all for the same classes; each sees the images as its own config
             prepares them.
         out: the picture, ``.jpg`` or ``.png``.
-        count: number of images; fewer if the test set has fewer.
+        count: number of images; fewer if the set has fewer.
+        split: ``'test'`` or ``'val'``.
 
     Returns:
         the paths of the images.
@@ -59,7 +61,7 @@ def draw_comparison(columns: Sequence[Column], out: str | Path, count: int = 4) 
         raise UserError(f"'{out}' is no picture that OpenCV can write: name a .jpg or .png")
     cfg = load_config(columns[0].config)
     init_default_scope(cfg.get('default_scope', 'mmkd'))
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
     classes = tuple(dataset.metainfo['classes'])
     count = min(count, len(dataset))
     chosen = [len(dataset) * (2 * i + 1) // (2 * count) for i in range(count)]

@@ -4,7 +4,7 @@ import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ from mmkd.engine.checkpoint_hook import write_atomically
 from mmkd.errors import UserError
 from mmkd.registry import DATASETS
 
-__all__ = ['Panel', 'choose_images', 'draw_panels', 'embed', 'project', 'visualize_embeddings']
+__all__ = ['Panel', 'choose_images', 'draw_clouds', 'draw_panels', 'embed', 'project',
+           'visualize_embeddings']
 
 TAP = 'backbone.embedding'
 SUFFIXES = ('.jpg', '.pdf', '.png', '.svg')
@@ -170,13 +171,27 @@ def draw_panels(panels: Sequence[Panel], labels: Tensor, classes: Sequence[str],
     Raises:
         UserError: the file cannot be written.
     """
-    import matplotlib
     from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(panels) + 1.5, 4.8), layout='constrained')
+    draw_clouds(figure, panels, labels, classes)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=Path(out).suffix[1:].lower(), dpi=150)
+    try:
+        write_atomically(out, picture.getvalue())
+    except OSError as error:
+        raise UserError(f"cannot write '{out}' ({error.strerror or error}): give --out a file in "
+                        'a folder that can be written') from error
+
+
+def draw_clouds(figure: Any, panels: Sequence[Panel], labels: Tensor, classes: Sequence[str]
+                ) -> None:
+    """Draw one scatter plot per panel into matplotlib's ``figure``; see :func:`draw_panels`."""
+    import matplotlib
 
     shown = sorted(set(labels.tolist()))
     colours = matplotlib.colormaps['tab10' if len(shown) <= 10 else 'gist_rainbow'].resampled(
         max(10, len(shown)))
-    figure = Figure(figsize=(4.5 * len(panels) + 1.5, 4.8), layout='constrained')
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for number, label in enumerate(shown):
             points = panel.points[(labels == label).numpy()]
@@ -185,10 +200,3 @@ def draw_panels(panels: Sequence[Panel], labels: Tensor, classes: Sequence[str],
     if len(shown) <= 20:
         handles, names = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc='outside right upper', markerscale=3, frameon=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format=Path(out).suffix[1:].lower(), dpi=150)
-    try:
-        write_atomically(out, picture.getvalue())
-    except OSError as error:
-        raise UserError(f"cannot write '{out}' ({error.strerror or error}): give --out a file in "
-                        'a folder that can be written') from error

@@ -54,15 +54,15 @@ def same(a, b):
 def test_keeps_the_newest_and_points_to_the_last(start, tmp_path):
     start().train()
     work = tmp_path / 'work'
-    assert checkpoints(work) == ['epoch_2.pth', 'epoch_3.pth', 'epoch_4.pth']
+    assert checkpoints(work) == ['epoch_2.pth', 'epoch_3.pth', 'epoch_4.pth', 'last.pth']
     assert (work / 'last_checkpoint').read_text() == str(work / 'epoch_4.pth')
     assert set(load_checkpoint_safely(work / 'epoch_4.pth')['state_dict']) == set(
         start('other').model.state_dict())
 
 
-# Each checkpoint is two renames: its own and that of `last_checkpoint`.
+# Each checkpoint is three renames: its own, that of `last_checkpoint` and that of `last.pth`.
 @pytest.mark.parametrize('name, count, whole, workers', [
-    ('fsync', 9, 2, 0), ('replace', 5, 2, 2), ('replace', 6, 3, 0)])
+    ('fsync', 9, 2, 0), ('replace', 7, 2, 2), ('replace', 8, 3, 0)])
 def test_resume_after_kill_equals_the_uninterrupted_run(name, count, whole, workers, start,
                                                         tmp_path, monkeypatch, killed):
     options = {'train_dataloader.num_workers': workers}
@@ -74,7 +74,8 @@ def test_resume_after_kill_equals_the_uninterrupted_run(name, count, whole, work
     assert all(is_whole(tmp_path / 'work' / f'epoch_{i}.pth') for i in range(1, whole + 1))
     assert not (tmp_path / 'work' / f'epoch_{whole + 1}.pth').exists()
     resume(start, **options)
-    assert checkpoints(tmp_path / 'work') == ['epoch_2.pth', 'epoch_3.pth', 'epoch_4.pth']
+    assert checkpoints(tmp_path / 'work') == ['epoch_2.pth', 'epoch_3.pth', 'epoch_4.pth',
+                                              'last.pth']
     assert same(state(tmp_path / 'work/epoch_4.pth'), state(tmp_path / 'whole/epoch_4.pth'))
 
 
@@ -107,7 +108,7 @@ def test_full_disk_names_the_last_whole_checkpoint(start, tmp_path, monkeypatch)
     assert 'No space left on device' in str(raised.value)
     assert f"'{work}'" in str(raised.value)
     assert f"the last good checkpoint is '{work / 'epoch_2.pth'}'" in str(raised.value)
-    assert checkpoints(work) == ['epoch_1.pth', 'epoch_2.pth']
+    assert checkpoints(work) == ['epoch_1.pth', 'epoch_2.pth', 'last.pth']
 
 
 def test_previous_best_goes_only_when_the_new_best_is_there(start, tmp_path, monkeypatch, killed):
@@ -119,8 +120,8 @@ def test_previous_best_goes_only_when_the_new_best_is_there(start, tmp_path, mon
     assert [n for n in checkpoints(tmp_path / 'good') if 'best' in n] == [
         'best_asked_epoch_4.pth']
     with monkeypatch.context() as patch:
-        # An epoch: checkpoint and pointer, best, checkpoint and pointer again.
-        kill_at(patch, os, 'replace', 8)
+        # An epoch: checkpoint, pointer and last, best, the first three again.
+        kill_at(patch, os, 'replace', 11)
         killed(lambda: start('work', more, **options).train())
     assert is_whole(tmp_path / 'work/best_asked_epoch_1.pth')
 

@@ -102,7 +102,7 @@ def test_tensorboard_must_be_installed_if_it_is_asked_for(tmp_path, monkeypatch,
     if installed:
         check(tmp_path, more)
         return
-    with pytest.raises(UserError, match='TensorBoard, which is not installed: pip install'):
+    with pytest.raises(UserError, match='TensorboardVisBackend, whose package is not inst'):
         check(tmp_path, more)
 
 

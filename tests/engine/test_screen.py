@@ -59,7 +59,7 @@ def test_the_first_loss_comes_soon_and_the_file_has_the_rest(run, tmp_path):
     first = next(i for i, line in enumerate(lines) if 'Epoch(train)' in line)
     assert first < 15
     text = '\n'.join(lines)
-    [file] = (tmp_path / 'work').glob('*/*.log')
+    file = tmp_path / 'work/train.log'
     log = file.read_text()
     for part in ('System environment', 'Hooks will be executed', 'Config:', 'mmcv operators'):
         assert part not in text and part in log
@@ -68,8 +68,9 @@ def test_the_first_loss_comes_soon_and_the_file_has_the_rest(run, tmp_path):
 
 def test_the_summary(run, tmp_path):
     work = tmp_path / 'work'
-    assert (f'Finished: score 0.1250, the best 0.5000 after epoch 2. Next: mmkd test '
-            f'{work}/tiny.py {work}/epoch_4.pth') in run()[-1]
+    assert (f'Finished: score 0.1250, the best 0.5000 after epoch 2. Best: {work}/best.pth. '
+            f'Last: {work}/last.pth. Next: mmkd test {work}/config.py {work}/best.pth, '
+            f'or mmkd report {work}') in run()[-1]
 
 
 @pytest.mark.parametrize('values, expected', [
@@ -85,7 +86,7 @@ def test_numbers_that_are_none_and_numpys(values, expected, run, tmp_path, monke
 
 def test_a_metric_that_is_no_number_has_no_summary(run, monkeypatch):
     monkeypatch.setattr(Listed, 'compute_metrics', lambda self, results: dict(score=[1, 2]))
-    assert 'Finished. Next:' in run()[-1]
+    assert 'Finished. Last:' in run()[-1]
 
 
 def test_a_resumed_run_remembers_the_best(run, tmp_path):

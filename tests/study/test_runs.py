@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import threading
 from pathlib import Path
@@ -189,7 +190,8 @@ def test_an_unknown_variant(tools, tmp_path):
 
 @pytest.mark.slow
 def test_with_the_tools_themselves(tmp_path, monkeypatch):
-    monkeypatch.setenv('PYTHONPATH', str(Path(__file__).parents[1] / 'engine'))
+    tests = Path(__file__).parents[1]
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(tests.parent), str(tests / 'engine')]))
     monkeypatch.setattr('mmkd.study.command.data_hash', lambda cfg, split: 'abc')
     study = study_file(tmp_path, "twice=dict(config='{config}', "
                                  "options={{'optim_wrapper.optimizer.lr': 0.02}})",

@@ -1,0 +1,105 @@
+"""What a training has in its folder and in its config before anything is built."""
+
+import math
+import os
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from keyword import iskeyword
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+from yapf.yapflib.yapf_api import FormatCode
+
+from mmkd.engine.checkpoint_hook import write_atomically
+from mmkd.engine.environment import environment_report
+from mmkd.engine.run_folder import BEST, CHECK, CONFIG, ENVIRONMENT, LAST, LOG, RESULTS
+
+__all__ = ['add_hooks', 'prepare_folder', 'put_aside']
+
+
+def prepare_folder(cfg: Config, asked: Config) -> None:
+    """Write down what is run, and on what; put aside what another run left.
+
+    Args:
+        cfg: with its checkpoint chosen.
+        asked: as the user asked for it: another machine may choose another precision.
+    """
+    if os.environ.get('RANK', '0') != '0':  # no process knows of the others yet
+        return
+    aside = None if cfg.resume else put_aside(cfg.work_dir)
+    if aside is not None:
+        print_log(f"another run was in '{cfg.work_dir}': its results are in '{aside}' now",
+                  'current')
+    if asked.get('resume'):
+        asked.load_from = None  # the checkpoint that was resumed
+    asked.resume = False
+    folder = Path(cfg.work_dir)
+    write_atomically(folder / CONFIG, _config_text(asked).encode())
+    write_atomically(folder / ENVIRONMENT,
+                     f'{environment_report()}\ncommand: {shlex.join(sys.argv)}\n'.encode())
+
+
+def _config_text(cfg: Config) -> str:
+    """Return a config as Python, its entries in their order.
+
+    mmengine's own sorts them, and the order of ``terms`` and ``teachers`` has a meaning.
+    """
+    text = '\n'.join(f'{name} = {_literal(value)}' for name, value in cfg.to_dict().items())
+    return FormatCode(text + '\n', style_config=dict(
+        based_on_style='pep8', column_limit=100,
+        split_before_expression_after_opening_paren=True))[0]
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) and key.isidentifier() and not iskeyword(key)
+               for key in value):
+            return f'dict({", ".join(f"{key}={_literal(one)}" for key, one in value.items())})'
+        return f'{{{", ".join(f"{key!r}: {_literal(one)}" for key, one in value.items())}}}'
+    if isinstance(value, list):
+        return f'[{", ".join(map(_literal, value))}]'
+    if isinstance(value, tuple):
+        return f'({"".join(f"{_literal(one)}, " for one in value)})'
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float('{value}')"
+    return repr(value)
+
+
+def put_aside(work_dir: str | Path) -> Path | None:
+    """Move what an earlier run left into a folder of its own, since another begins anew.
+
+    Its ``epoch_N.pth`` stay: the new run writes over them one by one.
+
+    Returns:
+        the folder, ``earlier_DATE_TIME``, or None where there is nothing to move.
+    """
+    work_dir = Path(work_dir)
+    found = [work_dir / name for name in (RESULTS, BEST, LAST, CHECK, CONFIG, ENVIRONMENT, LOG)
+             if (work_dir / name).is_file()]
+    if not any(path.name in (RESULTS, BEST, LAST) for path in found):
+        return None
+    stamp = f'earlier_{time.strftime("%Y%m%d_%H%M%S")}'
+    folder = next(path for i in range(1000)
+                  if not (path := work_dir / f'{stamp}{f"_{i}" if i else ""}').exists())
+    folder.mkdir()
+    for path in found:
+        os.replace(path, folder / path.name)
+    return folder
+
+
+def add_hooks(cfg: Config) -> None:
+    """Add what every training has, also of MMDetection's own configs."""
+    cfg.setdefault('default_hooks', {})
+    hooks = cfg.default_hooks
+    for name, kind in (('stop_on_invalid_loss', 'StopOnInvalidLossHook'),
+                       ('results', 'ResultsHook'), ('summary', 'SummaryHook')):
+        hooks.setdefault(name, dict(type=kind))
+    hooks.setdefault('checkpoint', dict(type='SafeCheckpointHook', interval=1))
+    checkpoint = hooks['checkpoint']
+    if checkpoint is not None and checkpoint['type'] == 'CheckpointHook' and not (
+            {'backend_args', 'file_client_args'} & checkpoint.keys()):
+        checkpoint['type'] = 'SafeCheckpointHook'

@@ -1,0 +1,205 @@
+"""``results.csv``: a row for every epoch of a run, for people and for plots."""
+
+import csv
+import io
+import logging
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process, master_only
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+
+from mmkd.distillation.checkpoints import load_checkpoint_safely
+from mmkd.engine.checkpoint_hook import write_atomically
+from mmkd.engine.run_folder import BEST, RESULTS, is_better, link_atomically, main_metric
+from mmkd.errors import UserError
+from mmkd.registry import HOOKS
+
+__all__ = ['VALIDATION', 'ResultsHook', 'read_results']
+
+VALIDATION = 'val/'
+"""How the columns of validation metrics begin."""
+FIRST = ('epoch', 'iterations', 'seconds')
+NOT_KEPT = ('time', 'data_time')
+Row = dict[str, float]
+
+
+@HOOKS.register_module()
+class ResultsHook(Hook):
+    """Writes ``results.csv``, and knows which epoch was the best.
+
+    A row has the epoch, the iterations so far, the seconds of its training, what was logged of
+    training (the mean over the epoch of each loss and of the gradient's norm; the learning rate
+    at its end), and, under ``val/``, the validation metrics, where there was a validation. Where
+    iterations and no epochs are counted, a row is a pass over the data or what lies between two
+    validations. A resumed run goes on with the rows before its checkpoint. The whole file is
+    written anew and renamed each time: a kill leaves the rows before, and a new column stands in
+    the header.
+
+    The best epoch, by :func:`~mmkd.engine.run_folder.main_metric`, is ``best_epoch`` in the
+    message hub, the last validation ``last_validation``.
+    """
+
+    priority = 'LOW'  # before the checkpoint hook, which keeps the best
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self._sums: dict[str, list[float]] = {}
+        self._start = 0.0
+
+    def before_train(self, runner: Runner) -> None:
+        """Take up the rows of a resumed run."""
+        rows = read_results(Path(runner.work_dir, RESULTS)) if runner.iter else []
+        self.rows = [row for row in rows if row['iterations'] <= runner.iter]
+        for name in ('best_epoch', 'last_validation'):
+            runner.message_hub.runtime_info.pop(name, None)
+        self._restore(runner)
+        self._start = time.monotonic()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: dict[str, Any] | None = None) -> None:
+        """Add up what this iteration logged."""
+        for name, buffer in runner.message_hub.log_scalars.items():
+            if name.startswith('train/') and (name := name[6:]) not in NOT_KEPT:
+                value = buffer.current()
+                if name.endswith('lr'):
+                    self._sums[name] = [value, 1]
+                else:
+                    total = self._sums.setdefault(name, [0.0, 0])
+                    total[0] += value
+                    total[1] += 1
+        if not _by_epoch(runner) and (runner.iter + 1) % len(runner.train_dataloader) == 0:
+            self._add(runner, runner.iter + 1)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Write the row."""
+        self._add(runner, runner.iter, runner.epoch + 1)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Add the metrics to the row, and see whether they are the best."""
+        if not isinstance(runner._train_loop, BaseLoop):
+            return
+        self._add(runner, runner.iter, runner.epoch)
+        found = {f'{VALIDATION}{name}': number for name, value in (metrics or {}).items()
+                 if (number := main_metric({name: value})) is not None}
+        if self.rows and found:
+            self.rows[-1] |= {name: value for name, (_, value) in found.items()}
+            self._write(runner)
+        main = main_metric(metrics)
+        if main is not None:
+            _judge(runner, *main, self.rows[-1] if self.rows else
+                   dict(epoch=runner.epoch, iterations=runner.iter))
+        self._start = time.monotonic()
+
+    def _add(self, runner: Runner, iterations: int, epoch: int | None = None) -> None:
+        if not self._sums:
+            return
+        if not _by_epoch(runner):
+            epoch = round(iterations / len(runner.train_dataloader), 2)
+        self.rows.append(dict(
+            epoch=epoch, iterations=iterations, seconds=round(time.monotonic() - self._start, 2),
+            **{name: total / count for name, (total, count) in self._sums.items()}))
+        self._sums = {}
+        self._start = time.monotonic()
+        self._write(runner)
+
+    @master_only
+    def _write(self, runner: Runner) -> None:
+        try:
+            write_atomically(Path(runner.work_dir, RESULTS), _as_csv(self.rows))
+        except OSError as error:  # the next epoch writes these rows, too
+            runner.logger.warning(f"cannot write '{runner.work_dir}/{RESULTS}' "
+                                  f'({error.strerror or error}): make room there')
+
+    def _restore(self, runner: Runner) -> None:
+        """Find the best of the rows again, and the checkpoint that belongs to it.
+
+        A checkpoint is saved before its epoch is validated, so it does not know.
+        """
+        name = next((name for row in self.rows for name in row if name.startswith(VALIDATION)), '')
+        validated = [row for row in self.rows if name in row]
+        if not name or not validated:
+            return
+        metric, kept = name[len(VALIDATION):], _iterations_of(Path(runner.work_dir, BEST))
+        best = validated[0]
+        for row in validated[1:]:
+            best = row if is_better(metric, row[name], best[name]) else best
+        if best['iterations'] != kept and not _link_epoch(runner, best):
+            # Of what is left, what best.pth holds; or the next validation makes a new one.
+            best = next((row for row in validated if row['iterations'] == kept), None)
+        if best is not None:
+            _judge(runner, metric, best[name], best)
+        runner.message_hub.update_info('last_validation', (metric, validated[-1][name]))
+
+
+def _judge(runner: Runner, name: str, value: float, row: Row) -> None:
+    best = runner.message_hub.runtime_info.get('best_epoch')
+    if best is None or is_better(name, value, best['value']):
+        runner.message_hub.update_info('best_epoch', dict(
+            metric=name, value=value, iterations=int(row['iterations']),
+            when=f'epoch {row["epoch"]:g}' if _by_epoch(runner)
+            else f'iteration {row["iterations"]:g}'))
+    runner.message_hub.update_info('last_validation', (name, value))
+
+
+def _by_epoch(runner: Runner) -> bool:
+    return isinstance(runner._train_loop, EpochBasedTrainLoop)
+
+
+def _iterations_of(checkpoint: Path) -> int | None:
+    try:
+        return load_checkpoint_safely(checkpoint)['meta']['iter']
+    except (UserError, KeyError):
+        return None
+
+
+def _link_epoch(runner: Runner, row: Row) -> bool:
+    """Make ``best.pth`` of the checkpoint of a row: the run was killed before it could."""
+    names = (f'epoch_{row["epoch"]:g}.pth', f'iter_{row["iterations"]:g}.pth')
+    for path in (Path(runner.work_dir, name) for name in names):
+        if _iterations_of(path) == row['iterations']:
+            if is_main_process():
+                link_atomically(path, Path(runner.work_dir, BEST))
+            return True
+    return False
+
+
+def _as_csv(rows: Sequence[Row]) -> bytes:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = [*FIRST, *(name for name in names if name not in FIRST
+                       and not name.startswith(VALIDATION)),
+             *(name for name in names if name.startswith(VALIDATION))]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval='', lineterminator='\n')
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: f'{value:.6g}' if isinstance(value, float) else value
+                         for name, value in row.items()})
+    return text.getvalue().encode()
+
+
+def read_results(path: str | Path) -> list[Row]:
+    """Return the rows of a ``results.csv`` as numbers; empty cells are left out.
+
+    A missing file has no rows; a row that is no row of numbers is passed over with a warning.
+    """
+    if not Path(path).is_file():
+        return []
+    rows = []
+    with open(path, newline='', encoding='utf-8', errors='replace') as file:
+        for line in csv.DictReader(file):
+            try:
+                row = {name: _number(value) for name, value in line.items() if value and name}
+                if math.isfinite(row['epoch'] + row['iterations']):
+                    rows.append(row)
+            except (ValueError, KeyError):
+                logging.getLogger(__name__).warning("a row of '%s' is passed over: %s", path, line)
+    return rows
+
+
+def _number(text: str) -> float:
+    return int(text) if text.lstrip('-').isdigit() else float(text)

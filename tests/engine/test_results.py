@@ -1,0 +1,253 @@
+"""The folder that a training leaves: results.csv, best.pth, last.pth, config.py."""
+
+import csv
+import os
+import signal
+
+import pytest
+from mmengine.config import Config
+from tiny_run import write_config
+
+from mmkd.distillation.checkpoints import load_checkpoint_safely
+from mmkd.engine import results
+from mmkd.engine.begin import _config_text, add_hooks
+from mmkd.engine.config import load_config
+from mmkd.engine.config_values import add_tracker, check_visualizer
+from mmkd.engine.launch import train
+from mmkd.engine.results import ResultsHook, read_results
+from mmkd.engine.run_folder import is_better, link_atomically, main_metric
+from mmkd.errors import UserError
+
+VALIDATION = """
+val_dataloader = dict(
+    batch_size=4, num_workers=0, dataset=dict(type='TinyData'),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+val_cfg = dict(type='ValLoop')
+val_evaluator = dict(type='Listed', values=[0.25, 0.5, 0.375, 0.125])
+"""
+ITERATIONS = {'train_cfg': dict(_delete_=True, type='IterBasedTrainLoop', max_iters=5,
+                                val_interval=3),
+              'default_hooks.checkpoint.by_epoch': False, 'log_processor.by_epoch': False,
+              'param_scheduler.0.by_epoch': False}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Train as the tool does; ``Listed`` is in test_screen.py."""
+    import test_screen  # noqa: F401
+    work = tmp_path / 'work'
+
+    def call(resume=None, more=VALIDATION, **options):
+        cfg = load_config(write_config(tmp_path, more), options)
+        cfg.work_dir, cfg.launcher, cfg.log_level = str(work), 'none', 'ERROR'
+        cfg.experiment_name = f'{tmp_path.name}_{resume}_{len(list(tmp_path.rglob("*")))}'
+        train(cfg, resume)
+        with open(work / 'results.csv', newline='') as file:
+            return list(csv.DictReader(file))
+    return call
+
+
+def _epoch(path):
+    return load_checkpoint_safely(path)['meta']['epoch']
+
+
+def test_a_row_is_the_mean_of_its_epoch(run, monkeypatch):
+    from tiny_run import TinyModel
+    seen, original = [], TinyModel.train_step
+
+    def train_step(self, *args, **kwargs):
+        logged = original(self, *args, **kwargs)
+        seen.append({key: value.item() for key, value in logged.items()})
+        return logged
+    monkeypatch.setattr(TinyModel, 'train_step', train_step)
+    rows = run()
+    assert [row['epoch'] for row in rows] == ['1', '2', '3', '4']
+    assert [row['iterations'] for row in rows] == ['2', '4', '6', '8']
+    assert list(rows[0])[:3] == ['epoch', 'iterations', 'seconds']
+    assert list(rows[0])[-2:] == ['val/score', 'val/other']
+    assert [row['val/score'] for row in rows] == ['0.25', '0.5', '0.375', '0.125']
+    for name in ('loss', 'loss_square', 'loss_other'):
+        for i, row in enumerate(rows):
+            mean = (seen[2 * i][name] + seen[2 * i + 1][name]) / 2
+            assert float(row[name]) == pytest.approx(mean, rel=1e-5)
+    assert float(rows[0]['lr']) == pytest.approx(0.01)  # a cosine of four epochs begins there
+    assert float(rows[2]['lr']) == pytest.approx(0.005)
+    assert 'time' not in rows[0]
+
+
+def test_the_best_and_the_last_are_kept(run, tmp_path):
+    run(**{'default_hooks.checkpoint.max_keep_ckpts': 1})
+    work = tmp_path / 'work'
+    assert sorted(path.name for path in work.glob('*.pth')) == ['best.pth', 'epoch_4.pth',
+                                                                'last.pth']
+    assert (_epoch(work / 'best.pth'), _epoch(work / 'last.pth')) == (2, 4)
+    for name in ('environment.txt', 'train.log', 'config.py'):
+        assert (work / name).stat().st_size > 100
+    assert not list(work.glob('*/*.log')) and not (work / 'tiny.py').exists()
+
+
+@pytest.mark.parametrize('last', [2, 3])
+def test_a_resume_goes_on_with_rows_and_best(last, run, tmp_path):
+    whole = run()
+    for path in (tmp_path / 'work').glob('*'):
+        if path.is_file():
+            path.unlink()
+    run(**{'train_cfg.max_epochs': last})
+    rows = run('auto', **{'val_evaluator.values': [0.375, 0.125][last - 2:]})
+    assert [(row['epoch'], row['iterations'], row['val/score']) for row in rows] == [
+        (row['epoch'], row['iterations'], row['val/score']) for row in whole]
+    assert _epoch(tmp_path / 'work/best.pth') == 2
+
+
+def test_rows_and_best_behind_the_resumed_checkpoint_are_of_another_run(run, tmp_path):
+    run(**{'val_evaluator.values': [0.3, 0.2, 0.9, 0.8]})
+    work = tmp_path / 'work'
+    assert _epoch(work / 'best.pth') == 3
+    rows = run(str(work / 'epoch_2.pth'), **{'val_evaluator.values': [0.4, 0.5]})
+    assert [row['val/score'] for row in rows] == ['0.3', '0.2', '0.4', '0.5']
+    assert _epoch(work / 'best.pth') == 4
+
+
+def test_a_kill_before_the_best_was_linked(run, tmp_path, monkeypatch, killed):
+    from mmkd.engine import checkpoint_hook
+
+    def kill(self, runner):
+        if runner.epoch == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_hook.SafeCheckpointHook, '_keep_best', kill)
+        killed(run)
+    assert not (tmp_path / 'work/best.pth').exists()
+    rows = run('auto', **{'val_evaluator.values': [0.375, 0.125]})
+    assert [row['val/score'] for row in rows] == ['0.25', '0.5', '0.375', '0.125']
+    assert _epoch(tmp_path / 'work/best.pth') == 2
+
+
+def test_another_run_in_the_same_folder(run, tmp_path):
+    run()
+    old = (tmp_path / 'work/results.csv').read_text()
+    rows = run(more='', **{'train_cfg.max_epochs': 1})
+    assert len(rows) == 1 and 'val/score' not in rows[0]
+    [earlier] = (tmp_path / 'work').glob('earlier_*')
+    assert (earlier / 'results.csv').read_text() == old
+    assert _epoch(earlier / 'best.pth') == 2
+    assert not (tmp_path / 'work/best.pth').exists()
+
+
+def test_validation_without_a_checkpoint_of_that_epoch(run, tmp_path):
+    run(**{'default_hooks.checkpoint.interval': 3})
+    checkpoint = load_checkpoint_safely(tmp_path / 'work/best.pth')
+    assert checkpoint['meta']['epoch'] == 2 and 'optimizer' not in checkpoint
+
+
+def test_iterations_where_there_are_no_epochs(run, tmp_path):
+    rows = run(**ITERATIONS)
+    # A pass is two iterations; validated after 3 and 5.
+    assert [(row['epoch'], row['iterations'], row['val/score']) for row in rows] == [
+        ('1', '2', ''), ('1.5', '3', '0.25'), ('2', '4', ''), ('2.5', '5', '0.5')]
+    assert load_checkpoint_safely(tmp_path / 'work/best.pth')['meta']['iter'] == 5
+
+
+def test_a_new_column_stands_in_the_header(tmp_path):
+    first = dict(epoch=1, iterations=2, seconds=0.5, loss=1.5)
+    rows = [first, dict(first, epoch=2, iterations=4, loss_new=0.25, **{'val/mAP': 0.5}),
+            dict(first, epoch=3, iterations=6)]
+    path = tmp_path / 'results.csv'
+    path.write_bytes(results._as_csv(rows))
+    assert path.read_text().splitlines() == [
+        'epoch,iterations,seconds,loss,loss_new,val/mAP', '1,2,0.5,1.5,,', '2,4,0.5,1.5,0.25,0.5',
+        '3,6,0.5,1.5,,']
+    path.write_text(path.read_text() + '4,half a row')
+    assert read_results(path) == rows
+
+
+def test_a_full_disk_does_not_end_a_run(run, tmp_path, monkeypatch):
+    real, calls = results.write_atomically, []
+
+    def full(path, content):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(28, 'No space left on device')
+        real(path, content)
+    monkeypatch.setattr(results, 'write_atomically', full)
+    assert len(run()) == 4
+
+
+def test_which_metric_and_which_direction():
+    assert main_metric({'a': 0.5, 'b': 1}) == ('a', 0.5)
+    assert main_metric({'a': [1]}) is main_metric({}) is main_metric(None) is None
+    assert is_better('coco/bbox_mAP', 0.6, 0.5) and not is_better('coco/bbox_mAP', 0.5, 0.5)
+    assert is_better('val_loss', 0.4, 0.5) and not is_better('top1_error', 0.6, 0.5)
+    assert is_better('mAP', 0.0, float('nan')) and not is_better('mAP', float('nan'), 0.0)
+
+
+def test_less_is_better_of_an_error(run, tmp_path, monkeypatch):
+    import test_screen
+    monkeypatch.setattr(test_screen.Listed, 'compute_metrics',
+                        lambda self, found: dict(error=next(self.values)))
+    run()
+    assert _epoch(tmp_path / 'work/best.pth') == 4
+
+
+def test_a_link_falls_back_to_a_copy(tmp_path, monkeypatch):
+    (tmp_path / 'a').write_bytes(b'new')
+    for hard in (True, False):
+        if not hard:
+            monkeypatch.setattr(os, 'link', lambda *_: (_ for _ in ()).throw(OSError()))
+        (tmp_path / 'b').unlink(missing_ok=True)
+        (tmp_path / 'b').write_bytes(b'old')
+        link_atomically(tmp_path / 'a', tmp_path / 'b')
+        link_atomically(tmp_path / 'a', tmp_path / 'b')  # a rename onto itself does nothing
+        assert (tmp_path / 'b').read_bytes() == b'new'
+        assert sorted(path.name for path in tmp_path.iterdir()) == ['a', 'b']
+
+
+def test_config_is_what_was_asked_for(run, tmp_path):
+    run(**{'train_cfg.max_epochs': 2, 'optim_wrapper.optimizer.lr': 0.125})
+    run('auto', **{'train_cfg.max_epochs': 2, 'optim_wrapper.optimizer.lr': 0.125})
+    written = load_config(tmp_path / 'work/config.py')
+    asked = load_config(write_config(tmp_path, VALIDATION),
+                        {'train_cfg.max_epochs': 2, 'optim_wrapper.optimizer.lr': 0.125})
+    assert not written.resume and written.load_from is None
+    for key in asked:
+        assert written[key] == asked[key] or key == 'log_level', key
+
+
+def test_config_keeps_the_order_and_what_python_does_not_write(tmp_path):
+    cfg = Config(dict(terms=dict(z=1, a=dict(type='T', x=(1,))), m={'a b': None, 1: [True, 'q\'']},
+                      b=float('inf'), c={'class': -1.5}))
+    (tmp_path / 'config.py').write_text(_config_text(cfg))
+    again = Config.fromfile(tmp_path / 'config.py')
+    assert again.to_dict() == cfg.to_dict()
+    assert list(again) == ['terms', 'm', 'b', 'c'] and list(again.terms) == ['z', 'a']
+
+
+def test_config_trains_again(run, tmp_path, capsys):
+    rows = run(more='', **{'train_cfg.max_epochs': 1})
+    again = load_config(tmp_path / 'work/config.py', {'log_level': 'INFO'})
+    again.work_dir, again.experiment_name = str(tmp_path / 'again'), f'{tmp_path.name}_again'
+    train(again)
+    [row] = read_results(tmp_path / 'again/results.csv')
+    assert row['loss'] == float(rows[0]['loss'])
+    for text in (capsys.readouterr().out, (tmp_path / 'again/train.log').read_text()):
+        assert f'Finished. Last: {tmp_path}/again/last.pth (no best.pth: there was no val' in text
+
+
+def test_mmdetections_own_hooks_get_what_every_run_has(tmp_path):
+    cfg = load_config(write_config(tmp_path))
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=2)
+    add_hooks(cfg)
+    assert cfg.default_hooks.checkpoint == dict(type='SafeCheckpointHook', interval=2)
+    assert cfg.default_hooks.results.type == ResultsHook.__name__
+
+
+def test_trackers(tmp_path, monkeypatch):
+    cfg = load_config(write_config(tmp_path))
+    cfg.pop('visualizer')
+    for _ in range(2):
+        add_tracker(cfg, 'wandb')
+    assert [one.type for one in cfg.visualizer.vis_backends] == ['LocalVisBackend',
+                                                                 'WandbVisBackend']
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(UserError, match=r'WandbVisBackend, whose .* pip install wandb'):
+        check_visualizer(cfg)
