@@ -1,6 +1,7 @@
 # make test    set up a virtual environment and run the tests, two files at a time
 # make demo    set up, then train teachers and students on drawn images and print one table
 # make lint    ruff
+# make docs    the pages of docs/ as a site, in site/
 #
 # PYTHON=python3.12     another interpreter (3.10 to 3.13)
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu    take torch from this index
@@ -10,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
-.PHONY: test demo lint clean
+.PHONY: test demo lint docs clean
 
 # torch goes first, and pinned: a plain `pip install` of its dependants would fetch the newest.
 $(VENV)/installed: requirements.txt setup.py
@@ -28,8 +29,11 @@ test: $(VENV)/installed
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
 
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info
