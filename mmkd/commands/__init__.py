@@ -1,0 +1,1 @@
+"""What the command lines do, one module for each command."""
