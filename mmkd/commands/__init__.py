@@ -16,6 +16,8 @@ __all__ = ['COMMANDS', 'main']
 
 COMMANDS = {
     'demo': 'all of mmkd on drawn images and two CPU cores, in one table',
+    'new': 'look at a folder of photographs, and write a config for it',
+    'browse': 'training images as the network sees them',
     'check': 'is a data set in PASCAL VOC layout whole?',
     'train': 'train a model, or let it learn from teachers',
     'test': 'evaluate a checkpoint or an exported model',

@@ -16,20 +16,21 @@ from mmkd.errors import UserError
 __all__ = ['PictureWriter', 'draw']
 
 
-def draw(image: np.ndarray, found: Detections | Classification,
-         classes: Sequence[str]) -> np.ndarray:
+def draw(image: np.ndarray, found: Detections | Classification, classes: Sequence[str],
+         with_scores: bool = True) -> np.ndarray:
     """Draw boxes with their names and scores, or write the classes of the image into it.
 
     Args:
         image: ``(h, w, 3)`` uint8 in BGR order.
         found: What the model returned for the image.
         classes: Names by label. OpenCV writes signs beyond ASCII as question marks.
+        with_scores: Whether to write the scores behind the names; labels have none.
 
     Returns:
         a copy of the image with the drawing.
     """
     picture = image.copy()
-    texts = [f'{classes[label]} {score:.2f}'
+    texts = [f'{classes[label]} {score:.2f}' if with_scores else classes[label]
              for score, label in zip(found.scores, found.labels, strict=True)]
     colors = [_color(label, len(classes)) for label in found.labels]
     if isinstance(found, Classification):

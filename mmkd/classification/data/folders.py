@@ -27,7 +27,7 @@ from mmkd.classification.data.structures import ClassificationSample
 from mmkd.errors import UserError
 from mmkd.registry import DATASETS
 
-__all__ = ['ImageFolderInMemory', 'ImageNetFolder', 'TinyImageNet']
+__all__ = ['ImageFolderInMemory', 'ImageNetFolder', 'TinyImageNet', 'decode_images']
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 
@@ -55,7 +55,7 @@ class ImageFolderInMemory(MemoryDataset):
         test = 'test' if Path(data_root, 'test').is_dir() else 'val'
         paths, labels, classes = _class_folders(data_root, split, test)
         kept = balanced_first(labels, max_samples)
-        images = _decode([paths[i] for i in kept.tolist()], image_size)
+        images = decode_images([paths[i] for i in kept.tolist()], image_size)
         super().__init__(images, labels[kept], classes)
 
 
@@ -95,7 +95,8 @@ class TinyImageNet(MemoryDataset):
         paths, labels = (_list_classes(root / 'train', classes, 'images') if split == 'train'
                          else _tiny_val(root, classes))
         kept = balanced_first(labels, max_samples)
-        super().__init__(_decode([paths[i] for i in kept.tolist()], None), labels[kept], classes)
+        images = decode_images([paths[i] for i in kept.tolist()], None)
+        super().__init__(images, labels[kept], classes)
 
     @classmethod
     def _prepare(cls, root: Path) -> None:
@@ -238,8 +239,17 @@ def _tiny_val(root: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
             torch.tensor([numbers[row[1]] for row in rows]))
 
 
-def _decode(paths: Sequence[str], image_size: int | None) -> Tensor:
-    """Decode images into one ``(N, 3, H, W)``."""
+def decode_images(paths: Sequence[str], image_size: int | None) -> Tensor:
+    """Decode image files into one ``(N, 3, H, W)``, uint8.
+
+    Args:
+        paths: the files.
+        image_size: bring the shorter side to it and cut the centre out; None for images of one
+            size.
+
+    Raises:
+        UserError: one does not decode, or has another size than the first.
+    """
     def read(path: str) -> Tensor:
         image = read_rgb(path)
         return to_tensor(image if image_size is None
