@@ -172,8 +172,8 @@ def _print_next(is_classified: bool, out: Path, student: 'Student') -> None:
     print(f'next:    mmkd browse {config}   # the images as the network sees them')
     if is_classified:
         print(f'         {train}   # the student alone\n'
-              f'         STUDENT={student.teacher} {train}   # a teacher\n'
-              f'         METHOD=kd TEACHER={student.teacher} {train}   # the student from it\n'
+              f'         {train} --student {student.teacher}   # a teacher\n'
+              f'         {train} --teacher {student.teacher} --method kd   # distil\n'
               f'         mmkd test {config} work_dirs/{name}/ce_{student.why}/{last}')
         return
     teacher = f'{out.with_suffix("")}_teacher'

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmkd.engine.distil import PRESETS
 from mmkd.own_data.photos import Found
 
 __all__ = ['Student', 'config_text', 'recommend']
 
-CONFIGS = PRESETS.parents[1]
 OBJECT = 12
 """So many pixels have the sides of all but the smallest tenth of the objects: three cells of a
 CenterNet's map."""
@@ -71,7 +69,7 @@ def recommend(found: Found, with_gpu: bool | None = None) -> Student:
 def _classifier(found: Found, count: int, with_gpu: bool) -> Student:
     shorter = int(np.median([min(photo.size) for photo in found.photos]))
     bases = ['_base_/classification/data.py', '_base_/classification/cifar_240e.py',
-             'classification/methods/{{$METHOD:ce}}.py']
+             'classification/methods/{{$MMKD_METHOD:ce}}.py']
     if shorter <= TINY_IMAGE:
         return Student(bases, shorter, min(64, count), 240, 'resnet32x4', 'resnet8x4')
     return Student(bases, min(shorter, 224 if with_gpu else 96), min(64, count), 240,
@@ -96,9 +94,7 @@ def config_text(found: Found, student: Student, classes: Sequence[str], root: Pa
         root: the folder of the photographs.
         out: where the config will lie; the lists are in ``<its name>_data`` beside it.
     """
-    inside = out.resolve().is_relative_to(CONFIGS.parent)
-    folder = os.path.relpath(CONFIGS, out.resolve().parent) if inside else str(CONFIGS)
-    bases = ''.join(f"    {str(Path(folder, base).as_posix())!r},\n" for base in student.bases)
+    bases = ''.join(f"    'mmkd::{base}',\n" for base in student.bases)
     counts = found.counts()
     facts = dict(
         what=f'{len(found.photos)} photographs of {str(root)!r}',
@@ -159,16 +155,16 @@ test_evaluator = dict(ann_file=data['data_root'] + 'annotations/instances_test.j
 
 CLASSIFIER = """\
 # {what}: {counts}.
-#   mmkd train {path}                               # the student alone
-#   STUDENT={teacher} mmkd train {path}             # a teacher
-#   METHOD=kd TEACHER={teacher} mmkd train {path}   # distil
+#   mmkd train {path}                                   # the student alone
+#   mmkd train {path} --student {teacher}               # a teacher
+#   mmkd train {path} --teacher {teacher} --method kd   # distil
 #   mmkd test {path} work_dirs/{name}/ce_{why}/epoch_{epochs}.pth
 _base_ = [
 {bases}]
 
-method = '{{{{$METHOD:ce}}}}'  # a file of configs/classification/methods
-student = '{{{{$STUDENT:{why}}}}}'  # a network of mmkd.classification.networks
-teacher = '{{{{$TEACHER:{teacher}}}}}'
+method = '{{{{$MMKD_METHOD:ce}}}}'  # --method, a file of configs/classification/methods
+student = '{{{{$MMKD_STUDENT:{why}}}}}'  # --student, a network of mmkd.classification.networks
+teacher = '{{{{$MMKD_TEACHER:{teacher}}}}}'
 classes = {classes!r}
 preprocessor = dict(
     type='BatchPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],

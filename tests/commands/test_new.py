@@ -129,7 +129,7 @@ def test_objects_and_machine_choose_the_size(here, monkeypatch, gpu, size):
     assert (cfg.model.backbone.get('init_cfg') is not None) == gpu
 
 
-def test_a_classifier(here, capsys, load_tool, monkeypatch):
+def test_a_classifier(here, capsys, load_tool):
     from pathlib import Path
     root = here.parent / 'photos'
     for number, name in enumerate(('cat', 'dog', 'big bird')):
@@ -152,9 +152,7 @@ def test_a_classifier(here, capsys, load_tool, monkeypatch):
     load_tool(tools / 'test.py')('pets.py', 'work_dirs/pets/ce_resnet8x4/epoch_1.pth', '--out',
                                  'test.json', '--cfg-options', 'log_level=WARNING')
     assert 'accuracy/top1' in json.loads(Path('test.json').read_text())
-    monkeypatch.setenv('METHOD', 'kd')
-    monkeypatch.setenv('TEACHER', 'resnet8x4')
-    cfg = load_config('pets.py')
+    cfg = load_config('pets.py', arguments=dict(method='kd', teacher='resnet8x4'))
     validate_config(cfg)
     assert cfg.teachers['resnet8x4'].model.num_classes == 3
     browse(['pets.py', '--number', '3'])
