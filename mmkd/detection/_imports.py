@@ -7,5 +7,6 @@ import warnings
 with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     warnings.simplefilter('ignore')
     import mmdet.datasets
+    import mmdet.engine
     import mmdet.evaluation
     import mmdet.models  # noqa: F401

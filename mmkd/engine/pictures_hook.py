@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from mmdet.engine.hooks import DetVisualizationHook
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.runner import Runner
 
+from mmkd.detection._imports import mmdet
 from mmkd.registry import HOOKS
 from mmkd.undrawn import undrawn_sentence
 
@@ -15,7 +15,7 @@ __all__ = ['PicturesHook']
 
 
 @HOOKS.register_module()
-class PicturesHook(DetVisualizationHook):
+class PicturesHook(mmdet.engine.hooks.DetVisualizationHook):
     """MMDetection's ``DetVisualizationHook``, whose arguments it takes.
 
     It leaves out boxes without an area, which a CenterNet gives early in training and at low
