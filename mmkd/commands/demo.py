@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmkd.engine.cli import user_errors
+from mmkd.engine.run_folder import CONFIG
 from mmkd.errors import UserError
 
 SPLITS = dict(train=1200, val=200, test=300)
@@ -193,7 +194,7 @@ def compare(best: Run, alone: Iterable[Run], teachers: Iterable[Run], picture: P
     peer = next(run for run in alone if run.seed == best.seed)
     teacher = max(teachers, key=Run.validation_map)
     draw_comparison([  # by the configs that say where the data lie, which training left
-        Column(title, run.folder / f'{run.model.name}.py', run.checkpoint) for title, run in (
+        Column(title, run.folder / CONFIG, run.checkpoint) for title, run in (
             ('student alone', peer), ('distilled student', best), (teacher.model.title, teacher))],
         picture)
 
