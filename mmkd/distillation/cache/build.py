@@ -149,7 +149,7 @@ def _shard(store: TeacherStore, unit: Unit, locked: bool) -> Iterator[Any]:
     # Whoever held the lock before and left something unfinished is dead.
     for leftover in path.parent.glob(f'{path.name}.*{TEMPORARY}') if locked else ():
         leftover.unlink(missing_ok=True)
-    with written_shard(path) as writer:
+    with written_shard(path, store.owner(*unit)) as writer:
         yield writer
 
 

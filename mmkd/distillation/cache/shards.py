@@ -2,11 +2,12 @@
 
 A shard holds many entries, each a list of arrays::
 
-    entry 0 | entry 1 | ... | layouts (JSON) | one row per entry | footer
+    entry 0 | entry 1 | ... | head (JSON) | one row per entry | footer
 
-A row is (offset, size, CRC-32, number of the layout), all int64. The layout lists dtype and shape
-of an entry's arrays, which lie one after the other, each at a multiple of 16 bytes. The footer
-comes last, so a file that is cut off has none. Nothing in it is ever executed or unpickled.
+The head says whose the entries are (so that a shard in another's place is noticed) and has their
+layouts. A row is (offset, size, CRC-32, number of the layout), all int64. The layout lists dtype
+and shape of an entry's arrays, which lie one after the other, each at a multiple of 16 bytes. The
+footer comes last, so a file that is cut off has none. Nothing in it is ever executed or unpickled.
 """
 
 import json
@@ -25,8 +26,8 @@ import numpy as np
 __all__ = ['TEMPORARY', 'BrokenShardError', 'Entry', 'Shard', 'ShardWriter', 'entry_bytes',
            'written_file', 'written_shard']
 
-MAGIC = b'mmkd shard 1\n\0\0\0'
-FOOTER = struct.Struct('<QQQI')  # begin of the layouts, bytes of layouts, entries, CRC-32 of both
+MAGIC = b'mmkd shard 2\n\0\0\0'
+FOOTER = struct.Struct('<QQQI')  # begin and bytes of the head, entries, CRC-32 of head and rows
 ALIGNMENT = 16
 TEMPORARY = '.tmp'
 DTYPES = ('float16', 'float32', 'float64', 'int32', 'int64', 'uint8')
@@ -55,10 +56,15 @@ def entry_bytes(arrays: Sequence[np.ndarray]) -> int:
 
 
 class ShardWriter:
-    """Writes entries, one after the other, into an open file."""
+    """Writes entries, one after the other, into an open file.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    Args:
+        file: open for writing, empty.
+        owner: whose the entries are; :attr:`Shard.owner` gives it back.
+    """
+
+    def __init__(self, file: BinaryIO, owner: str) -> None:
+        self._file, self._owner = file, owner
         self._rows: list[tuple[int, int, int, int]] = []
         self._layouts: dict[str, int] = {}
         self._end = 0
@@ -78,11 +84,12 @@ class ShardWriter:
 
     def close(self) -> None:
         """Write what makes the file a whole one."""
-        layouts = json.dumps([json.loads(layout) for layout in self._layouts]).encode()
+        head = json.dumps(dict(
+            owner=self._owner, layouts=[json.loads(layout) for layout in self._layouts])).encode()
         table = np.array(self._rows, dtype='<i8').reshape(-1, 4).tobytes()
-        self._file.write(layouts + table)
-        self._file.write(FOOTER.pack(self._end, len(layouts), len(self._rows),
-                                     zlib.crc32(layouts + table)) + MAGIC)
+        self._file.write(head + table)
+        self._file.write(FOOTER.pack(self._end, len(head), len(self._rows),
+                                     zlib.crc32(head + table)) + MAGIC)
 
 
 @contextmanager
@@ -104,10 +111,10 @@ def written_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def written_shard(path: Path) -> Iterator[ShardWriter]:
+def written_shard(path: Path, owner: str = '') -> Iterator[ShardWriter]:
     """Give a writer of a shard that appears as :func:`written_file` does."""
     with written_file(path) as file:
-        writer = ShardWriter(file)
+        writer = ShardWriter(file, owner)
         yield writer
         writer.close()
 
@@ -134,16 +141,19 @@ class Shard:
             footer = file.read(tail)
             if footer[FOOTER.size:] != MAGIC:
                 raise BrokenShardError(f'{path} is cut off or no file of a cache')
-            begin, layout_bytes, count, checksum = FOOTER.unpack(footer[:FOOTER.size])
-            if begin + layout_bytes + 32 * count + tail != size:
+            begin, head_bytes, count, checksum = FOOTER.unpack(footer[:FOOTER.size])
+            if begin + head_bytes + 32 * count + tail != size:
                 raise BrokenShardError(f'{path} has {size} bytes, which is not its own size')
             file.seek(begin)
-            index = file.read(layout_bytes + 32 * count)
+            index = file.read(head_bytes + 32 * count)
             if zlib.crc32(index) != checksum:
                 raise BrokenShardError(f'the index of {path} is damaged')
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._rows = np.frombuffer(index[layout_bytes:], dtype='<i8').reshape(count, 4)
-        self._layouts = [_with_offsets(layout) for layout in json.loads(index[:layout_bytes])]
+        self._rows = np.frombuffer(index[head_bytes:], dtype='<i8').reshape(count, 4)
+        head = json.loads(index[:head_bytes])
+        self.owner: str = head['owner']
+        """What :class:`ShardWriter` was told."""
+        self._layouts = [_with_offsets(layout) for layout in head['layouts']]
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -1,5 +1,6 @@
 """A teacher's stored outputs: one folder of shards for each view, and what they were made from."""
 
+import hashlib
 import json
 import shutil
 from collections import OrderedDict
@@ -54,6 +55,7 @@ class TeacherStore:
     shard_size: int
     contents: Contents | None = None
     """None until the store exists."""
+    _identity: str = ''
     _open: OrderedDict[tuple[int, int], Shard] = field(default_factory=OrderedDict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -85,6 +87,7 @@ class TeacherStore:
             raise UserError(f"the cache '{self.folder}' is not of this run: {found}; name another "
                             'folder in teacher_cache, or delete this one to build it anew')
         self.contents = contents
+        self._identity = hashlib.sha256(path.read_bytes()).hexdigest()
 
     def create(self, contents: Contents) -> None:
         """Write down what the store will hold.
@@ -131,13 +134,17 @@ class TeacherStore:
         """Where a shard lies."""
         return self.folder / f'view-{view:04}' / f'{shard:05}.shard'
 
+    def owner(self, view: int, shard: int) -> str:
+        """What a shard says of itself: this teacher and data, the view and the place in it."""
+        return f'{self._identity} view {view} shard {shard}'
+
     def missing(self, units: Iterable[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[str]]:
         """Return those of ``units`` (view, shard) that are not there, and why some broke."""
         absent, reasons = [], []
         for view, shard in units:
             path = self.path(view, shard)
             try:
-                if len(Shard(path)) == self.size_of(shard):
+                if len(self._shard(view, shard)) == self.size_of(shard):
                     continue
                 reasons.append(f'{path} has another number of images')
             except FileNotFoundError:
@@ -165,10 +172,16 @@ class TeacherStore:
             raise UserError(f'the cache cannot be read ({error}): delete {path} and start again, '
                             'what is missing is built anew') from error
 
+    def _shard(self, view: int, shard: int) -> Shard:
+        found = Shard(self.path(view, shard))
+        if found.owner != self.owner(view, shard):
+            raise BrokenShardError(f'{found.path} is of another teacher, data set, view or place')
+        return found
+
     def _opened(self, view: int, shard: int) -> Shard:
         key = view, shard
         if key not in self._open:
-            self._open[key] = Shard(self.path(view, shard))
+            self._open[key] = self._shard(view, shard)
             if len(self._open) > OPEN_SHARDS:
                 self._open.popitem(last=False)
         self._open.move_to_end(key)

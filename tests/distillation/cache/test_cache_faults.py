@@ -55,6 +55,22 @@ def test_a_shard_that_is_cut_off_is_built_again(tmp_path, teachers, cache):
     assert_same_shards(tmp_path / 'cache', tmp_path / 'whole')
 
 
+@pytest.mark.parametrize('ours, other', [
+    ('resnet/view-0000/00001.shard', 'resnet/view-0001/00001.shard'),
+    ('resnet/view-0000/00001.shard', 'resnet/view-0000/00000.shard'),
+    ('resnet/view-0000/00001.shard', 'hourglass/view-0000/00001.shard'),
+], ids=['view', 'place', 'teacher'])
+def test_shards_that_changed_places(tmp_path, teachers, cache, ours, other):
+    """Each is whole, and of as many images: it has to say itself whose it is."""
+    shutil.copytree(tmp_path / 'cache', tmp_path / 'whole')
+    ours, other = tmp_path / 'cache' / ours, tmp_path / 'cache' / other
+    content = ours.read_bytes()
+    ours.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    train(detection(tmp_path / 'run', teachers, cache, epochs=1))
+    assert_same_shards(tmp_path / 'cache', tmp_path / 'whole')
+
+
 def test_a_damaged_number_is_never_read(tmp_path, teachers, cache):
     path = tmp_path / 'cache/resnet/view-0000/00000.shard'
     content = bytearray(path.read_bytes())

@@ -1,5 +1,6 @@
 """Shards: whole or refused, whatever happens to the file."""
 
+import json
 import struct
 import zlib
 
@@ -124,14 +125,17 @@ def test_another_file_is_no_shard(tmp_path, content):
 
 def test_the_format_is_the_one_described(tmp_path, entries):
     """Read the file by the module's docstring, with nothing of the module."""
-    _write(tmp_path / 'a.shard', entries)
+    with written_shard(tmp_path / 'a.shard', 'mine') as writer:
+        for arrays in entries:
+            writer.add(arrays)
+    assert Shard(tmp_path / 'a.shard').owner == 'mine'
     content = (tmp_path / 'a.shard').read_bytes()
-    begin, layouts, count, checksum = struct.unpack('<QQQI', content[-44:-16])
+    begin, head, count, checksum = struct.unpack('<QQQI', content[-44:-16])
     index = content[begin:-44]
     assert count == 3 and zlib.crc32(index) == checksum
-    assert index[:layouts] == (b'[[["float16", [4, 5]], ["int32", [3]]], '
-                               b'[["float16", [4, 5]], ["int32", [6]]]]')
-    for (first, _), row in zip(entries, struct.iter_unpack('<qqqq', index[layouts:]), strict=True):
+    assert json.loads(index[:head]) == dict(owner='mine', layouts=[
+        [['float16', [4, 5]], ['int32', [3]]], [['float16', [4, 5]], ['int32', [6]]]])
+    for (first, _), row in zip(entries, struct.iter_unpack('<qqqq', index[head:]), strict=True):
         own = content[row[0]:row[0] + row[1]]
         assert zlib.crc32(own) == row[2]
         assert own.startswith(first.tobytes())
