@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         if importlib.util.find_spec(package) is None:
             raise UserError(f'{package} is missing, which the page is made with: '
                             'pip install mmkd[vis]')
+    import mmkd.detection  # noqa: F401  (before anything of mmdet, which would speak)
     from mmkd.report.page import write_report
 
     out = args.out or args.runs[0] / 'report.html'

@@ -154,7 +154,7 @@ def heatmaps(runs: Sequence[Run], made: Panel) -> None:
         made.figures.append(Figure(
             f'{before}the highest class score of each cell, 0 to 1; differences: red where the '
             'teacher is surer, blue where the student is', _heat_figure(networks, dataset),
-            wide=True))
+            wide=len(networks) > 1))
 
 
 def _heat_figure(networks: Mapping[str, tuple[nn.Module, Mapping]], dataset: BaseDataset) -> str:

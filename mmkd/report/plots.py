@@ -75,7 +75,7 @@ def lines(series: Mapping[str, Points], colours: Mapping[str, str], x: str = 'ep
                       marker='.' if len(xs) < 3 else None)
         axes.set(xlabel=x, ylabel=y)
         if x == 'epoch':
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
         axes.grid(alpha=0.25)
         axes.margins(x=0.02)
         if legend:
