@@ -23,7 +23,9 @@ def _threads():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize('name', run.part_names())
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=pytest.mark.matrix) if name == 'teacher_cache' else name
+    for name in run.part_names()])
 def test_part_runs(name):
     part = importlib.import_module(f'parts.{name}')
     assert len(part.__doc__) > 100

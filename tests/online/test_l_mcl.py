@@ -256,7 +256,7 @@ def test_every_interval_iterations_at_the_rate_of_the_members(train, monkeypatch
     assert saved['meta_optimizer']['param_groups'][0]['lr'] == pytest.approx(0.001)
 
 
-@pytest.mark.parametrize('memory', [False, True])
+@pytest.mark.parametrize('memory', [pytest.param(False, marks=pytest.mark.matrix), True])
 def test_a_killed_run_ends_as_an_undisturbed_one(memory, train, monkeypatch):
     def killed(self, runner, *args, original=MetaOptimizeHook.after_train_iter, **kwargs):
         original(self, runner, *args, **kwargs)
