@@ -33,6 +33,7 @@ class Result:
     last_step: int
     best_step: int | None
     command: str
+    metric: str = ''
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,11 @@ class Run:
 
     @property
     def result(self) -> Result | None:
-        """What it came to, if it is finished."""
-        return Result(**json.loads(self.file.read_text())) if self.file.exists() else None
+        """What it came to, if it is finished; of a teacher, by the metric of this study."""
+        found = Result(**json.loads(self.file.read_text())) if self.file.exists() else None
+        # Studies with other metrics share their teachers.
+        other = self.checkpoint is not None and found and found.metric != self.study.metric
+        return None if other else found
 
     @property
     def file(self) -> Path:
@@ -158,7 +162,8 @@ def _finish(run: Run, environment: dict[str, str]) -> str | None:
         return f'{lines[-1] if lines else "no output"} (all of it: {run.folder / LOG})'
     except UserError as error:
         return str(error)
-    write_atomically(run.file, json.dumps(vars(result), indent=2).encode())
+    write_atomically(run.file, json.dumps(
+        vars(result) | dict(metric=run.study.metric), indent=2).encode())
     return None
 
 

@@ -22,7 +22,7 @@ class Tools:
 
     def __init__(self):
         self.trained, self.tested, self.environments, self.fail = [], [], [], ()
-        self.epochs, self.validation, self.values = 4, {}, {}
+        self.epochs, self.validation, self.values, self.also = 4, {}, {}, {}
 
     def __call__(self, run, command, environment):
         self.environments.append(environment)
@@ -31,7 +31,7 @@ class Tools:
         if command[1] == 'test':
             self.tested.append((name, Path(command[3]).name))
             value = self.values.get((name, Path(command[3]).name), len(self.tested))
-            Path(command[-1]).write_text(json.dumps({'tiny/mean': value}))
+            Path(command[-1]).write_text(json.dumps({'tiny/mean': value} | self.also))
             return
         self.trained.append(name)
         if name in self.fail:
@@ -201,6 +201,18 @@ def test_with_the_tools_themselves(tmp_path, monkeypatch):
     assert {row['cell'] for row in found} == {'baseline', 'twice'}
     assert len({row['last'] for row in found}) == 2
     assert (tmp_path / 'out' / 'points.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_a_teacher_has_a_result_of_each_metric(tools, tmp_path):
+    checkpoint = tmp_path / 'teacher' / 'epoch_4.pth'
+    tools.values, tools.also = {('t0', 'epoch_4.pth'): 0.5}, {'tiny/other': 0.25}
+    teachers = TEACHERS.format(config=tmp_path / 'tiny.py', checkpoint=checkpoint)
+    for metric, value in (('tiny/mean', '0.5'), ('tiny/other', '0.2'), ('tiny/mean', '0.5')):
+        out = tmp_path / metric.replace('/', '_')
+        run_study(study_file(tmp_path, A_AND_B, f"{teachers}\nmetric = '{metric}'"), seeds=[0],
+                  variants=['a'], out=out)
+        assert f'| teacher t | {value} |' in (out / 'table.md').read_text()
+    assert tools.trained.count('t0') == 1 and tools.tested.count(('t0', 'epoch_4.pth')) == 1
 
 
 def test_a_teacher_has_a_result_of_each_split(tools, tmp_path, monkeypatch):
