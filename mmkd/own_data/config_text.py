@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +20,22 @@ TINY_IMAGE = 64
 """Up to this side the networks of the CIFAR literature see an image whole."""
 
 
+@dataclass(frozen=True)
 class Student:
-    """What is recommended: files of ``configs`` and the numbers that follow from the data.
+    """What is recommended: files of ``configs`` and the numbers that follow from the data."""
 
-    Attributes:
-        bases: from ``configs``.
-        image_size: side in pixels.
-        batch_size: images of a step.
-        epochs: after which the training ends.
-        teacher: options that make a heavier network of it, or a classifier's name.
-        why: for whom it is, for a comment.
-    """
-
-    def __init__(self, bases: Sequence[str], image_size: int, batch_size: int, epochs: int,
-                 teacher: str, why: str) -> None:
-        self.bases, self.image_size, self.batch_size = list(bases), image_size, batch_size
-        self.epochs, self.teacher, self.why = epochs, teacher, why
+    bases: Sequence[str]
+    """From ``configs``."""
+    image_size: int
+    """Side in pixels."""
+    batch_size: int
+    """Images of a step."""
+    epochs: int
+    """After which the training ends."""
+    teacher: str
+    """Options that make a heavier network of it, or a classifier's name."""
+    why: str
+    """For whom it is, for a comment; of a classifier, its name."""
 
 
 def recommend(found: Found, with_gpu: bool | None = None) -> Student:

@@ -79,12 +79,10 @@ def _draw(study: Study, teachers: Sequence[Run], runs: Sequence[Run], file: Path
     if not {'baseline', study.picture} <= found.keys():
         return
     shown = [found[name][0] for name in ('baseline', study.picture)]
-    columns = [Column(run.cell.title, run.trained, latest_checkpoint(run.folder))
-               for run in shown]
+    columns = [Column(run.cell.title, run.config, latest_checkpoint(run.folder)) for run in shown]
     finished = [run for run in teachers if run.result]
     if finished:
         best = max(finished, key=lambda run: run.result.last)
-        columns.append(Column(best.title, best.trained if best.trained.exists() else
-                              best.cell.config, best.checkpoint))
+        columns.append(Column(best.title, best.config, best.checkpoint))
     draw_comparison(columns, file)
     print(f'The same test images, drawn: {file}')

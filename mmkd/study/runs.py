@@ -63,6 +63,11 @@ class Run:
         return self.folder / CONFIG
 
     @property
+    def config(self) -> Path | str:
+        """:attr:`trained`, or what the study names: trainings before 0.2.0 wrote another file."""
+        return self.trained if self.trained.exists() else self.cell.config
+
+    @property
     def result(self) -> Result | None:
         """What it came to, if it is finished; of a teacher, by the metric of this study."""
         found = Result(**json.loads(self.file.read_text())) if self.file.exists() else None
