@@ -150,10 +150,11 @@ def runner(config):
 
 
 def leave_process_group():
-    """End a spawned process that has trained with DDP.
+    """End a spawned process that has used gloo.
 
-    gloo aborts a process whose peer leaves early, hence the barrier; and now and then one that
-    still holds DDP modules while its interpreter is taken down, hence the exit without that.
+    gloo aborts a process whose peer leaves early, hence the barrier; and now and then one whose
+    threads still let go of tensors while its interpreter is taken down (PyTorch's issue 190489),
+    hence the exit without that.
     """
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 import torch
+from helpers import leave_process_group
 
 import mmkd  # noqa: F401  (before mmdet)
 from mmkd.classification.data.downloads import RemoteFile, obtain, on_main_process
@@ -74,7 +75,7 @@ def _one_of_two(rank, folder, good, queue):
     except UserError as caught:
         error = str(caught)
     queue.put((rank, ran, path.read_bytes(), error))
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 @pytest.mark.dist

@@ -9,6 +9,7 @@ import mmkd  # noqa: F401  (before mmdet)
 import numpy as np
 import pytest
 import torch
+from helpers import leave_process_group
 from mmdet.models.dense_heads import CenterNetHead as MMDetCenterNetHead
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
@@ -323,8 +324,7 @@ def run_half_of_each_batch(rank, init_file, results):
         torch.distributed.all_reduce(value)
     if rank == 0:
         torch.save([value / 2 for value in found], results)
-    torch.distributed.barrier()  # gloo aborts a process whose peer leaves early
-    torch.distributed.destroy_process_group()
+    leave_process_group()
 
 
 @pytest.mark.slow
