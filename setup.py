@@ -29,8 +29,8 @@ setup(
         'onedl-mmcv>=2.3.6',
         'onedl-mmdetection>=3.5.1',
         'pycocotools>=2.0.8',
-        'rich>=13',
         'scipy>=1.10',
+        'tqdm>=4.65',
     ],
     extras_require={
         'deploy': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],

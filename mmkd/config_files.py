@@ -18,7 +18,7 @@ from mmkd.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-__all__ = ['ARGUMENT', 'CARRIED', 'SHORT', 'config_path', 'read_config', 'study_path']
+__all__ = ['ARGUMENT', 'CARRIED', 'RUN_CONFIG', 'SHORT', 'config_path', 'read_config', 'study_path']
 
 SEPARATOR = '::'
 CARRIED = Path(__file__).parent / '.mim'
@@ -27,6 +27,8 @@ SHORT = dict(classifier='classification/distill.py', selfdistill='selfdistill/tr
 """What configs are called that are taken for their choices, not for one run."""
 PARTS = {'_base_', 'methods'}
 """Folders of what configs are made of; nobody trains one of those by its name."""
+RUN_CONFIG = 'config.py'
+"""The name of the config in the folder of a run."""
 ARGUMENT = 'MMKD_'
 """How variables in a config begin that an argument fills: ``{{$MMKD_STUDENT:vgg8}}``."""
 
@@ -35,8 +37,9 @@ def config_path(name: str | Path) -> Path:
     """Return the path of a config.
 
     Args:
-        name: a path; the name of a config that mmkd carries (``centernet_mt_r18``, or
-            ``demo/centernet_r18`` where several have one name); or ``PACKAGE::NAME`` for what a
+        name: a path; the folder of a run, for its ``config.py``; the name of a config that mmkd
+            carries (``centernet_mt_r18``, or ``demo/centernet_r18`` where several have one name);
+            or ``PACKAGE::NAME`` for what a
             package of OpenMMLab or mmkd carries
             (``mmdet::retinanet/retinanet_r18_fpn_1x_coco.py``).
 
@@ -46,6 +49,8 @@ def config_path(name: str | Path) -> Path:
     """
     package, separator, place = str(name).partition(SEPARATOR)
     if not separator:
+        if (own := Path(name, RUN_CONFIG)).is_file():
+            return own
         return _by_name(name, 'configs')
     root = _configs_of(package)
     if root is None:

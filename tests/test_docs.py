@@ -42,6 +42,15 @@ def test_examples_are_python(page):
         ast.parse(block)
 
 
+def test_the_training_loop_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [block] = [block for block in re.findall(r'```python\n(.*?)```',
+                                             (ROOT / 'docs/python.md').read_text(), re.S)
+               if 'for images' in block]
+    exec(block, {})
+    assert (tmp_path / 'student.pth').exists()
+
+
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
 def test_what_a_page_names_is_there(page):
     text = page.read_text()

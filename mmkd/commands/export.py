@@ -1,12 +1,13 @@
 """Export a trained detector or classifier, and check the file against PyTorch.
 
+    mmkd export work_dirs/student --out student.onnx
     mmkd export configs/centernet/centernet_r18_voc.py \\
         work_dirs/centernet_r18_voc/epoch_100.pth --out student.onnx
-    mmkd export CONFIG CHECKPOINT --out student.onnx --images data/photos one.jpg
+    mmkd export work_dirs/student --out student.onnx --images data/photos one.jpg
     mmkd export CONFIG CHECKPOINT --out student.onnx --image-input --half --data 20
     mmkd export CONFIG CHECKPOINT --out student.pt2 --format pt2
-    mmkd export work_dirs/cifar100/ce_resnet8x4/config.py \\
-        work_dirs/cifar100/ce_resnet8x4/epoch_240.pth --out student.onnx
+
+Of a run alone, its config.py and best.pth are meant.
 """
 
 import argparse
@@ -23,9 +24,8 @@ def parse_args(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     from mmengine.config import DictAction
-    parser.add_argument('config', help='the config that the checkpoint was trained with, as it '
-                        'lies in the work directory')
-    parser.add_argument('checkpoint')
+    parser.add_argument('config', help="the folder of a run, or its checkpoint's config")
+    parser.add_argument('checkpoint', nargs='?')
     parser.add_argument('--out', help='the file to write: student.onnx or student.pt2')
     parser.add_argument('--format', choices=['onnx', 'pt2'], default='onnx',
                         help="pt2: torch.export's, run by PyTorch alone; default %(default)s")
@@ -79,7 +79,10 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     from mmkd.deploy.verify import dataset_images, find_images
     from mmkd.engine.config import load_config, override
     from mmkd.engine.data_root import move_data
+    from mmkd.engine.run_folder import run_files
 
+    if args.checkpoint is None:
+        args.config, args.checkpoint = run_files(args.config)
     out = args.out or f'student.{args.format}'
     require_writable(Path(out))
     images = find_images(args.images)

@@ -167,19 +167,19 @@ def _show(found: Found, root: Path, classes: Sequence[str], out: Path) -> Path:
 
 
 def _print_next(is_classified: bool, out: Path, student: 'Student') -> None:
-    config, name, last = os.path.relpath(out), out.stem, f'epoch_{student.epochs}.pth'
+    config, name = os.path.relpath(out), out.stem
     train = f'mmkd train {config}'
     print(f'next:    mmkd browse {config}   # the images as the network sees them')
     if is_classified:
         print(f'         {train}   # the student alone\n'
               f'         {train} --student {student.teacher}   # a teacher\n'
               f'         {train} --teacher {student.teacher} --method kd   # distil\n'
-              f'         mmkd test {config} work_dirs/{name}/ce_{student.why}/{last}')
+              f'         mmkd test work_dirs/{name}/ce_{student.why}')
         return
     teacher = f'{out.with_suffix("")}_teacher'
     print(f'         {train}   # the student alone\n'
-          f'         mmkd test {config} work_dirs/{name}/{last}\n'
+          f'         mmkd test work_dirs/{name}\n'
           f'         {train} --dump {teacher}.py --cfg-options {student.teacher}\n'
           f'         mmkd train {teacher}.py   # a teacher\n'
-          f'         {train} --teacher {teacher}.py=work_dirs/{Path(teacher).name}/{last} '
+          f'         {train} --teacher work_dirs/{Path(teacher).name} '
           f'--work-dir work_dirs/{name}_distilled')

@@ -1,7 +1,10 @@
 """Evaluate a checkpoint, or the .onnx file that mmkd export or mmkd quantize made of it.
 
+    mmkd test work_dirs/student
     mmkd test configs/centernet_mt_r18.py work_dirs/student/epoch_100.pth
     mmkd test configs/centernet_mt_r18.py student.onnx
+
+Of a run alone, its config.py and best.pth are meant.
 
 Several processes: tools/dist_test.sh.
 """
@@ -16,18 +19,22 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments and evaluate."""
     from mmkd.engine import launch
     from mmkd.engine.choices import add_choices
+    from mmkd.engine.run_folder import run_files
 
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     launch.add_common_arguments(parser)
     add_choices(parser, teaches=False)
-    parser.add_argument('checkpoint', help='weights of the model in the config, or its .onnx file')
+    parser.add_argument('checkpoint', nargs='?', help='weights of the model in the config, or its '
+                        '.onnx file')
     parser.add_argument('--show-dir', help='draw the detections into the images of this folder')
     parser.add_argument('--score-thr', type=float, metavar='SCORE', help='with --show-dir: draw no '
                         'object below it (default: default_hooks.visualization.score_thr of the '
                         'config, or 0.3)')
     parser.add_argument('--out', metavar='JSON', help='write the metrics to this file')
     args = parser.parse_args(argv)
+    if args.checkpoint is None:
+        args.config, args.checkpoint = run_files(args.config)
     launch.test(launch.config_from_arguments(args), args.checkpoint, args.show_dir, args.out,
                 args.score_thr)

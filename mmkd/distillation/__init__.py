@@ -15,6 +15,7 @@ from mmkd.distillation.connectors import (
     RegressorConnector,
     ReviewConnector,
 )
+from mmkd.distillation.distillation import Distillation
 from mmkd.distillation.distillation_hook import DistillationHook
 from mmkd.distillation.self_term import SelfTerm
 from mmkd.distillation.step import Step, fact
@@ -24,10 +25,11 @@ from mmkd.distillation.teachers import Teacher, build_model, build_teacher
 from mmkd.distillation.term import Term
 from mmkd.registry import MODELS
 
-__all__ = ['AlignConnector', 'ConvConnector', 'DistillationHook', 'FixedViews', 'LinearConnector',
-           'MLPConnector', 'OFDConnector', 'RegressorConnector', 'ReviewConnector', 'SelfTerm',
-           'Step', 'TapRecorder', 'Teacher', 'Term', 'TokensToMap', 'ViewSampler', 'build_model',
-           'build_teacher', 'fact', 'list_taps', 'load_checkpoint_safely', 'load_weights']
+__all__ = ['AlignConnector', 'ConvConnector', 'Distillation', 'DistillationHook', 'FixedViews',
+           'LinearConnector', 'MLPConnector', 'OFDConnector', 'RegressorConnector',
+           'ReviewConnector', 'SelfTerm', 'Step', 'TapRecorder', 'Teacher', 'Term', 'TokensToMap',
+           'ViewSampler', 'build_model', 'build_teacher', 'fact', 'list_taps',
+           'load_checkpoint_safely', 'load_weights']
 
 for _name in losses.__all__:
     # Here and not beside each loss, so that losses import only torch.

@@ -15,7 +15,7 @@ from mmkd.distillation.step import Step
 from mmkd.distillation.term import Term
 from mmkd.errors import UserError
 
-__all__ = ['Terms', 'add_branches', 'trainable']
+__all__ = ['Terms', 'join_optimizer', 'trainable']
 
 
 class Terms(nn.Module):
@@ -35,8 +35,7 @@ class Terms(nn.Module):
         return {term.name: term.compute(step) for term in self.terms}
 
 
-def add_branches(runner: Runner, terms: Sequence[Term], device: torch.device,
-                 in_turn: bool) -> nn.Module:
+def join_optimizer(runner: Runner, module: nn.Module, in_turn: bool) -> nn.Module:
     """Train the branches of terms with the run's optimizer, in a parameter group of their own.
 
     The group has the optimizer's own settings: no ``paramwise_cfg`` of the student applies. Its
@@ -45,17 +44,15 @@ def add_branches(runner: Runner, terms: Sequence[Term], device: torch.device,
 
     Args:
         runner: with its optimizer and schedulers built, and nothing resumed yet.
-        terms: of the run, prepared.
-        device: the student's.
+        module: :class:`Terms` of the run, on the student's device.
         in_turn: whether some branches are left out of some steps.
 
     Returns:
-        :class:`Terms`, wrapped for several processes if it trains anything.
+        the module, wrapped for several processes if it trains anything.
 
     Raises:
         UserError: there are parameters to train and several optimizers.
     """
-    module = Terms(terms).to(device).train()
     parameters = trainable(module)
     if not parameters:
         return module

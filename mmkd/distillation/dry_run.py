@@ -1,12 +1,12 @@
 """One pass of everything on two images, before a run begins."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from mmengine.logging import MessageHub
 from mmengine.model import is_model_wrapper
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmkd.distillation.step import Step
@@ -14,39 +14,36 @@ from mmkd.distillation.taps import TapRecorder, flat
 from mmkd.distillation.teachers import Teacher
 from mmkd.distillation.term import Term
 
-__all__ = ['bare', 'rehearse']
+__all__ = ['bare', 'first_batch', 'rehearse']
 
 IMAGES = 2
 """A batch norm cannot train on one number a channel."""
 LARGEST_WEIGHT = 1e4
 
 
-def rehearse(loader: DataLoader, student: nn.Module, recorder: TapRecorder,
-             teachers: Sequence[Teacher], terms: Sequence[Term]) -> None:
+def rehearse(run: Callable[[], Any], inputs: Tensor, samples: Any, student: nn.Module,
+             recorder: TapRecorder, teachers: Sequence[Teacher], terms: Sequence[Term],
+             dataset: Any = None) -> None:
     """Run student and teachers once, and let the terms pair leaves and build their branches.
 
     The student's pass is one of training, so that calls, proposals and queries are those of
     training; afterwards its buffers are as before. Nothing gets a gradient.
 
     Args:
-        loader: of the training data.
+        run: the student's pass.
+        inputs: of a batch, ``(B, 3, H, W)``, as the student takes them.
+        samples: of that batch.
         student: the model.
         recorder: of its taps.
         teachers: of the run.
         terms: of the run.
+        dataset: the training data, if there is one.
 
     Raises:
         UserError: a tap is never passed or stands for several tensors, or two leaves do not fit.
     """
-    # TOOD's head and YOLOX's resizing ask there, and mmengine says it when training begins.
-    for name in ('epoch', 'iter'):
-        MessageHub.get_current_instance().update_info(name, 0)
-    # A preprocessor that splits a batch into pairs needs a batch of pairs.
-    augment = not getattr(student.data_preprocessor, 'pairs', False)
-    batch = student.data_preprocessor(first_samples(loader), augment)
-    inputs, samples = batch['inputs'], batch.get('data_samples')
     with _untouched(student):
-        own = recorder.dry_run(lambda: student(inputs, samples, mode='loss'))
+        own = recorder.dry_run(run)
     taps = {teacher.name: teacher.tap(
         [tap for term in terms if term.learns_from(teacher.name)
          for tap in term.teacher_patterns()], inputs, samples) for teacher in teachers}
@@ -56,7 +53,7 @@ def rehearse(loader: DataLoader, student: nn.Module, recorder: TapRecorder,
         term.pair(own, {name: found for name, found in taps.items() if term.learns_from(name)},
                   step)
     for term in terms:
-        term.prepare(step, loader.dataset)
+        term.prepare(step, dataset)
 
 
 @contextmanager
@@ -87,12 +84,19 @@ def _untouched(student: nn.Module) -> Iterator[None]:
             parameter.data.copy_(values)
 
 
-def first_samples(loader: DataLoader) -> Any:
-    """Return a batch of the first two images, as the loader would give it."""
+def first_batch(loader: DataLoader, student: nn.Module) -> tuple[Tensor, Any]:
+    """Return inputs and data samples of the first two images, as mmengine gives them to a model."""
+    # TOOD's head and YOLOX's resizing ask there, and mmengine says it when training begins.
+    for name in ('epoch', 'iter'):
+        MessageHub.get_current_instance().update_info(name, 0)
     dataset = loader.dataset
     numbers = [i % len(dataset) for i in range(IMAGES)]
     fetch = getattr(dataset, '__getitems__', None)
-    return loader.collate_fn(fetch(numbers) if fetch else [dataset[i] for i in numbers])
+    samples = loader.collate_fn(fetch(numbers) if fetch else [dataset[i] for i in numbers])
+    # A preprocessor that splits a batch into pairs needs a batch of pairs.
+    augment = not getattr(student.data_preprocessor, 'pairs', False)
+    batch = student.data_preprocessor(samples, augment)
+    return batch['inputs'], batch.get('data_samples')
 
 
 def bare(model: nn.Module) -> nn.Module:

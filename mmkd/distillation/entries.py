@@ -63,7 +63,8 @@ def built_terms(entries: Any, weights: Any) -> list[Term]:
     """Build the terms whose weight is above 0.
 
     Args:
-        entries: ``terms`` of the config, by name; ``type`` is ``'Term'`` where none stands.
+        entries: ``terms`` of the config, by name; ``type`` is ``'Term'`` where none stands. A term
+            that is built already stays as it is.
         weights: ``distill_weights``: by name, or a sequence in the order of the terms.
 
     Raises:
@@ -76,7 +77,7 @@ def built_terms(entries: Any, weights: Any) -> list[Term]:
     own = _by_name(weights, list(entries))
     terms = []
     for name, entry in entries.items():
-        term = TERMS.build({'type': 'Term', **entry})
+        term = entry if isinstance(entry, Term) else TERMS.build({'type': 'Term', **entry})
         term.name = name
         term.weight = _weight_of(term, own)
         _check_share(term)

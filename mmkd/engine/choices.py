@@ -44,8 +44,8 @@ def add_choices(parser: argparse.ArgumentParser, teaches: bool = True) -> None:
     group.add_argument('--members', metavar='NETWORK,NETWORK', help='the classifiers of a cohort')
     if teaches:
         group.add_argument('--teacher', action='append', metavar='NETWORK[=CHECKPOINT]',
-                           help='learn from this classifier, or, by CONFIG=CHECKPOINT, detector; '
-                           'may be given several times')
+                           help='learn from this classifier; or from a detector, by the folder of '
+                           'its run or CONFIG=CHECKPOINT; may be given several times')
     group.add_argument('--method', metavar='NAME', help='of classifiers the name of a method; of '
                        'detectors one or several of `mmkd methods`, by commas (default: joint '
                        'between CenterNets, else pkd)')

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmkd.config_files import CARRIED, config_path, read_config
 from mmkd.distillation.branch import names_of_facts
 from mmkd.distillation.step import known_facts
+from mmkd.engine.run_folder import CONFIG, run_files
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import MODELS
 
@@ -73,7 +74,7 @@ def distil(cfg: Config, teachers: Sequence[str], names: Sequence[str] | None = N
 
     Args:
         cfg: of a training; changed.
-        teachers: ``'CONFIG=CHECKPOINT'`` each.
+        teachers: ``'CONFIG=CHECKPOINT'`` each, or the folder of a run.
         names: methods; None for the recommended recipe (``joint``) between CenterNets, else PKD.
 
     Raises:
@@ -98,14 +99,18 @@ def distil(cfg: Config, teachers: Sequence[str], names: Sequence[str] | None = N
 
 
 def _entry(text: str, known: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    config, separator, checkpoint = text.rpartition('=')
-    if not separator or not config or not checkpoint:
-        raise UserError(f"--teacher '{text}': give CONFIG=CHECKPOINT, such as "
-                        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py=r50.pth')
+    if Path(text).is_dir() or (text.endswith('.pth') and '=' not in text):
+        config, checkpoint = run_files(text)
+    else:
+        config, _, checkpoint = text.rpartition('=')
+    if not config or not checkpoint:
+        raise UserError(f"--teacher '{text}': give the folder of a run, or CONFIG=CHECKPOINT, such "
+                        'as mmdet::retinanet/retinanet_r50_fpn_1x_coco.py=r50.pth')
     if not config_path(config).is_file():
         raise UserError(f"--teacher '{text}': the config '{config}' does not exist: correct the "
                         'path')
-    name = Path(config.partition('::')[2] or config).stem.replace('.', '_')
+    path = Path(config.partition('::')[2] or config)
+    name = (path.absolute().parent.name if path.name == CONFIG else path.stem).replace('.', '_')
     while name in known:
         name += '_2'
     return {name: dict(config=config, checkpoint=checkpoint)}

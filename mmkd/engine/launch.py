@@ -31,6 +31,7 @@ from mmkd.engine.config import override, validate_config
 from mmkd.engine.config_values import add_tracker
 from mmkd.engine.environment import environment_report, keep_freed_memory
 from mmkd.engine.guard import refuse_code_in_files
+from mmkd.engine.progress import progress_on_terminal
 from mmkd.engine.run_folder import LOG
 from mmkd.engine.schedule import resumed_mismatch, schedule_mismatch, set_epochs
 from mmkd.engine.screen import keep_in_file
@@ -43,7 +44,7 @@ __all__ = ['StudentRunner', 'TrainingRunner', 'add_common_arguments', 'cache_tea
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what every tool that starts a run takes."""
-    parser.add_argument('config', help='path or name of the config')
+    parser.add_argument('config', help='path or name of the config, or the folder of a run')
     parser.add_argument('--data-root', metavar='FOLDER', help="where the config's data lie, in "
                         'place of its data_root')
     parser.add_argument('--work-dir', help='where logs and checkpoints go '
@@ -109,7 +110,8 @@ def train(cfg: Config, resume: str | None = None) -> None:
         if cfg.resume:
             # mmengine itself would resume with whatever keys happen to fit.
             load_weights(runner.model, cfg.load_from)
-        runner.train()
+        with progress_on_terminal(runner):
+            runner.train()
 
 
 def cache_teachers(cfg: Config) -> None:

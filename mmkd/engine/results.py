@@ -1,7 +1,8 @@
-"""``results.csv``: a row for every epoch of a run, for people and for plots."""
+"""``results.csv``: a row for every epoch of a run, for people and for plots; ``check.json``."""
 
 import csv
 import io
+import json
 import logging
 import math
 import time
@@ -13,9 +14,10 @@ from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
+from mmkd.distillation import DistillationHook
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.engine.checkpoint_hook import write_atomically
-from mmkd.engine.run_folder import BEST, RESULTS, is_better, link_atomically, main_metric
+from mmkd.engine.run_folder import BEST, CHECK, RESULTS, is_better, link_atomically, main_metric
 from mmkd.errors import UserError
 from mmkd.registry import HOOKS
 
@@ -42,6 +44,8 @@ class ResultsHook(Hook):
 
     The best epoch, by :func:`~mmkd.engine.run_folder.main_metric`, is ``best_epoch`` in the
     message hub, the last validation ``last_validation``.
+
+    What a distillation found before its first epoch is written to ``check.json``.
     """
 
     priority = 'LOW'  # before the checkpoint hook, which keeps the best
@@ -50,6 +54,8 @@ class ResultsHook(Hook):
         self.rows: list[Row] = []
         self._sums: dict[str, list[float]] = {}
         self._start = 0.0
+        self._first = 0
+        """The iteration that this run, which may go on from another, begins with."""
 
     def before_train(self, runner: Runner) -> None:
         """Take up the rows of a resumed run."""
@@ -58,11 +64,14 @@ class ResultsHook(Hook):
         for name in ('best_epoch', 'last_validation'):
             runner.message_hub.runtime_info.pop(name, None)
         self._restore(runner)
+        self._first = runner.iter
         self._start = time.monotonic()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: dict[str, Any] | None = None) -> None:
         """Add up what this iteration logged."""
+        if runner.iter == self._first:
+            self._write_check(runner)
         for name, buffer in runner.message_hub.log_scalars.items():
             if name.startswith('train/') and (name := name[6:]) not in NOT_KEPT:
                 value = buffer.current()
@@ -107,13 +116,14 @@ class ResultsHook(Hook):
         self._start = time.monotonic()
         self._write(runner)
 
-    @master_only
+    def _write_check(self, runner: Runner) -> None:
+        found = next((hook.checked for hook in runner.hooks
+                      if isinstance(hook, DistillationHook)), None)
+        if found:
+            _write_file(runner, CHECK, json.dumps(found, indent=1, default=float).encode())
+
     def _write(self, runner: Runner) -> None:
-        try:
-            write_atomically(Path(runner.work_dir, RESULTS), _as_csv(self.rows))
-        except OSError as error:  # the next epoch writes these rows, too
-            runner.logger.warning(f"cannot write '{runner.work_dir}/{RESULTS}' "
-                                  f'({error.strerror or error}): make room there')
+        _write_file(runner, RESULTS, _as_csv(self.rows))
 
     def _restore(self, runner: Runner) -> None:
         """Find the best of the rows again, and the checkpoint that belongs to it.
@@ -134,6 +144,15 @@ class ResultsHook(Hook):
         if best is not None:
             _judge(runner, metric, best[name], best)
         runner.message_hub.update_info('last_validation', (metric, validated[-1][name]))
+
+
+@master_only
+def _write_file(runner: Runner, name: str, content: bytes) -> None:
+    try:
+        write_atomically(Path(runner.work_dir, name), content)
+    except OSError as error:  # the run goes on; the next epoch writes the rows again
+        runner.logger.warning(f"cannot write '{runner.work_dir}/{name}' "
+                              f'({error.strerror or error}): make room there')
 
 
 def _judge(runner: Runner, name: str, value: float, row: Row) -> None:

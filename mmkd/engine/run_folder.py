@@ -17,13 +17,48 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmkd.config_files import RUN_CONFIG as CONFIG
+from mmkd.errors import UserError
+
 __all__ = ['BEST', 'CHECK', 'CONFIG', 'ENVIRONMENT', 'LAST', 'LOG', 'RESULTS', 'is_better',
-           'link_atomically', 'main_metric']
+           'kept_weights', 'link_atomically', 'main_metric', 'run_files']
 
 BEST, LAST = 'best.pth', 'last.pth'
-CONFIG, ENVIRONMENT, LOG = 'config.py', 'environment.txt', 'train.log'
+ENVIRONMENT, LOG = 'environment.txt', 'train.log'
 RESULTS, CHECK = 'results.csv', 'check.json'
 LESS_IS_BETTER = ('loss', 'error')
+
+
+def kept_weights(folder: str | Path) -> Path:
+    """Return a run's ``best.pth``, or else its ``last.pth``.
+
+    Raises:
+        UserError: it has neither.
+    """
+    for name in (BEST, LAST):
+        if (path := Path(folder, name)).is_file():
+            return path
+    raise UserError(f"'{folder}' has neither {BEST} nor {LAST}: no checkpoint was saved there")
+
+
+def run_files(run: str | Path) -> tuple[str, str]:
+    """Return config and checkpoint of a run, named by its folder or by one of its checkpoints.
+
+    Raises:
+        UserError: the run has no checkpoint or no ``config.py``.
+    """
+    checkpoint = kept_weights(run) if Path(run).is_dir() else Path(run)
+    if checkpoint.suffix == '.py':
+        raise UserError(f"'{run}' is a config: give its checkpoint, too, or the folder of a run "
+                        'in place of both')
+    if not checkpoint.is_file():
+        raise UserError(f"'{run}' is neither the folder of a run nor one of its checkpoints: "
+                        'correct the path, or give a config and a checkpoint')
+    config = checkpoint.with_name(CONFIG)
+    if not config.is_file():
+        raise UserError(f"there is no {CONFIG} beside '{checkpoint}', so its model is not known: "
+                        'give a config and a checkpoint')
+    return str(config), str(checkpoint)
 
 
 def main_metric(metrics: Mapping[str, Any] | None) -> tuple[str, float] | None:

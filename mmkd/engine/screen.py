@@ -87,8 +87,7 @@ class SummaryHook(Hook):
         if weights and not (folder / BEST).is_file():
             text += f' (no {BEST}: there was no validation)'
         if weights and (folder / CONFIG).is_file():
-            text += (f'. Next: mmkd test {shown(folder / CONFIG)} {shown(weights[0])}'
-                     f', or mmkd report {shown(folder)}')
+            text += f'. Next: mmkd test {shown(folder)}, or mmkd report {shown(folder)}'
         runner.logger.info(text)
 
 

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mmkd.distillation.distillation_hook import MEAN_TEACHERS_KEY
+from mmkd.distillation.distillation import MEAN_TEACHERS_KEY
 from mmkd.engine.checkpoint_hook import write_atomically
 from mmkd.errors import UserError
 from mmkd.online.cohort import Cohort

@@ -123,7 +123,7 @@ CROP = """\
 DETECTOR = """\
 # {what}: {counts}.
 #   mmkd train {path}
-#   mmkd test {path} work_dirs/{name}/epoch_{epochs}.pth
+#   mmkd test work_dirs/{name}
 _base_ = [  # {why}
 {bases}]
 
@@ -159,7 +159,7 @@ CLASSIFIER = """\
 #   mmkd train {path}                                   # the student alone
 #   mmkd train {path} --student {teacher}               # a teacher
 #   mmkd train {path} --teacher {teacher} --method kd   # distil
-#   mmkd test {path} work_dirs/{name}/ce_{why}/epoch_{epochs}.pth
+#   mmkd test work_dirs/{name}/ce_{why}
 _base_ = [
 {bases}]
 

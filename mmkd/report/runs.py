@@ -14,7 +14,7 @@ from torch import nn
 from mmkd.distillation import build_model, load_weights
 from mmkd.engine.config import load_config
 from mmkd.engine.results import VALIDATION, Row, read_results
-from mmkd.engine.run_folder import BEST, CHECK, CONFIG, LAST, RESULTS, is_better
+from mmkd.engine.run_folder import CHECK, CONFIG, RESULTS, is_better, kept_weights
 from mmkd.errors import UserError
 
 __all__ = ['Run', 'read_runs']
@@ -49,10 +49,7 @@ class Run:
         Raises:
             UserError: there is neither.
         """
-        for name in (BEST, LAST):
-            if (self.folder / name).is_file():
-                return self.folder / name
-        raise UserError(f"'{self.folder}' has neither {BEST} nor {LAST}: no checkpoint was saved")
+        return kept_weights(self.folder)
 
     @property
     def metric(self) -> str | None:

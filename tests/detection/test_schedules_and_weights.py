@@ -12,7 +12,7 @@ from helpers import (
     train_config,
 )
 
-from mmkd.distillation import DistillationHook
+from mmkd.distillation import Distillation, DistillationHook
 from mmkd.distillation.entries import built_terms
 from mmkd.distillation.gradients import BalancedWeight, gradient_norm
 from mmkd.errors import UserError
@@ -31,7 +31,8 @@ def test_progressive_teachers_follow_each_other(tmp_path, teachers):
     seen = []
     hook = distillation_hook(run)
     losses = hook._losses
-    hook._losses = lambda *args: (seen.append([t.name for t in hook.active]), losses(*args))[1]
+    hook._losses = lambda *args: (
+        seen.append([t.name for t in hook.distillation.active]), losses(*args))[1]
     run.train()
     # Stage floor(3 i / 7) of iterations 0 to 6.
     names = ('weak', 'weak', 'weak', 'middle', 'middle', 'strong', 'strong')
@@ -67,7 +68,7 @@ def test_the_weight_sets_itself_is_logged_saved_and_resumed(tmp_path, teachers):
     some = dict(strong=teachers['strong'])
     run = runner(train_config(tmp_path, centernet(), hooks, iters=2, teachers=some))
     run.train()
-    value = distillation_hook(run).balanced['feature'].value
+    value = distillation_hook(run).distillation.balanced['feature'].value
     assert value not in (None, 123.0)
     log = run.message_hub.get_scalar('train/weight_feature')
     assert log.current() == pytest.approx(value)
@@ -76,10 +77,10 @@ def test_the_weight_sets_itself_is_logged_saved_and_resumed(tmp_path, teachers):
     resumed = runner(train_config(tmp_path, centernet(), hooks, iters=3, teachers=some,
                                   resume=True))
     resumed.train()
-    assert distillation_hook(resumed).balanced['feature'].value == pytest.approx(value)
+    assert distillation_hook(resumed).distillation.balanced['feature'].value == pytest.approx(value)
 
 
-def test_the_share_holds_in_the_first_step(tmp_path, teachers):
+def test_the_share_holds_in_the_first_step(tmp_path, teachers, monkeypatch):
     """|w dL_term| / (|dL_own| + |w dL_term|) at the tap is what was asked for."""
     hooks = distillation(terms=centernet_terms('feature', gradient_share=0.25))
     config = train_config(tmp_path, centernet(), hooks, iters=1,
@@ -87,18 +88,17 @@ def test_the_share_holds_in_the_first_step(tmp_path, teachers):
     config.optim_wrapper.optimizer = dict(type='SGD', lr=0.0)
     run = runner(config)
     norms = []
-    hook = distillation_hook(run)
-    weighted = hook._weighted
+    weighted = Distillation.weighted
 
-    def spy(term, raw, step, own):
-        loss = weighted(term, raw, step, own)
+    def spy(self, raw, step, own):
+        losses = weighted(self, raw, step, own)
         feature = step.student['bbox_head:input:-1']
         total = sum(value for name, value in own.items() if 'loss' in name)
         norms.extend(torch.autograd.grad(value, feature, retain_graph=True)[0].norm().item()
-                     for value in (total, loss))
-        return loss
+                     for value in (total, losses['feature']))
+        return losses
 
-    hook._weighted = spy
+    monkeypatch.setattr(Distillation, 'weighted', spy)
     run.train()
     own, term = norms
     assert term / (own + term) == pytest.approx(0.25, rel=1e-4)

@@ -79,7 +79,7 @@ def test_the_config_that_a_run_leaves_needs_no_choice():
     ('demo/centernet_r18 --method pkd', '--method was given without --teacher'),
     ('demo/centernet_r18 --classes a', '--classes was given without --data'),
     ('demo/centernet_r18 --data x --data-root y', 'both say where the data lie'),
-    ('demo/centernet_r18 --teacher vgg13', "--teacher 'vgg13': give CONFIG=CHECKPOINT")])
+    ('demo/centernet_r18 --teacher vgg13', "--teacher 'vgg13': give the folder of a run")])
 def test_a_wrong_mix_is_one_sentence(line, message):
     with pytest.raises(UserError, match=message) as caught:
         chosen(line)

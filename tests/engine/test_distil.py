@@ -81,7 +81,7 @@ def test_a_teacher_without_a_neck_is_tapped_before_its_head():
 @pytest.mark.parametrize(('teachers', 'names', 'message'), [
     ([f'{FASTER}=a.pth'], ['pkdd'], r"--method 'pkdd' is none of .*Did you mean 'pkd'\?"),
     ([f'{FASTER}=a.pth'], ['joint'], '--method joint is for a CenterNet that learns from CenterN'),
-    ([FASTER], None, 'give CONFIG=CHECKPOINT'),
+    ([FASTER], None, 'or CONFIG=CHECKPOINT'),
     (['configs/none.py=a.pth'], None, "the config 'configs/none.py' does not exist")])
 def test_what_does_not_fit_is_one_sentence(teachers, names, message):
     with pytest.raises(UserError, match=message):

@@ -69,7 +69,7 @@ def test_the_first_loss_comes_soon_and_the_file_has_the_rest(run, tmp_path):
 def test_the_summary(run, tmp_path):
     work = tmp_path / 'work'
     assert (f'Finished: score 0.1250, the best 0.5000 after epoch 2. Best: {work}/best.pth. '
-            f'Last: {work}/last.pth. Next: mmkd test {work}/config.py {work}/best.pth, '
+            f'Last: {work}/last.pth. Next: mmkd test {work}, '
             f'or mmkd report {work}') in run()[-1]
 
 
@@ -130,3 +130,15 @@ def test_importing_mmdet_says_nothing():
     done = subprocess.run([sys.executable, '-c', 'import mmkd.detection'], capture_output=True,
                           text=True, check=True)
     assert (done.stdout, done.stderr) == ('', '')
+
+
+def test_a_terminal_shows_a_bar_for_each_epoch(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True)
+    lines = '\n'.join(run()).replace('\r', '\n').splitlines()
+    assert not [line for line in lines if 'Epoch(' in line]
+    bars = [line for line in lines if line.startswith('epoch 2/')]
+    assert '100%' in bars[-1] and 'score 0.5000' in bars[-1] and ' left' in bars[-1]
+    assert 'loss ' in bars[-1]
+    assert any('score 0.2500' in bar for bar in bars), 'the last known metric'
+    assert any('Finished: score' in line for line in lines)
+    assert 'Epoch(train)' in (tmp_path / 'work/train.log').read_text()

@@ -42,7 +42,7 @@ def test_mean_members_predict_as_classifiers_of_the_mean_weights():
         states.append({name: {key: value.clone() for key, value in member.state_dict().items()}
                        for name, member in cohort.members.items()})
     distillation, hook = DistillationHook(), MeanMembersHook()
-    distillation.teachers = [teacher]
+    distillation.distillation = SimpleNamespace(teachers=[teacher])
     images = torch.randn(3, 3, 32, 32)
     before = _predicted(cohort, images)
     hook.before_run(SimpleNamespace(model=cohort, hooks=[distillation, hook]))

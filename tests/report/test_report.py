@@ -76,7 +76,7 @@ def test_a_page_of_a_taught_detector(folder, page, capsys):
     head = found.text('head')
     assert 'CenterNet with ResNet-18, taught by big (CenterNet with ResNet-18)' in head
     assert 'in the terms heatmap, wh, offset, feature' in head and '2 epochs in' in head
-    assert f'Next: mmkd test {folder}/taught/config.py' in head
+    assert f'Next: mmkd test {folder}/taught' in head
     losses = found.text('losses')
     assert 'term feature (weight 2, ' in losses and '% of the gradient in the first step' in losses
     assert found.count('losses', 'svg') == 9  # the sum, three of its own, four terms, the norm
