@@ -36,6 +36,7 @@ setup(
         'deploy': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
         'vis': ['jinja2>=3.1', 'matplotlib>=3.8', 'tensorboard>=2.17', 'scikit-learn>=1.5'],
         'docs': ['mkdocs-material>=9.5', 'mkdocstrings[python]>=0.26'],
-        'dev': ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.8'],
+        'completion': ['argcomplete>=3'],
+        'dev': ['argcomplete>=3', 'pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.8'],
     },
 )

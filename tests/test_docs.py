@@ -1,14 +1,25 @@
-"""The docs are a site without a broken link, and their examples in Python are Python."""
+"""The docs are a site without a broken link, their Python is Python, their commands are mmkd's."""
 
 import ast
 import re
+import runpy
+import shlex
+import sys
 from html.parser import HTMLParser
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from mmkd.commands import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+
+
+CALL = r'(?P<program>mmkd \w+|python tools/\w+\.py)(?P<rest>.*)'
+BLOCK = re.compile(rf'^ {{4,}}(?:[A-Z_]+=\S+ )*{CALL}', re.M)
+INLINE = re.compile(rf'`{CALL.replace(".*", "[^`]*")}`')
 
 
 class Links(HTMLParser):
@@ -60,3 +71,53 @@ def test_what_a_page_names_is_there(page):
     there = [ROOT / name for name in named if 'mine' not in name]
     there += [page.parent / link for link in links]
     assert not [path for path in there if not path.exists()]
+
+
+def arguments_of(program):
+    """The parser of `mmkd NAME` or `python tools/NAME.py`."""
+    if program.startswith('mmkd '):
+        return import_module(f'mmkd.commands.{program.split()[1]}').arguments()
+    tool = runpy.run_path(str(ROOT / program.split()[1]))
+    return (tool.get('arguments') or sys.modules[tool['main'].__module__].arguments)()
+
+
+def wrong_commands(text):
+    """What of a text could not be given: whole commands in blocks, options within sentences."""
+    text = text.replace('\\\n', ' ')
+    for call in BLOCK.finditer(text):
+        try:
+            words = shlex.split(call['rest'].replace('...', 'key=value'), comments=True)
+            arguments_of(call['program']).parse_args(words)
+        except (SystemExit, ImportError, OSError):
+            yield call[0].strip()
+    for call in INLINE.finditer(text):
+        options = re.findall(r'(?<= )--[\w-]+', call['rest'])
+        try:
+            known = arguments_of(call['program'])._option_string_actions if options else options
+        except (ImportError, OSError):
+            known = ()
+        if not set(options) <= set(known):
+            yield call[0]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
+def test_commands_of_a_page_can_be_given(page):
+    assert list(wrong_commands(page.read_text())) == []
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_commands_of_a_help_can_be_given(name):
+    assert list(wrong_commands(import_module(f'mmkd.commands.{name}').__doc__)) == []
+
+
+def test_a_command_that_cannot_be_given_is_found():
+    right = [
+        '    mmkd train x.py \\\n        --cfg-options ...  # and so on', '    A=b mmkd check data',
+        '    python tools/test.py x.py y.pth', '    python tools/prepare_voc.py draw d --train 3',
+        '`mmkd quantize`', '`mmkd quantize --images`', '`mmkd train --method pkd`']
+    wrong = [
+        '    mmkd trian x.py', '    mmkd train x.py --epoch-number 3', '    mmkd quantize x.py',
+        '    python tools/tset.py x.py', '    A=b mmkd check data --classes',
+        '`mmkd train --no-such`', '`mmkd trian --method`']
+    found = list(wrong_commands('\n'.join(right + wrong)))
+    assert found == [line.strip() for line in wrong]

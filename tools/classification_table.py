@@ -49,15 +49,15 @@ class Measured(NamedTuple):
     """Of every other run the epoch that it has reached."""
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in FILTERS:
         parser.add_argument(f'--{name}', help=f'only the cells of this {name}')
     parser.add_argument('--work-dirs', default='work_dirs', help='where the runs are')
     parser.add_argument('--out', metavar='FILE', help='write there instead of printing')
-    return parser.parse_args()
+    return parser
 
 
 def wanted_cells(args: argparse.Namespace) -> dict[str, list[Cell]]:
@@ -171,7 +171,7 @@ def _line(texts: Sequence[str]) -> str:
 @user_errors()
 def main() -> None:
     """Print the tables or write them to a file."""
-    args = parse_args()
+    args = arguments().parse_args()
     text = markdown(wanted_cells(args), Path(args.work_dirs))
     if args.out is None:
         print(text, end='')

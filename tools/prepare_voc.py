@@ -18,8 +18,8 @@ from mmkd.detection.data.synthetic import DRAWN_SPLITS, draw_dataset
 from mmkd.engine.cli import user_errors
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     subset.add_argument('--lists', required=True, help='the folder with train, val and test.txt')
     subset.add_argument('--out', required=True, help='the folder to make')
     subset.add_argument('--longer-side', type=int, default=320, help='default: %(default)s px')
-    return parser.parse_args()
+    return parser
 
 
 @user_errors()
@@ -52,7 +52,7 @@ def main() -> None:
     if sys.argv[1:2] == ['check']:
         check.main(sys.argv[2:], f'{sys.argv[0]} check')
         return
-    args = parse_args()
+    args = arguments().parse_args()
     if args.command == 'extract':
         for path in extract_voc(args.archives, args.out):
             print(f'unpacked {path} into {args.out}')

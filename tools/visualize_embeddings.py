@@ -13,8 +13,8 @@ import mmkd  # noqa: F401  (before anything of mmdet)
 from mmkd.engine.cli import user_errors
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a classification config, as it lies in the '
@@ -24,13 +24,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--classes', type=int, default=10, help='draw the first CLASSES classes')
     parser.add_argument('--images', type=int, default=1000, help='images to draw, at most')
     parser.add_argument('--seed', type=int, default=0, help='of t-SNE')
-    return parser.parse_args()
+    return parser
 
 
 @user_errors()
 def main() -> None:
     """Draw the picture."""
-    args = parse_args()
+    args = arguments().parse_args()
     from mmkd.engine.config import load_config, validate_config
     from mmkd.visualization import visualize_embeddings
 

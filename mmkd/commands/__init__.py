@@ -1,12 +1,16 @@
 """The command ``mmkd``: ``mmkd NAME ...`` calls ``main`` of the module ``mmkd/commands/NAME.py``.
 
-A further command is a module with ``main(argv, prog)`` and a line of :data:`COMMANDS`. Only the
-module that was asked for is imported, so that ``mmkd --help`` is instant and ``mmkd predict``
-needs no PyTorch.
+A further command is a module with ``arguments(prog)``, its parser, ``main(argv, prog)``, and a line
+of :data:`COMMANDS`. Only the module that was asked for is imported, and nothing heavy before its
+arguments are parsed, so that ``--help`` and completion are instant and ``mmkd predict`` needs no
+PyTorch.
 """
 
+import argparse
 import importlib
+import os
 import sys
+from types import ModuleType
 
 from mmkd import __version__
 from mmkd.engine.cli import user_errors
@@ -44,16 +48,36 @@ def main(argv: list[str] | None = None) -> None:
     Raises:
         SystemExit: the arguments ask for help or the version, or name no command.
     """
+    if '_ARGCOMPLETE' in os.environ:  # a shell asks, by the function that argcomplete gave it
+        _complete()
     name, *rest = (sys.argv[1:] if argv is None else argv) or ['--help']
     if name in ('-h', '--help'):
         print(_help())
     elif name == '--version':
         print(f'mmkd {__version__}')
     elif name in COMMANDS:
-        importlib.import_module(f'mmkd.commands.{name}').main(rest, f'mmkd {name}')
+        _module(name).main(rest, f'mmkd {name}')
     else:
         raise UserError(f"mmkd has no command '{name}'.{did_you_mean(name, COMMANDS)} "
                         '`mmkd --help` lists them')
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f'mmkd.commands.{name}')
+
+
+def _complete() -> None:
+    """Tell the shell what may stand next on its command line, and end the process."""
+    import argcomplete
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--version', action='store_true', help='print the version')
+    commands = parser.add_subparsers()
+    typed = os.environ.get('COMP_LINE', '').split()[1:]
+    for name, line in COMMANDS.items():
+        own = [_module(name).arguments()] if typed[:1] == [name] else []
+        commands.add_parser(name, help=line, parents=own, add_help=not own)
+    argcomplete.autocomplete(parser)
 
 
 def _help() -> str:

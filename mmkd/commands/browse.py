@@ -20,14 +20,19 @@ from mmkd.errors import UserError
 __all__ = ['main']
 
 
-def main(argv: list[str] | None = None, prog: str | None = None) -> None:
-    """Parse the arguments, write the picture and print where it is."""
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a config of a training')
     parser.add_argument('--out', help='the picture, .png or .jpg (default: <config>_train.png)')
     parser.add_argument('--number', type=int, default=16, help='images (default: %(default)s)')
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """Parse the arguments, write the picture and print where it is."""
+    args = arguments(prog).parse_args(argv)
     with user_errors():
         if args.number < 1:
             raise UserError(f'--number is {args.number}: give 1 or more')

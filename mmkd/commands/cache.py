@@ -10,18 +10,24 @@ nobody else is at. What is finished is never done again.
 
 import argparse
 
+from mmkd.engine.arguments import add_choices, add_common_arguments
 from mmkd.engine.cli import user_errors
+
+
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_common_arguments(parser)
+    add_choices(parser)
+    return parser
 
 
 @user_errors()
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments and build the cache."""
+    args = arguments(prog).parse_args(argv)
     from mmkd.engine import launch
-    from mmkd.engine.choices import add_choices
 
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    launch.add_common_arguments(parser)
-    add_choices(parser)
-    launch.cache_teachers(launch.config_from_arguments(parser.parse_args(argv)))
+    launch.cache_teachers(launch.config_from_arguments(args))

@@ -11,15 +11,20 @@ import argparse
 from mmkd.engine.cli import user_errors
 
 
-@user_errors()
-def main(argv: list[str] | None = None, prog: str | None = None) -> None:
-    """Print a report of each split."""
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('root', help='a VOC-layout folder or a VOCdevkit')
     parser.add_argument('--classes', type=lambda text: text.split(','), metavar='A,B,C',
                         help="known classes (default: VOC's 20 in a devkit, else all)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+@user_errors()
+def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """Print a report of each split."""
+    args = arguments(prog).parse_args(argv)
     from mmkd.detection.data.check import check_voc
 
     reports = check_voc(args.root, args.classes)

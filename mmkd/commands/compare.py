@@ -20,6 +20,7 @@ import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
 
+from mmkd.engine.arguments import BACKENDS, KeyValues
 from mmkd.engine.cli import user_errors
 from mmkd.errors import UserError, did_you_mean
 
@@ -32,11 +33,8 @@ def require_packages() -> None:
         raise UserError(f"comparing needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
-def parse_args(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
-    """Read the command line."""
-    from mmengine.config import DictAction
-
-    from mmkd.deploy.compare import BACKENDS
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -60,9 +58,9 @@ def parse_args(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
                         help='metrics of a model, as mmkd test --out wrote them')
     parser.add_argument('--out', metavar='MARKDOWN', help='write the table there, too')
     parser.add_argument('--json', metavar='FILE', help='write all numbers there')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValues,
                         help='entries to override in every config: key=value')
-    return parser.parse_args(argv)
+    return parser
 
 
 def check(args: argparse.Namespace, names: list[str]) -> None:
@@ -104,8 +102,8 @@ def read_metrics(text: str) -> tuple[str, dict[str, float]]:
 @user_errors()
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """Measure, print the table, write what was asked for."""
+    args = arguments(prog).parse_args(argv)
     require_packages()
-    args = parse_args(argv, prog)
     from mmkd.deploy.compare import Setup, compare, parse_entry
     from mmkd.deploy.compare_table import as_json, markdown
     from mmkd.deploy.files import written_atomically

@@ -1,6 +1,6 @@
 """The whole of mmkd in one command, on drawn images and two CPU cores.
 
-    mmkd demo            (or: make demo)
+    mmkd demo    # or: make demo
 
 Draws a data set and trains two teachers; trains the same student alone, from each teacher and from
 both, with three seeds; tests every model on images that nothing was tuned on; exports the
@@ -86,20 +86,20 @@ class Run(NamedTuple):
         return 100 * [row['pascal_voc/mAP'] for row in rows if 'pascal_voc/mAP' in row][-1]
 
 
-def parse_args(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
-    """Read the command line."""
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--dir', type=Path, default=Path('demo'), help='where everything is kept')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='of the students')
-    return parser.parse_args(argv)
+    return parser
 
 
 @user_errors()
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """Run what is not there yet, then print the table."""
-    args = parse_args(argv, prog)
+    args = arguments(prog).parse_args(argv)
     from mmkd.detection.data import draw_dataset
 
     start = time.monotonic()

@@ -14,16 +14,16 @@ import argparse
 import importlib.util
 from pathlib import Path
 
+from mmkd.engine.arguments import IntermixedParser, KeyValues
 from mmkd.engine.cli import user_errors
 from mmkd.errors import UserError
 
 
-def parse_args(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = IntermixedParser(
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    from mmengine.config import DictAction
     parser.add_argument('config', help="the folder of a run, or its checkpoint's config")
     parser.add_argument('checkpoint', nargs='?')
     parser.add_argument('--out', help='the file to write: student.onnx or student.pt2')
@@ -46,9 +46,9 @@ def parse_args(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
                         help="the first N images of the config's test data set")
     parser.add_argument('--data-root', metavar='FOLDER', help="where the config's data lie, in "
                         'place of its data_root')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValues,
                         help='entries of the config to override, as in training: key=value')
-    return parser.parse_args(argv)
+    return parser
 
 
 def require_packages() -> None:
@@ -71,7 +71,7 @@ def check_args(args: argparse.Namespace) -> None:
 @user_errors()
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """Load, export, check, report."""
-    args = parse_args(argv, prog)
+    args = arguments(prog).parse_args(argv)
     require_packages()
     check_args(args)
     from mmkd.deploy.export import export_onnx, export_pt2, load_model

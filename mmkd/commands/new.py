@@ -27,8 +27,8 @@ __all__ = ['main']
 SHOWN = 16
 
 
-def main(argv: list[str] | None = None, prog: str | None = None) -> None:
-    """Parse the arguments, look at the folder, write the config and say what is next."""
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('photos', help='the folder of photographs')
@@ -37,7 +37,12 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument('--out', default='mine.py', help='the config (default: %(default)s)')
     parser.add_argument('--show', action='store_true',
                         help=f'write a picture of {SHOWN} images with their boxes or classes')
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """Parse the arguments, look at the folder, write the config and say what is next."""
+    args = arguments(prog).parse_args(argv)
     with user_errors():
         classes = [name.strip() for name in args.classes.split(',')] if args.classes else None
         new(Path(args.photos), Path(args.out), classes, args.show)

@@ -37,8 +37,8 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def parse_args(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
-    """Read the command line."""
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -56,7 +56,7 @@ def parse_args(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
                         help="CPU threads (default: onnxruntime's own choice)")
     parser.add_argument('--input-size', type=positive, nargs=2, metavar=('HEIGHT', 'WIDTH'),
                         help='bring images to this size, for models of dynamic size')
-    return parser.parse_args(argv)
+    return parser
 
 
 def model_options(args: argparse.Namespace, model: Detector | Classifier) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def write_json(args: argparse.Namespace, model: Detector | Classifier,
 @user_errors()
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """Load, predict, write, report."""
-    args = parse_args(argv, prog)
+    args = arguments(prog).parse_args(argv)
     # What FFmpeg says about damaged videos is said in one line each.
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
     size = None if args.input_size is None else tuple(args.input_size)

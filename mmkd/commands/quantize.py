@@ -14,18 +14,17 @@ import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
+from mmkd.engine.arguments import add_common_arguments
 from mmkd.engine.cli import user_errors
 from mmkd.errors import UserError
 
 
-def parse_args(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
-    """Read the command line."""
-    from mmkd.engine import launch
-
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    launch.add_common_arguments(parser)
+    add_common_arguments(parser)
     parser.add_argument('model', help='the float32 .onnx file')
     parser.add_argument('--out', default='student_int8.onnx',
                         help='the file to write: %(default)s')
@@ -41,7 +40,7 @@ def parse_args(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
                         help='print the names of the layers and end')
     parser.add_argument('--no-eval', action='store_true',
                         help="do not evaluate the two models on the config's test data")
-    return parser.parse_args(argv)
+    return parser
 
 
 def require_packages() -> None:
@@ -85,7 +84,7 @@ def advice(exact: Mapping[str, float], quantised: Mapping[str, float],
 @user_errors()
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """Evaluate, quantise, evaluate again, report."""
-    args = parse_args(argv, prog)
+    args = arguments(prog).parse_args(argv)
     require_packages()
     if args.list_layers:
         print_layers(args.model)

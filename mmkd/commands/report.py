@@ -19,6 +19,17 @@ from mmkd.errors import UserError
 __all__ = ['main']
 
 
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('runs', nargs='+', type=Path, metavar='RUN',
+                        help='the work directory of a training')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='the page (default: report.html '
+                        'in the first RUN)')
+    return parser
+
+
 @user_errors()
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """Write the report.
@@ -27,13 +38,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         argv: the arguments; None for those of the process.
         prog: how the command is called in its help.
     """
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('runs', nargs='+', type=Path, metavar='RUN',
-                        help='the work directory of a training')
-    parser.add_argument('--out', type=Path, metavar='FILE', help='the page (default: report.html '
-                        'in the first RUN)')
-    args = parser.parse_args(argv)
+    args = arguments(prog).parse_args(argv)
     for package in ('jinja2', 'matplotlib'):
         if importlib.util.find_spec(package) is None:
             raise UserError(f'{package} is missing, which the page is made with: '

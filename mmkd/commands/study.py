@@ -14,11 +14,8 @@ from pathlib import Path
 from mmkd.engine.cli import user_errors
 
 
-@user_errors()
-def main(argv: list[str] | None = None, prog: str | None = None) -> None:
-    """Run what is missing, then print the table."""
-    from mmkd.study.command import run_study
-
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -28,5 +25,13 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     parser.add_argument('--variants', nargs='+', metavar='NAME',
                         help='beside the baseline, only these')
     parser.add_argument('--out', type=Path, help='default: work_dirs/studies/NAME')
-    args = parser.parse_args(argv)
+    return parser
+
+
+@user_errors()
+def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """Run what is missing, then print the table."""
+    args = arguments(prog).parse_args(argv)
+    from mmkd.study.command import run_study
+
     run_study(args.study, args.seeds, args.jobs, args.variants, args.out)

@@ -6,27 +6,26 @@
 
 import argparse
 
+from mmkd.engine.arguments import add_choices
 from mmkd.engine.cli import user_errors
 
 
-def parse_args(argv: list[str] | None, prog: str | None) -> argparse.Namespace:
-    """Read the command line."""
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    from mmkd.engine.choices import add_choices
-
     parser.add_argument('config', help='a config with a model')
     add_choices(parser, teaches=False)
     parser.add_argument('--size', type=int, default=512, help='side of the input in pixels')
     parser.add_argument('--depth', type=int, help='list names of at most this many parts')
-    return parser.parse_args(argv)
+    return parser
 
 
 @user_errors()
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """Build the model and print one line per module."""
-    args = parse_args(argv, prog)
+    args = arguments(prog).parse_args(argv)
     import torch
 
     from mmkd.distillation import build_model, list_taps

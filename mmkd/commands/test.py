@@ -11,20 +11,17 @@ Several processes: tools/dist_test.sh.
 
 import argparse
 
+from mmkd.engine.arguments import IntermixedParser, add_choices, add_common_arguments
 from mmkd.engine.cli import user_errors
+from mmkd.engine.run_folder import run_files
 
 
-@user_errors()
-def main(argv: list[str] | None = None, prog: str | None = None) -> None:
-    """Parse the arguments and evaluate."""
-    from mmkd.engine import launch
-    from mmkd.engine.choices import add_choices
-    from mmkd.engine.run_folder import run_files
-
-    parser = argparse.ArgumentParser(
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = IntermixedParser(
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    launch.add_common_arguments(parser)
+    add_common_arguments(parser)
     add_choices(parser, teaches=False)
     parser.add_argument('checkpoint', nargs='?', help='weights of the model in the config, or its '
                         '.onnx file')
@@ -33,7 +30,15 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
                         'object below it (default: default_hooks.visualization.score_thr of the '
                         'config, or 0.3)')
     parser.add_argument('--out', metavar='JSON', help='write the metrics to this file')
-    args = parser.parse_args(argv)
+    return parser
+
+
+@user_errors()
+def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """Parse the arguments and evaluate."""
+    args = arguments(prog).parse_args(argv)
+    from mmkd.engine import launch
+
     if args.checkpoint is None:
         args.config, args.checkpoint = run_files(args.config)
     launch.test(launch.config_from_arguments(args), args.checkpoint, args.show_dir, args.out,

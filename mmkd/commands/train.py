@@ -12,20 +12,17 @@ Several processes: tools/dist_train.sh.
 
 import argparse
 
+from mmkd.engine.arguments import add_choices, add_common_arguments
 from mmkd.engine.cli import user_errors
+from mmkd.engine.config_values import TRACKERS
 
 
-@user_errors(if_interrupted='continue with --resume')
-def main(argv: list[str] | None = None, prog: str | None = None) -> None:
-    """Parse the arguments and train."""
-    from mmkd.engine import launch
-    from mmkd.engine.choices import add_choices
-    from mmkd.engine.config_values import TRACKERS
-
+def arguments(prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    launch.add_common_arguments(parser)
+    add_common_arguments(parser)
     add_choices(parser)
     parser.add_argument('--epochs', type=int, metavar='N', help='train for so many epochs, with '
                         'the learning-rate schedule stretched or compressed to them')
@@ -41,7 +38,15 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
                         help='keep feature maps with the channels innermost')
     parser.add_argument('--compile', action='store_true', default=None,
                         help='compile the student with torch.compile')
-    args = parser.parse_args(argv)
+    return parser
+
+
+@user_errors(if_interrupted='continue with --resume')
+def main(argv: list[str] | None = None, prog: str | None = None) -> None:
+    """Parse the arguments and train."""
+    args = arguments(prog).parse_args(argv)
+    from mmkd.engine import launch
+
     cfg = launch.config_from_arguments(args)
     for name in ('amp', 'channels_last', 'compile'):
         if getattr(args, name) is not None:

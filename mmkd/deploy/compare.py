@@ -31,15 +31,13 @@ from mmkd.deploy.verify import Image
 from mmkd.distillation import build_model
 from mmkd.distillation.teachers import undisturbed_random_state
 from mmkd.engine import launch
-from mmkd.engine.choices import add_choices, chosen_config
+from mmkd.engine.arguments import BACKENDS, add_choices
+from mmkd.engine.choices import chosen_config
 from mmkd.engine.config import override, validate_config
 from mmkd.errors import UserError
 
-__all__ = ['BACKENDS', 'Entry', 'Row', 'Setup', 'compare', 'load_entry',
-           'parse_entry']
+__all__ = ['Entry', 'Row', 'Setup', 'compare', 'load_entry', 'parse_entry']
 
-BACKENDS = dict(torch='PyTorch', compile='torch.compile', onnx='ONNX Runtime',
-                int8='ONNX Runtime int8')
 ENTRY = re.compile(r'(?P<name>[^=/]+)=(?P<variables>(?:\w+=\S*\s+)*)'
                    r'(?:(?P<config>(?:\w+::)?[^:]+\.py|' + '|'.join(SHORT) + r')'
                    r'(?::(?P<checkpoint>.+?))?|(?P<onnx>.+\.onnx))(?P<choices>(?:\s+--.*)?)')

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import mmkd
-from mmkd.deploy.compare import BACKENDS, Row, Setup
+from mmkd.deploy.compare import Row, Setup
+from mmkd.engine.arguments import BACKENDS
 
 __all__ = ['as_json', 'machine', 'markdown']
 

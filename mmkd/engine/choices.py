@@ -16,53 +16,30 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from mmkd.config_files import ARGUMENT
+from mmkd.engine.arguments import CHOICES, NAMED
 from mmkd.engine.config import load_config
 from mmkd.engine.data_root import move_data, use_data
 from mmkd.engine.distil import distil
 from mmkd.errors import UserError
 
-__all__ = ['CHOICES', 'add_choices', 'chosen_config']
+__all__ = ['chosen_config']
 
-ARGUMENTS = ('data', 'method', 'student', 'members', 'teacher')
-CHOICES = (*ARGUMENTS, 'classes', 'data_root')
 OPEN = dict(student='the configs classifier and selfdistill', members='the config online',
             data='the configs classifier, selfdistill and online, or a detector')
-
-
-def add_choices(parser: argparse.ArgumentParser, teaches: bool = True) -> None:
-    """Add the options.
-
-    Args:
-        parser: of a command.
-        teaches: whether the command has to do with teachers.
-    """
-    group = parser.add_argument_group('what a config leaves open, or is changed in')
-    group.add_argument('--data', metavar='NAME_OR_FOLDER', help='of classifiers the name of a data '
-                       'set, such as cifar100; of detectors a folder in VOC or COCO layout')
-    group.add_argument('--classes', metavar='A,B,C', help='the classes of such a folder')
-    group.add_argument('--student', metavar='NETWORK', help='a classifier: resnet8x4, ...')
-    group.add_argument('--members', metavar='NETWORK,NETWORK', help='the classifiers of a cohort')
-    if teaches:
-        group.add_argument('--teacher', action='append', metavar='NETWORK[=CHECKPOINT]',
-                           help='learn from this classifier; or from a detector, by the folder of '
-                           'its run or CONFIG=CHECKPOINT; may be given several times')
-    group.add_argument('--method', metavar='NAME', help='of classifiers the name of a method; of '
-                       'detectors one or several of `mmkd methods`, by commas (default: joint '
-                       'between CenterNets, else pkd)')
 
 
 def chosen_config(args: argparse.Namespace) -> Config:
     """Return the config that ``args`` name, with what they choose.
 
     Args:
-        args: ``config``, and any of :data:`CHOICES`.
+        args: ``config``, and any of :data:`~mmkd.engine.arguments.CHOICES`.
 
     Raises:
         UserError: see :mod:`mmkd.engine.config`, or a choice is not for this config.
     """
     given: dict[str, Any] = {name: getattr(args, name, None) for name in CHOICES}
     arguments = {name: value if isinstance(value, str) else ','.join(value)
-                 for name in ARGUMENTS if (value := given[name])}
+                 for name in NAMED if (value := given[name])}
     for name, value in arguments.items():
         if any(sign in value for sign in '\'"\\\n{}'):
             raise UserError(f'--{name} {value!r} has a quote, bracket or backslash in it, which no '
@@ -79,7 +56,7 @@ def chosen_config(args: argparse.Namespace) -> Config:
 
 
 def _check_open(config: str, given: dict[str, Any], taken: set[str]) -> None:
-    for name in (*ARGUMENTS, 'classes'):
+    for name in (*NAMED, 'classes'):
         if given[name] and name not in taken:
             raise UserError(f"--{name} was given, but the config '{config}' has no such choice: "
                             'leave it out')

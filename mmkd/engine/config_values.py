@@ -2,11 +2,12 @@
 
 import importlib.util
 from collections.abc import Mapping
-from typing import Any
-
-from mmengine.config import Config
+from typing import TYPE_CHECKING, Any
 
 from mmkd.errors import UserError
+
+if TYPE_CHECKING:  # the parser of `mmkd train` imports this file
+    from mmengine.config import Config
 
 __all__ = ['TRACKERS', 'add_tracker', 'check_loaders', 'check_visualizer', 'with_loop']
 
@@ -15,7 +16,7 @@ TRACKERS = dict(tensorboard='TensorboardVisBackend', mlflow='MLflowVisBackend',
 """mmengine's backends by the package that each needs, which is what `--log` takes."""
 
 
-def check_loaders(cfg: Config) -> None:
+def check_loaders(cfg: 'Config') -> None:
     """Raise a UserError if a data loader could load nothing."""
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         for name, least in (('batch_size', 1), ('num_workers', 0)):
@@ -25,7 +26,7 @@ def check_loaders(cfg: Config) -> None:
                                 f'{least}')
 
 
-def check_visualizer(cfg: Config) -> None:
+def check_visualizer(cfg: 'Config') -> None:
     """Raise a UserError if logs could not be written where the config wants them."""
     visualizer = cfg.get('visualizer') or {}
     backends = visualizer.get('vis_backends') if isinstance(visualizer, Mapping) else None
@@ -43,7 +44,7 @@ def check_visualizer(cfg: Config) -> None:
                             f'pip install {package}, or take it out')
 
 
-def add_tracker(cfg: Config, name: str) -> None:
+def add_tracker(cfg: 'Config', name: str) -> None:
     """Let a run log to one of :data:`TRACKERS`, too."""
     cfg.setdefault('visualizer', dict(type='Visualizer'))
     visualizer = cfg.visualizer

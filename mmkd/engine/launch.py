@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import is_model_wrapper
@@ -38,26 +38,12 @@ from mmkd.engine.screen import keep_in_file
 from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
 from mmkd.errors import UserError
 
-__all__ = ['StudentRunner', 'TrainingRunner', 'add_common_arguments', 'cache_teachers',
-           'config_from_arguments', 'test', 'train']
-
-
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what every tool that starts a run takes."""
-    parser.add_argument('config', help='path or name of the config, or the folder of a run')
-    parser.add_argument('--data-root', metavar='FOLDER', help="where the config's data lie, in "
-                        'place of its data_root')
-    parser.add_argument('--work-dir', help='where logs and checkpoints go '
-                        '(default: work_dir of the config, or work_dirs/<name of the config>)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='override entries of the config, e.g. train_cfg.max_epochs=2 '
-                        'distill_weights.heatmap=0')
-    parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none',
-                        help='pytorch when torchrun starts it (see dist_train.sh and dist_test.sh)')
+__all__ = ['StudentRunner', 'TrainingRunner', 'cache_teachers', 'config_from_arguments', 'test',
+           'train']
 
 
 def config_from_arguments(args: argparse.Namespace) -> Config:
-    """Return the checked config that the parsed common arguments describe.
+    """Return the checked config that the arguments describe.
 
     Raises:
         UserError: see :mod:`mmkd.engine.config`.

@@ -18,8 +18,8 @@ from mmkd.engine.run_folder import main_metric
 
 __all__ = ['ProgressHook', 'progress_on_terminal']
 
-LINES = ('Epoch(', 'Iter(')
-"""How the lines begin that a bar stands for."""
+LINES = ('Epoch(', 'Iter(', 'Saving checkpoint at')
+"""How the lines begin that a bar stands for, or that come with each of its epochs."""
 BAR = '{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt}{postfix}'
 
 
@@ -33,7 +33,7 @@ def progress_on_terminal(runner: Runner) -> Iterator[None]:
         yield
         return
     hook, logger = ProgressHook(), MMLogger.get_current_instance()
-    runner.register_hook(hook, 'LOWEST')
+    runner.register_hook(hook, 'VERY_LOW')  # the summary comes after the last bar
     before = list(logger.handlers)
     [screen] = [handler for handler in before if type(handler) is logging.StreamHandler]
     with logging_redirect_tqdm([logger]):
@@ -91,6 +91,10 @@ class ProgressHook(Hook):
         name, value = found
         self._metric = f'{name} {value:.4f}'
         self._show()
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave the last bar."""
+        self.close()
 
     def _show(self, refresh: bool = True) -> None:
         self._bar.set_postfix_str(', '.join(filter(None, (self._loss, self._metric, self._left))),

@@ -39,7 +39,7 @@ from mmengine.config import Config
 
 from mmkd.config_files import study_path
 from mmkd.distillation.cache.identity import difference
-from mmkd.engine.choices import CHOICES
+from mmkd.engine.arguments import CHOICES
 from mmkd.errors import UserError, did_you_mean
 
 __all__ = ['Cell', 'Study', 'Teacher', 'read_study', 'settled', 'what_differs']

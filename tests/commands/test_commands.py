@@ -49,12 +49,26 @@ def test_an_unknown_command_is_one_sentence(capsys):
                    'them\n')
 
 
-def test_help_imports_nothing_heavy():
-    code = ("import sys; from mmkd.commands import main; main(['--help'])\n"
-            "print(*({'torch', 'mmengine', 'numpy', 'cv2'} & sys.modules.keys()))")
+@pytest.mark.parametrize('code, heavy', [
+    ("main(['--help'])", {'torch', 'mmengine', 'numpy', 'cv2'}),
+    ("[importlib.import_module(f'mmkd.commands.{name}').arguments() for name in COMMANDS]",
+     {'torch', 'mmengine'})], ids=['of all', 'of each'])
+def test_help_imports_nothing_heavy(code, heavy):
+    code = (f"import importlib, sys; from mmkd.commands import COMMANDS, main; {code}\n"
+            f"print(*({heavy} & sys.modules.keys()))")
     done = subprocess.run([sys.executable, '-c', code], check=True, text=True, capture_output=True,
                           env={'PYTHONPATH': str(ROOT)})
     assert done.stdout.splitlines()[-1] == ''
+
+
+def test_options_of_a_config_are_read_as_mmengine_reads_them(capsys):
+    parser = import_module('mmkd.commands.train').arguments('mmkd train')
+    args = parser.parse_args(['x.py', '--cfg-options', 'a.b=3', 'c=(1,0.5)', '--cfg-options',
+                              'd=[x,y]', 'e=None'])
+    assert args.cfg_options == {'a.b': 3, 'c': (1, 0.5), 'd': ['x', 'y'], 'e': None}
+    with pytest.raises(SystemExit):
+        parser.parse_args(['x.py', '--cfg-options', 'a.b'])
+    assert "--cfg-options: 'a.b' is no KEY=VALUE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('name', sorted(

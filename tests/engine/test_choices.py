@@ -8,7 +8,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from mmkd.engine.choices import CHOICES, add_choices, chosen_config
+from mmkd.engine.arguments import CHOICES, add_choices
+from mmkd.engine.choices import chosen_config
 from mmkd.engine.config import load_config
 from mmkd.errors import UserError
 
