@@ -2,7 +2,8 @@
 
 Published checkpoints name their tensors as the code that trained them does. The tables below
 say, for each family, what a name of RepDistiller and mdistiller (same names), torchvision or
-timm is called here::
+timm is called here. A ResNetCIFAR of option A is the network of akamaster's
+pytorch_resnet_cifar10, whose names are the same but for ``linear``::
 
     family               RepDistiller, mdistiller    ImageNet
     ResNetCIFAR          resnet

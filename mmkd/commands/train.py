@@ -25,7 +25,8 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     add_common_arguments(parser)
     add_choices(parser)
     parser.add_argument('--epochs', type=int, metavar='N', help='train for so many epochs, with '
-                        'the learning-rate schedule stretched or compressed to them')
+                        'the learning-rate schedule, and warm-up and end of terms, stretched or '
+                        'compressed to them')
     parser.add_argument('--dump', metavar='FILE.py', help='write the whole config there and stop')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from this checkpoint; without a name from the newest whole one '

@@ -14,7 +14,8 @@ from mmkd.registry import DATASETS
 __all__ = ['ExportableClassifier', 'classifier_metadata']
 
 # Sides of the images of data sets that have one size.
-_SIDES = dict(CIFAR10=32, CIFAR100=32, SVHN=32, FashionMNIST=32, TinyImageNet=64)
+_SIDES = dict(CIFAR10=32, CIFAR100=32, SVHN=32, FashionMNIST=32, TinyImageNet=64,
+              TinyImageNet100=32)
 
 
 class ExportableClassifier(nn.Module):

@@ -11,10 +11,14 @@ __all__ = ['resumed_mismatch', 'schedule_mismatch', 'set_epochs']
 
 # What of a scheduler counts epochs, where it goes by them.
 ONE, SEVERAL = ('begin', 'end', 'T_max', 'step_size', 'total_steps'), ('milestones', 'periods')
+OF_TERM = ('warmup_epochs', 'until')
 
 
 def set_epochs(cfg: Config, epochs: int) -> None:
     """Train for ``epochs`` epochs, on the schedule of ``cfg`` stretched or compressed to them.
+
+    That is the schedule of the learning rate, and of terms that warm up or end: a method that warms
+    up over 20 of 240 epochs would spend most of 30 on it.
 
     Args:
         cfg: of a training by epochs; changed.
@@ -43,6 +47,10 @@ def set_epochs(cfg: Config, epochs: int) -> None:
                             f'{place}: give more epochs, or take it out of the config')
         if whole and 'end' in scheduler:
             scheduler['T_max'] = scheduler['end'] - scheduler.get('begin', 0)
+    for term in _terms(cfg):
+        for key in OF_TERM:
+            if isinstance(term.get(key), int) and term[key] > 0:  # a float is a share of the run
+                term[key] = _scaled(term[key], epochs, planned)
 
 
 def schedule_mismatch(cfg: Config) -> str | None:
@@ -68,6 +76,12 @@ def resumed_mismatch(cfg: Config, checkpoint: Mapping[str, Any]) -> str | None:
     return (f'the learning-rate schedule stays that of the {planned} epochs it began with, and '
             f'training now ends at epoch {epochs}: for another schedule begin anew, with '
             '--cfg-options load_from=CHECKPOINT')
+
+
+def _terms(cfg: Config) -> Iterator[dict[str, Any]]:
+    # What is no dictionary is refused later, where the config is checked as a whole.
+    if isinstance(terms := cfg.get('terms'), Mapping):
+        yield from (term for term in terms.values() if isinstance(term, Mapping))
 
 
 def _scaled(value: int, epochs: int, planned: int) -> int:

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmengine.config import Config
+
 from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
 from mmkd.errors import UserError, did_you_mean
 from mmkd.study.plan import Study, read_study, settled, what_differs
@@ -27,6 +29,8 @@ def run_study(path: str, seeds: Sequence[int] | None = None, jobs: int = 2,
     Raises:
         UserError: the study cannot be read, compares unequal budgets, or some of its runs failed.
     """
+    if jobs < 1:
+        raise UserError(f'--jobs is {jobs}: give 1 or more')
     study = _chosen(read_study(path), variants)
     out = out or Path('work_dirs/studies') / study.name
     configs = {cell.name: settled(cell) for cell in study.cells}
@@ -42,8 +46,9 @@ def run_study(path: str, seeds: Sequence[int] | None = None, jobs: int = 2,
     out.mkdir(parents=True, exist_ok=True)
 
     failed = run_all(teachers, jobs, lambda run: None)
-    if not failed:
-        failed = run_all(runs, jobs, lambda run: append_row(out / 'results.csv', run, data))
+    lost = {str(run.checkpoint) for run in teachers if run.result is None}
+    able = [run for run in runs if not lost & _checkpoints(configs[run.cell.name])]
+    failed += run_all(able, jobs, lambda run: append_row(out / 'results.csv', run, data))
     for run in runs:  # a kill may have come between a result and its row
         if run.result:
             append_row(out / 'results.csv', run, data)
@@ -55,8 +60,15 @@ def run_study(path: str, seeds: Sequence[int] | None = None, jobs: int = 2,
     if study.picture:
         _draw(study, teachers, runs, out / 'comparison.jpg')
     if failed:
-        raise UserError(f'{len(failed)} failed: {"; ".join(failed)}. The same command tries them '
-                        'again')
+        left = len(runs) - len(able)
+        unbegun = f'; {left} runs that learn from it were not begun' if left else ''
+        raise UserError(f'{len(failed)} failed: {"; ".join(failed)}{unbegun}. The same command '
+                        'tries them again')
+
+
+def _checkpoints(cfg: Config) -> set[str]:
+    """Return the files of a config's teachers."""
+    return {str(entry.get('checkpoint')) for entry in (cfg.get('teachers') or {}).values()}
 
 
 def _chosen(study: Study, variants: Sequence[str] | None) -> Study:

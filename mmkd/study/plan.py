@@ -14,19 +14,23 @@
     scale = 100          # print 0.5 as 50
     split = 'test'       # or 'val', where variants are chosen
     threshold = 2.0      # the smallest gain that matters, in what is printed
-    may_differ = []      # see BUDGET
     picture = 'both'     # draw this variant, the baseline and the best teacher on the same images
 
-A cell may also say ``data``, ``classes``, ``student``, ``members``, ``data_root``, ``teacher`` and
-``method``: what the options of ``mmkd train`` say. A teacher has all but the last two::
+A cell may also say ``data``, ``classes``, ``student``, ``members``, ``data_root``, ``epochs``,
+``teacher`` and ``method``: what the options of ``mmkd train`` say. A teacher has all but the last
+two. The file is Python: functions and names in capitals are its own, and twenty methods are one
+line::
 
-    baseline = dict(config='classifier', data='cifar100', student='resnet8x4')
-    variants = dict(dkd=dict(config='classifier', data='cifar100', student='resnet8x4',
-                             teacher='resnet32x4', method='dkd'))
-    teachers = dict(big=dict(config='classifier', data='cifar100', student='resnet32x4',
-                             checkpoint='work_dirs/cifar100/ce_resnet32x4/epoch_240.pth'))
+    ALONE = dict(config='classifier', data='cifar100', student='resnet8x4', epochs=30)
+    BIG = 'work_dirs/cifar100/ce_resnet32x4_30_epochs/epoch_30.pth'
 
-Functions and names in capitals are the file's own.
+    baseline = ALONE
+    variants = {method: dict(ALONE, teacher=f'resnet32x4={BIG}', method=method)
+                for method in ('kd', 'dkd', 'crd')}
+    teachers = dict(big=dict(ALONE, student='resnet32x4', checkpoint=BIG))
+
+A variant that has to have another budget than the baseline says in what: ``may_differ=['batch']``,
+one or several of :data:`BUDGET`. For all variants, write it into the study: ``may_differ = [...]``.
 """
 
 import argparse
@@ -48,6 +52,7 @@ BUDGET = {
     'epochs': ('train_cfg',),
     'batch': ('train_dataloader.batch_size',),
     'data': ('train_dataloader', 'val_dataloader', 'test_dataloader'),
+    'views': ('model.data_preprocessor.views', 'model.data_preprocessor.pairs'),
     'image size': ('model.data_preprocessor',),
     'network': ('model',),
     'initial weights': ('initial weights', 'load_from'),
@@ -56,8 +61,16 @@ BUDGET = {
     'precision': ('amp',),
 }
 """What a variant must share with its baseline, and the entries of the config that say it."""
-OF_TEACHER = ('config', 'checkpoint', 'data', 'classes', 'student', 'members', 'data_root')
-TAUGHT = ('teachers', 'terms', 'distill_weights', 'teacher_cache', 'inherit', 'custom_hooks')
+NOT_HERE = {
+    'train_dataloader': ('batch_size',),
+    'model': ('data_preprocessor', 'ce_weight'),
+    'model.data_preprocessor': ('views', 'pairs'),
+}
+"""What belongs to another line of :data:`BUDGET`, or is a weight of a loss as those of a term."""
+OF_TEACHER = ('config', 'checkpoint', 'options', 'data', 'classes', 'student', 'members',
+              'data_root', 'epochs')
+TAUGHT = ('teachers', 'terms', 'distill_weights', 'model.ce_weight', 'teacher_cache', 'inherit',
+          'custom_hooks')
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,8 @@ class Cell:
     student: str | None = None
     members: str | None = None
     data_root: str | None = None
+    epochs: int | None = None
+    may_differ: tuple[str, ...] = ()
 
     @property
     def choices(self) -> list[str]:
@@ -133,15 +148,16 @@ def read_study(path: str | Path) -> Study:
         if not {'config', 'checkpoint'} <= set(entry):
             raise UserError(f"teacher '{name}' of study '{path}' must have `config` and "
                             '`checkpoint`')
-    may_differ = tuple(said.get('may_differ', ()))
-    _only(may_differ, BUDGET, f"`may_differ` of study '{path}'")
     study = Study(
         path.stem, tuple(_cells(said)),
-        tuple(Teacher(Cell(name, title=f'teacher {name}', **{
-            key: value for key, value in entry.items() if key != 'checkpoint'}),
+        tuple(Teacher(_cell(name, dict(title=f'teacher {name}', **{
+            key: value for key, value in entry.items() if key != 'checkpoint'})),
             entry['checkpoint']) for name, entry in said.get('teachers', {}).items()),
         tuple(said.get('seeds', (0, 1, 2))), said['metric'], float(said['threshold']),
-        float(said.get('scale', 1)), said.get('split', 'test'), may_differ, said.get('picture'))
+        float(said.get('scale', 1)), said.get('split', 'test'),
+        tuple(said.get('may_differ', ())), said.get('picture'))
+    for cell in (study, *study.cells):
+        _only(cell.may_differ, BUDGET, f"`may_differ` of '{cell.name}'")
     if study.split not in ('test', 'val'):
         raise UserError(f"`split` of study '{path}' is {study.split!r}: give 'test' or 'val'")
     if study.picture is not None and study.picture not in said['variants']:
@@ -155,11 +171,16 @@ def _cells(said: Mapping[str, Any]) -> Iterator[Cell]:
         _only(entry, Cell.__dataclass_fields__.keys() - {'name'}, f"'{name}'")
         if 'config' not in entry:
             raise UserError(f"'{name}' has no `config`: name the config that it trains")
-        teacher = entry.get('teacher', ())
-        yield Cell(name, entry['config'], entry.get('title', name.replace('_', ' ')),
-                   dict(_dotted(entry.get('options', {}))),
-                   (teacher, ) if isinstance(teacher, str) else tuple(teacher),
-                   **{choice: entry.get(choice) for choice in CHOICES if choice != 'teacher'})
+        yield _cell(name, entry)
+
+
+def _cell(name: str, entry: Mapping[str, Any]) -> Cell:
+    teacher = entry.get('teacher', ())
+    return Cell(name, **dict(entry) | dict(
+        title=entry.get('title', name.replace('_', ' ')),
+        options=dict(_dotted(entry.get('options', {}))),
+        teacher=(teacher, ) if isinstance(teacher, str) else tuple(teacher),
+        may_differ=tuple(entry.get('may_differ', ()))))
 
 
 def _dotted(options: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
@@ -183,6 +204,7 @@ def settled(cell: Cell) -> Config:
     from mmkd.engine.launch import config_from_arguments
     return config_from_arguments(argparse.Namespace(
         config=cell.config, cfg_options=dict(cell.options), work_dir=None, launcher='none',
+        epochs=cell.epochs,
         **{name: getattr(cell, name) or None for name in CHOICES}))
 
 
@@ -194,8 +216,8 @@ def what_differs(study: Study, configs: Mapping[str, Config]) -> dict[str, str]:
         configs: of its cells by name, :func:`settled`.
 
     Raises:
-        UserError: a variant trains with another budget (:data:`BUDGET`) and ``may_differ`` does
-            not have it.
+        UserError: a variant trains with another budget (:data:`BUDGET`) and neither its own
+            ``may_differ`` nor the study's has it.
     """
     base, said = configs['baseline'], {}
     for cell in study.cells[1:]:
@@ -206,13 +228,12 @@ def what_differs(study: Study, configs: Mapping[str, Config]) -> dict[str, str]:
                 None)
             if found is None:
                 continue
-            if budget not in study.may_differ:
+            if budget not in (*study.may_differ, *cell.may_differ):
                 raise UserError(f"variant '{cell.name}' has another budget than the baseline: "
                                 f"{found}; make them equal, or say may_differ=['{budget}'] in the "
-                                'study')
+                                'variant')
             differences.append(budget)
-        differences += [place for place in TAUGHT if
-                        _plain(cfg.get(place)) != _plain(base.get(place))]
+        differences += [place for place in TAUGHT if _part(cfg, place) != _part(base, place)]
         said[cell.name] = ', '.join(differences) or 'nothing'
     return said
 
@@ -226,6 +247,8 @@ def _part(cfg: Config, place: str) -> Any:
         part = (part or {}).get(key)
     if place == 'model':
         part = _without_initial(part)
+    if isinstance(part, Mapping):
+        part = {key: value for key, value in part.items() if key not in NOT_HERE.get(place, ())}
     return _plain(part)
 
 

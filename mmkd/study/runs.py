@@ -19,6 +19,9 @@ from mmkd.engine.run_folder import CONFIG
 from mmkd.errors import UserError
 from mmkd.study.plan import Cell, Study
 
+if os.name == 'posix':
+    import fcntl
+
 __all__ = ['Result', 'Run', 'run_all', 'runs_of', 'teachers_of']
 
 LOG = 'log.txt'
@@ -99,7 +102,8 @@ def run_all(runs: Sequence[Run], jobs: int, told: Callable[[Run], None]) -> list
 
     Args:
         runs: those that are finished cost nothing.
-        jobs: the processor's threads are divided among them, and GPUs taken in turn.
+        jobs: the processor's threads are divided among them, and GPUs taken in turn: those of
+            ``CUDA_VISIBLE_DEVICES``, or all.
         told: called with each run that is newly finished, one at a time.
 
     Raises:
@@ -120,7 +124,8 @@ def run_all(runs: Sequence[Run], jobs: int, told: Callable[[Run], None]) -> list
         finally:
             slots.put(slot)
 
-    with ThreadPoolExecutor(jobs) as pool:
+    pool = ThreadPoolExecutor(jobs)
+    try:
         waiting = {pool.submit(one, run): run for run in missing}
         for done, future in enumerate(as_completed(waiting), 1):
             run, problem = waiting[future], future.result()
@@ -132,6 +137,8 @@ def run_all(runs: Sequence[Run], jobs: int, told: Callable[[Run], None]) -> list
                 failed.append(f'{run.title}: {problem}')
             else:
                 told(run)
+    finally:  # what is interrupted begins no further run
+        pool.shutdown(wait=False, cancel_futures=True)
     return failed
 
 
@@ -148,9 +155,10 @@ def _refuse_another_run(run: Run) -> None:
 
 def _environment(slot: int, jobs: int) -> dict[str, str]:
     chosen = {'OMP_NUM_THREADS': str(max(1, (os.cpu_count() or 1) // jobs))} | os.environ
-    gpus = torch.cuda.device_count()
-    if gpus and 'CUDA_VISIBLE_DEVICES' not in os.environ:
-        chosen['CUDA_VISIBLE_DEVICES'] = str(slot % gpus)
+    named = os.environ.get('CUDA_VISIBLE_DEVICES')
+    gpus = named.split(',') if named else [str(i) for i in range(torch.cuda.device_count())]
+    if gpus:
+        chosen['CUDA_VISIBLE_DEVICES'] = gpus[slot % len(gpus)]
     return chosen
 
 
@@ -178,7 +186,8 @@ def _training(run: Run) -> list[str]:
         options |= {'default_hooks.checkpoint.save_best': run.study.metric,
                     'default_hooks.checkpoint.rule': 'greater'}
     return ['mmkd', 'train', run.cell.config, '--work-dir', str(run.folder), '--resume',
-            *run.cell.choices, '--cfg-options',
+            *run.cell.choices, *(['--epochs', str(run.cell.epochs)] if run.cell.epochs else []),
+            '--cfg-options',
             *(f'{name}={value}' for name, value in options.items())]
 
 
@@ -232,5 +241,12 @@ def _tested(run: Run, checkpoint: Path, environment: dict[str, str]) -> float:
 
 def _call(run: Run, command: Sequence[str], environment: dict[str, str]) -> None:
     with open(run.folder / LOG, 'a', encoding='utf-8') as log:
+        if os.name == 'posix':
+            # The child has the lock, too, and keeps it where the study is killed and it is not.
+            try:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"'{run.folder}' is still being trained by a study that was "
+                                'killed: wait until that training ends, or end it') from error
         subprocess.run([sys.executable, '-m', *command], env=environment,
                        stdout=log, stderr=log, check=True)

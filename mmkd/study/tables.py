@@ -3,6 +3,7 @@
 import csv
 import datetime
 import hashlib
+import io
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from mmengine.registry import init_default_scope
 
 import mmkd
 from mmkd.distillation.cache.identity import content_hash
+from mmkd.engine.checkpoint_hook import write_atomically
 from mmkd.engine.environment import commit
 from mmkd.evaluation.paired import paired_difference, verdict
 from mmkd.registry import DATASETS
@@ -57,11 +59,13 @@ def append_row(file: Path, run: Run, data: str) -> None:
         best_step=result.best_step, data=data, commit=commit(), mmkd=mmkd.__version__,
         torch=torch.__version__, machine=_machine(), command=result.command,
         date=datetime.date.today().isoformat())
-    with open(file, 'a', newline='', encoding='utf-8') as text:
-        writer = csv.DictWriter(text, COLUMNS)
-        if not rows:
-            writer.writeheader()
-        writer.writerow(values)
+    added = io.StringIO(newline='')
+    writer = csv.DictWriter(added, COLUMNS)
+    if not rows:
+        writer.writeheader()
+    writer.writerow(values)
+    before = file.read_bytes() if rows else b''
+    write_atomically(file, before + added.getvalue().encode())
 
 
 def _machine() -> str:
@@ -89,7 +93,9 @@ def table(study: Study, teachers: Sequence[Run], runs: Sequence[Run]) -> str:
         if cell.name != 'baseline' and 'baseline' in found:
             base = [run.result.last * study.scale for run in found['baseline']]
             difference = paired_difference(last, base)
-            gain = f'{difference.mean:+.1f} ({difference.low:+.1f} to {difference.high:+.1f})'
+            gain = f'{difference.mean:+.1f}'
+            if len(last) > 1:
+                gain += f' ({difference.low:+.1f} to {difference.high:+.1f})'
             judged = verdict(last, base, study.threshold)
         lines.append(' | '.join((
             f'| {cell.title}', f'{statistics.mean(last):.1f}',

@@ -53,9 +53,29 @@ def resnet_cifar(c, x, count, channels):
     return c.pooled_linear(x, 'fc')
 
 
-def _basic(c, x, name, width, stride):
+def resnet_option_a(c, x, count):
+    """akamaster's: between stages a quarter of the new channels is 0 on either side."""
+    x = c.bn(c.conv(x, 'conv1', 16, 3), 'bn1').relu()
+    for layer, width in enumerate((16, 32, 64), 1):
+        for i in range(count):
+            stride, name = 2 if layer > 1 and i == 0 else 1, f'layer{layer}.{i}'
+            shortcut = x
+            if stride == 2:
+                rows, columns = (torch.arange(0, side, 2) for side in x.shape[2:])
+                shortcut = x.new_zeros(len(x), width, len(rows), len(columns))
+                shortcut[:, width // 4:width // 4 + x.shape[1]] = x.index_select(
+                    2, rows).index_select(3, columns)
+            x = (_two_convolutions(c, x, name, width, stride) + shortcut).relu()
+    return c.pooled_linear(x, 'linear')
+
+
+def _two_convolutions(c, x, name, width, stride):
     y = c.bn(c.conv(x, f'{name}.conv1', width, 3, stride), f'{name}.bn1').relu()
-    y = c.bn(c.conv(y, f'{name}.conv2', width, 3), f'{name}.bn2')
+    return c.bn(c.conv(y, f'{name}.conv2', width, 3), f'{name}.bn2')
+
+
+def _basic(c, x, name, width, stride):
+    y = _two_convolutions(c, x, name, width, stride)
     return (y + _projected(c, x, f'{name}.downsample', width, stride)).relu()
 
 

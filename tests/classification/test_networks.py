@@ -15,7 +15,7 @@ def _conv(kernel, inputs, outputs, groups=1):
     return kernel * kernel * inputs // groups * outputs + 2 * outputs
 
 
-def _resnet(stem, widths, counts, bottleneck=False, first=3):
+def _resnet(stem, widths, counts, bottleneck=False, first=3, projects=True):
     total, inputs = _conv(first, 3, stem), stem
     for width, count in zip(widths, counts, strict=True):
         outputs = 4 * width if bottleneck else width
@@ -25,15 +25,15 @@ def _resnet(stem, widths, counts, bottleneck=False, first=3):
                 total += _conv(1, inputs, width) + _conv(3, width, width) + _conv(1, width, outputs)
             else:
                 total += _conv(3, inputs, width) + _conv(3, width, width)
-            if inputs != outputs or (strided and i == 0):
+            if projects and (inputs != outputs or (strided and i == 0)):
                 total += _conv(1, inputs, outputs)
             inputs = outputs
     return total, inputs
 
 
-def _resnet_cifar(depth, width=1):
+def _resnet_cifar(depth, width=1, projects=True):
     return _resnet(32 if width == 4 else 16, [16 * width, 32 * width, 64 * width],
-                   [(depth - 2) // 6] * 3)
+                   [(depth - 2) // 6] * 3, projects=projects)
 
 
 def _wrn(depth, width):
@@ -103,6 +103,11 @@ SIZES = {
     'resnet44': (_resnet_cifar(44), None),
     'resnet56': (_resnet_cifar(56), 861_620),
     'resnet110': (_resnet_cifar(110), 1_736_564),
+    'resnet20_option_a': (_resnet_cifar(20, projects=False), None),
+    'resnet32_option_a': (_resnet_cifar(32, projects=False), None),
+    'resnet44_option_a': (_resnet_cifar(44, projects=False), None),
+    'resnet56_option_a': (_resnet_cifar(56, projects=False), None),
+    'resnet110_option_a': (_resnet_cifar(110, projects=False), None),
     'resnet8x4': (_resnet_cifar(8, 4), 1_233_540),
     'resnet32x4': (_resnet_cifar(32, 4), 7_433_860),
     'resnet50_cifar': (_resnet(64, IMAGENET, [3, 4, 6, 3], bottleneck=True), 23_705_252),
@@ -130,6 +135,7 @@ SIZES = {
 # Channels and cells a side of the stem and the stages, for 32 pixels (ImageNet: 64).
 MAPS = {
     'resnet20': [(16, 32), (16, 32), (32, 16), (64, 8)],
+    'resnet20_option_a': [(16, 32), (16, 32), (32, 16), (64, 8)],
     'resnet8x4': [(32, 32), (64, 32), (128, 16), (256, 8)],
     'resnet50_cifar': [(64, 32), (256, 32), (512, 16), (1024, 8), (2048, 4)],
     'wrn_16_1': [(16, 32), (16, 32), (32, 16), (64, 8)],
@@ -174,6 +180,17 @@ def test_the_number_of_parameters_is_the_published_one(name):
     assert published in (None, counted + (channels + 1) * classes)
 
 
+# The table of akamaster's pytorch_resnet_cifar10, in millions, with ten classes.
+@pytest.mark.parametrize(('depth', 'millions'), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85),
+                                                 (110, 1.7)])
+def test_a_shortcut_of_option_a_has_no_parameters(depth, millions):
+    with torch.device('meta'):
+        network = _build(f'resnet{depth}_option_a')
+    assert not [name for name, _ in network.named_parameters() if 'shortcut' in name]
+    counted = sum(parameter.numel() for parameter in network.parameters()) + 65 * 10
+    assert round(counted / 1e6, 1 if depth == 110 else 2) == millions
+
+
 @pytest.mark.parametrize('name', MAPS)
 def test_the_taps_have_the_shapes_of_the_literature(name):
     side = 64 if name.startswith('imagenet') else 32
@@ -189,8 +206,8 @@ def test_the_taps_have_the_shapes_of_the_literature(name):
     assert embedding.shape == seen['embedding'][0].shape == (2, network.out_channels)
 
 
-SMALLEST = ['resnet8', 'resnet8x4', 'resnet50_cifar', 'wrn_16_1', 'wrn_16_2', 'vgg8',
-            'mobilenetv2_half', 'shufflenetv1', 'shufflenetv2_0_5x', 'imagenet_resnet18',
+SMALLEST = ['resnet8', 'resnet20_option_a', 'resnet8x4', 'resnet50_cifar', 'wrn_16_1', 'wrn_16_2',
+            'vgg8', 'mobilenetv2_half', 'shufflenetv1', 'shufflenetv2_0_5x', 'imagenet_resnet18',
             'imagenet_resnet50', 'imagenet_mobilenetv1', 'imagenet_shufflenetv2']
 
 

@@ -1,5 +1,7 @@
 """Published checkpoints under mmkd's names: the same logits as the network they come from."""
 
+from pathlib import Path
+
 import foreign_networks as foreign
 import pytest
 import torch
@@ -7,13 +9,17 @@ from torch import nn
 
 import mmkd  # noqa: F401  (before mmdet)
 from mmkd.classification.weights import convert_state_dict
+from mmkd.distillation.checkpoints import load_weights
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 
+ROOT = Path(__file__).parents[2]
 # Registry config of the network; its second implementation; the image's side.
 PUBLISHED = {
     'resnet20': (dict(type='resnet20'),
                  lambda c, x: foreign.resnet_cifar(c, x, 3, (16, 16, 32, 64)), 32),
+    'resnet20_option_a': (dict(type='resnet20_option_a'),
+                          lambda c, x: foreign.resnet_option_a(c, x, 3), 32),
     'resnet8x4': (dict(type='resnet8x4'),
                   lambda c, x: foreign.resnet_cifar(c, x, 1, (32, 64, 128, 256)), 32),
     'resnet50_cifar': (dict(type='resnet50_cifar'),
@@ -105,6 +111,44 @@ def test_wrapped_weights_are_the_same_weights(resnet8, wrap):
     assert plain['backbone.stage2.blocks.0.shortcut.0.weight'] is resnet8[
         'layer2.0.downsample.0.weight']
     assert len({id(value) for value in plain.values()}) == len(resnet8)
+
+
+def _akamasters(tmp_path):
+    """A file as that repository saves it: under DataParallel, by a PyTorch without counters."""
+    checkpoint = foreign.Checkpoint()
+    expected = foreign.resnet_option_a(checkpoint, _images(32), 3)
+    state = {f'module.{name}': value for name, value in checkpoint.state.items()
+             if not name.endswith('num_batches_tracked')}
+    torch.save(dict(state_dict=state, best_prec1=91.73), tmp_path / 'resnet20.th')
+    return tmp_path / 'resnet20.th', expected
+
+
+def test_a_file_of_option_a_loads_into_no_other_network(tmp_path):
+    path, expected = _akamasters(tmp_path)
+    classifier = MODELS.build(dict(
+        type='Classifier', backbone=dict(type='resnet20_option_a'), num_classes=10)).double().eval()
+    load_weights(classifier, path)
+    with torch.no_grad():
+        logits = classifier.head(classifier.backbone(_images(32)))
+    torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
+    for name, fault in (('resnet20', r'missing \(backbone.stage2.blocks.0.shortcut'),
+                        ('resnet32_option_a', 'missing')):
+        other = MODELS.build(dict(type='Classifier', backbone=dict(type=name), num_classes=10))
+        with pytest.raises(UserError, match=fault):
+            load_weights(other, path)
+
+
+@pytest.mark.parametrize('depth', [20, 56])
+def test_the_real_files_of_option_a(depth):
+    """Where data/weights has those of akamaster's repository, each classifies its ten classes."""
+    files = sorted((ROOT / 'data/weights').glob(f'*resnet{depth}-*.th'))
+    if not files:
+        pytest.skip(f'no data/weights/*resnet{depth}-*.th')
+    classifier = MODELS.build(dict(
+        type='Classifier', backbone=dict(type=f'resnet{depth}_option_a'), num_classes=10))
+    load_weights(classifier, files[0])
+    means = classifier.backbone.stem[1].running_mean
+    assert means.isfinite().all() and means.abs().sum() > 0  # a new network's are 0
 
 
 def test_old_checkpoints_lack_the_counters_of_the_batch_norms(resnet8):

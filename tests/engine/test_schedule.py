@@ -40,6 +40,16 @@ def test_every_count_of_epochs_is_scaled():
         dict(type='CosineRestartLR', periods=[4, 8], restart_weights=[1, 0.5])]
 
 
+def test_warm_ups_and_ends_of_terms_are_scaled():
+    cfg = config(epochs=240)
+    cfg.terms = dict(dkd=dict(warmup_epochs=20), ab=dict(until=30), short=dict(warmup_epochs=1),
+                     none=dict(warmup_epochs=0), share=dict(until=0.9), plain=dict(weight=1.0))
+    set_epochs(cfg, 24)
+    assert cfg.terms == dict(
+        dkd=dict(warmup_epochs=2), ab=dict(until=3), short=dict(warmup_epochs=1),
+        none=dict(warmup_epochs=0), share=dict(until=0.9), plain=dict(weight=1.0))
+
+
 def test_what_cannot_be_scaled_is_refused():
     with pytest.raises(UserError, match=r'counts iterations: use .*max_iters'):
         set_epochs(Config(dict(train_cfg=dict(type='IterBasedTrainLoop', max_iters=9))), 2)

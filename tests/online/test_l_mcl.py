@@ -231,7 +231,7 @@ def test_the_meta_step_changes_nothing_but_the_meta_network(memory, train, monke
 @pytest.mark.parametrize('method', ['mcl', 'l_mcl'])
 def test_two_images_of_every_class_where_there_are_classes_enough(method, monkeypatch):
     monkeypatch.chdir(ROOT)
-    for data, pairs in (('cifar100', True), ('cifar10', False),
+    for data, pairs in (('cifar100', True), ('tiny_imagenet100', True), ('cifar10', False),
                         ('imagenet', method == 'mcl')):  # L-MCL has a memory there
         loader = load_config('configs/online/train.py', arguments=dict(
             data=data, method=method)).train_dataloader

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
 
 from mmkd.errors import UserError
 from mmkd.study.plan import read_study, settled, what_differs
@@ -52,7 +51,8 @@ def test_what_it_says(tmp_path):
     ('treshold = 2', r"says 'treshold'.*Did you mean 'threshold'"),
     ("metric = ''", 'has no `metric`'), ("split = 'train'", "is 'train': give 'test' or 'val'"),
     ("picture = 'b'", "`picture` of study .* is 'b', which is none of a"),
-    ("may_differ = ['epoch']", r"says 'epoch'.*Did you mean 'epochs'"),
+    ("may_differ = ['epoch']", r"`may_differ` of 'mine' says 'epoch'.*Did you mean 'epochs'"),
+    ("variants = dict(a=dict(config='x.py', may_differ=['vews']))", r"of 'a' says 'vews'"),
     ("variants = dict(a=dict(configs='x.py'))", r"'a' says 'configs'.*Did you mean 'config'"),
     ("variants = dict(a=dict(title='x'))", "'a' has no `config`"),
     ("teachers = dict(t=dict(config='x.py'))", "teacher 't' .* must have `config` and `check"),
@@ -83,24 +83,36 @@ def test_another_budget_is_refused_unless_the_study_says_so(tmp_path, option, bu
     with pytest.raises(UserError, match=rf"variant 'a' has another budget.*{message}.*"
                                         rf"may_differ=\['{budget}'\]"):
         differences(study_file(tmp_path, variant))
-    # The size of a batch is also an entry of the loader, which `data` is about.
-    allowed = [budget, 'data'] if budget == 'batch' else [budget]
-    found = differences(study_file(tmp_path, variant, f'may_differ = {allowed}'))
-    assert found == {'a': ', '.join(allowed)}
+    of_the_variant = variant.replace('options=', f"may_differ=['{budget}'], options=")
+    for path in (study_file(tmp_path, variant, f"may_differ = ['{budget}']"),
+                 study_file(tmp_path, of_the_variant)):
+        assert differences(path) == {'a': budget}
+
+
+def test_what_one_variant_may_is_refused_to_the_others(tmp_path):
+    other = ", b=dict(config='{config}', options={{'amp': 'bf16'}})"
+    with pytest.raises(UserError, match=r"variant 'b' has another budget.* in the variant"):
+        differences(study_file(tmp_path, "a=dict(config='{config}', may_differ=['precision'], "
+                                         "options={{'amp': 'bf16'}})" + other))
+
+
+CLASSIFIERS = """
+ALONE = dict(config='classifier', data='cifar10', student='resnet8', data_root='elsewhere')
+baseline = ALONE
+variants = dict({variants})
+teachers = dict(big=dict(config='classifier', data='cifar10', student='resnet14', epochs=24,
+                         options={{'train_dataloader.dataset.max_samples': 99}},
+                         checkpoint='b/c.pth'))
+metric = 'accuracy/top1'
+threshold = 1.0
+"""
 
 
 def test_a_cell_chooses_what_a_config_leaves_open(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / 'mine.py'
-    path.write_text("""
-ALONE = dict(config='classifier', data='cifar10', student='resnet8', data_root='elsewhere')
-baseline = ALONE
-variants = dict(taught=dict(teacher='resnet14=a.pth', method='dkd', **ALONE))
-teachers = dict(big=dict(config='classifier', data='cifar10', student='resnet14',
-                         checkpoint='b/c.pth'))
-metric = 'accuracy/top1'
-threshold = 1.0
-""")
+    path.write_text(CLASSIFIERS.format(
+        variants="taught=dict(ALONE, teacher='resnet14=a.pth', method='dkd')"))
     study = read_study(path)
     [baseline, variant] = (settled(cell) for cell in study.cells)
     assert what_differs(study, dict(baseline=baseline, taught=variant)) == {
@@ -110,7 +122,30 @@ threshold = 1.0
     assert variant.train_dataloader.dataset.data_root == 'elsewhere'
     words = '--teacher resnet14=a.pth --data cifar10 --method dkd --student resnet8 --data-root'
     assert study.cells[1].choices == [*words.split(), 'elsewhere']
-    assert study.teachers[0].cell.choices == ['--data', 'cifar10', '--student', 'resnet14']
+    [teacher] = study.teachers
+    assert teacher.cell.choices == ['--data', 'cifar10', '--student', 'resnet14']
+    trained = settled(teacher.cell)
+    assert trained.train_cfg.max_epochs == 24
+    assert trained.param_scheduler[0].milestones == [15, 18, 21]  # of 240: 150, 180, 210
+    assert trained.train_dataloader.dataset.max_samples == 99
+
+
+def test_the_weight_of_the_cross_entropy_is_no_budget_and_views_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / 'mine.py'
+    more = "views=dict(ALONE, options={{'model.data_preprocessor.views': 2}}{allowed})"
+    for allowed in ('', ", may_differ=['views']"):
+        path.write_text(CLASSIFIERS.format(
+            variants="kd=dict(ALONE, teacher='resnet14=a.pth', method='kd'), "
+                     + more.format(allowed=allowed)))
+        study = read_study(path)
+        configs = {cell.name: settled(cell) for cell in study.cells}
+        if allowed:
+            assert what_differs(study, configs) == {
+                'kd': 'teachers, terms, model.ce_weight, custom_hooks', 'views': 'views'}
+        else:
+            with pytest.raises(UserError, match=r"'views' has .*views' is 2 .*baseline null"):
+                what_differs(study, configs)
 
 
 def test_only_what_is_taught_may_differ(tmp_path):
@@ -126,9 +161,33 @@ def test_the_studies_compare_equal_budgets(path, monkeypatch):
     study = read_study(path)
     configs = {cell.name: settled(cell) for cell in study.cells}
     what_differs(study, configs)
-    trained = {teacher.cell.config: teacher.checkpoint for teacher in study.teachers}
+    trained = {teacher.checkpoint: settled(teacher.cell) for teacher in study.teachers}
+    for checkpoint, cfg in trained.items():
+        assert Path(checkpoint).name == f'epoch_{cfg.train_cfg.max_epochs}.pth'
     for cfg in configs.values():
         for entry in cfg.get('teachers', {}).values():
-            assert trained[entry.config] == entry.checkpoint
-            epochs = Config.fromfile(entry.config).train_cfg.max_epochs
-            assert Path(entry.checkpoint).name == f'epoch_{epochs}.pth'
+            if 'config' in entry:
+                assert Path(trained[entry.checkpoint].filename).samefile(entry.config)
+            elif 'model' in entry:
+                teacher = trained[entry.checkpoint].model
+                assert (entry.model.backbone, entry.model.num_classes) == (
+                    teacher.backbone, teacher.num_classes)
+
+
+@pytest.mark.parametrize(('study', 'family'), [
+    ('offline', 'classification'), ('self', 'selfdistill'), ('cohorts', 'online')])
+def test_every_method_is_in_a_study(study, family):
+    methods = {path.stem for path in (ROOT / 'configs' / family / 'methods').glob('*.py')}
+    for name in (f'tiny_imagenet_{study}', f'cifar10_smoke_{study}'.removesuffix('_offline')):
+        cells = read_study(ROOT / f'studies/{name}.py').cells
+        assert {cell.name for cell in cells[1:]} == methods - {'ce'}
+        assert {cell.method for cell in cells[1:]} == methods - {'ce'}
+
+
+def test_a_study_is_scaled_by_one_line(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    cells = {cell.name: cell for cell in read_study('studies/tiny_imagenet_offline.py').cells}
+    dkd, ab = (settled(cells[name]) for name in ('dkd', 'ab'))
+    assert dkd.train_cfg.max_epochs == 30
+    assert dkd.param_scheduler[0].milestones == [19, 22, 26]  # 18.75, 22.5 and 26.25
+    assert dkd.terms.dkd.warmup_epochs == 2 and ab.terms.ab.until == 4

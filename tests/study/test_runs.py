@@ -13,6 +13,7 @@ from test_plan import study_file
 from mmkd.errors import UserError
 from mmkd.study import runs
 from mmkd.study.command import run_study
+from mmkd.study.plan import read_study
 
 A_AND_B = "a=dict(config='{config}'), b=dict(config='{config}')"
 
@@ -169,12 +170,72 @@ def test_a_teacher_is_trained_once_and_only_if_it_is_not_there(tools, tmp_path, 
     assert '| teacher t |' in (tmp_path / 'out' / 'table.md').read_text()
 
 
-def test_without_its_teachers_no_student_is_trained(tools, tmp_path):
-    study = study_file(tmp_path, A_AND_B, TEACHERS.format(
-        config=tmp_path / 'tiny.py', checkpoint=tmp_path / 'teacher' / 'epoch_9.pth'))
-    with pytest.raises(UserError, match=r"teacher t: the training left no '.*epoch_9.pth'"):
+def test_without_a_teacher_its_students_are_left_out_and_the_others_go_on(tools, tmp_path):
+    taught = ("a=dict(config='{config}', options={{'teachers.t.checkpoint': '%s'}}), "
+              "b=dict(config='{config}')")
+    checkpoint = tmp_path / 'teacher' / 'epoch_9.pth'
+    study = study_file(tmp_path, taught % checkpoint, TEACHERS.format(
+        config=tmp_path / 'tiny.py', checkpoint=checkpoint))
+    with pytest.raises(UserError, match=r"1 failed: teacher t: the training left no '.*epoch_9.pth'"
+                                        r'.*; 2 runs that learn from it were not begun'):
         run_study(study, out=tmp_path / 'out')
-    assert tools.trained == ['t0']
+    assert sorted(tools.trained) == ['b0', 'b1', 'baseline0', 'baseline1', 't0']
+    assert '| b |' in (tmp_path / 'out' / 'table.md').read_text()
+
+
+def test_an_interrupted_study_begins_nothing_more(tools, tmp_path, monkeypatch):
+    released, leave = threading.Event(), tools.leave
+
+    def slow(run):
+        if len(tools.trained) == 2:
+            released.wait(30)
+        leave(run)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tools, 'leave', slow)
+    monkeypatch.setattr('mmkd.study.command.append_row', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study_file(tmp_path, A_AND_B), jobs=1, out=tmp_path / 'out')
+    released.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith('ThreadPoolExecutor'):
+            thread.join(30)
+    assert len(tools.trained) == 2  # of six
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='locks of POSIX')
+def test_a_training_that_outlives_its_study_is_not_begun_twice(tmp_path):
+    import fcntl
+    study = read_study(study_file(tmp_path, A_AND_B))
+    run = runs.runs_of(study, tmp_path / 'out', [0], False)[0]
+    run.folder.mkdir(parents=True)
+    with open(run.folder / runs.LOG, 'a') as log:  # as the training has it
+        fcntl.flock(log, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=r"baseline/seed0' is still being trained"):
+            runs._call(run, ['platform'], dict(os.environ))
+    runs._call(run, ['platform'], dict(os.environ))
+    assert (run.folder / runs.LOG).read_text()
+
+
+@pytest.mark.parametrize(('visible', 'present', 'expected'), [
+    (None, 2, ['0', '1', '0']), ('3,5', 2, ['3', '5', '3']), (None, 0, [None] * 3)])
+def test_jobs_take_gpus_in_turn(visible, present, expected, monkeypatch):
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    if visible:
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: present)
+    assert [runs._environment(slot, 3).get('CUDA_VISIBLE_DEVICES')
+            for slot in range(3)] == expected
+
+
+def test_the_epochs_of_a_cell_reach_the_command(tools, tmp_path):
+    short = "baseline = dict(config='{config}', epochs=2)\nvariants = dict(a=dict(baseline))"
+    run_study(study_file(tmp_path, A_AND_B, short.format(config=tmp_path / 'tiny.py')), seeds=[0],
+              out=tmp_path / 'out')
+    assert all(' --resume --epochs 2 --cfg-options ' in row['command']
+               for row in rows(tmp_path / 'out'))
 
 
 def test_a_metric_that_nobody_measures(tools, tmp_path):

@@ -29,3 +29,10 @@ def test_means_gains_and_verdicts(tmp_path):
     # whose seeds are not all finished has no line.
     assert lines[3:] == [
         '| from two | 54.0 | 10.5 | 53.0, 44.0, 65.0 | +4.0 (+1.5 to +6.5) | 50.0 | GO |']
+
+
+def test_one_seed_has_a_gain_without_an_interval(tmp_path):
+    runs = runs_of(STUDY, tmp_path, [0], True)
+    _finished(runs, dict(baseline=[0.50], two=[0.53]))
+    assert table(STUDY, [], runs).splitlines()[3] == (
+        '| from two | 53.0 |  | 53.0 | +3.0 | 50.0 | MORE SEEDS (at least 2) |')

@@ -23,6 +23,6 @@ custom_hooks = [
         type='MetaOptimizeHook', inner_steps=2, interval=500 if data == 'imagenet' else 50,
         weight_decay=1e-4 if data == 'imagenet' else 5e-4),
 ]
-if data in ('cifar100', 'tiny_imagenet'):
+if data in ('cifar100', 'tiny_imagenet', 'tiny_imagenet100'):
     train_dataloader = dict(
         batch_sampler=dict(type='ClassBalancedSampler', samples_per_class=2), drop_last=False)

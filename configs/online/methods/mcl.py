@@ -10,6 +10,7 @@ terms = dict(mcl=dict(
         soft_vcl=1.0, icl=0.1, soft_icl=1.0),
     connector=dict(type='ContrastiveHeads', dim=128)))
 custom_hooks = [dict(type='DistillationHook'), dict(type='BestAndLastHook')]
-if '{{$MMKD_DATA:cifar100}}' in ('cifar100', 'tiny_imagenet', 'imagenet'):
+if '{{$MMKD_DATA:cifar100}}' in (
+        'cifar100', 'tiny_imagenet', 'tiny_imagenet100', 'imagenet'):
     train_dataloader = dict(
         batch_sampler=dict(type='ClassBalancedSampler', samples_per_class=2), drop_last=False)

@@ -2,9 +2,6 @@
 
 import hashlib
 import os
-import shutil
-import zipfile
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,19 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mmkd.classification.data.downloads import (
-    RemoteFile,
-    download,
-    on_main_process,
-    warn_of_differences,
-)
 from mmkd.classification.data.images import center_crop, random_resized_crop, read_rgb, to_tensor
 from mmkd.classification.data.memory import MemoryDataset, balanced_first, checked_split
 from mmkd.classification.data.structures import ClassificationSample
 from mmkd.errors import UserError
 from mmkd.registry import DATASETS
 
-__all__ = ['ImageFolderInMemory', 'ImageNetFolder', 'TinyImageNet', 'decode_images']
+__all__ = ['ImageFolderInMemory', 'ImageNetFolder', 'decode_images', 'list_classes', 'subfolders']
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 
@@ -57,57 +48,6 @@ class ImageFolderInMemory(MemoryDataset):
         kept = balanced_first(labels, max_samples)
         images = decode_images([paths[i] for i in kept.tolist()], image_size)
         super().__init__(images, labels[kept], classes)
-
-
-@DATASETS.register_module()
-class TinyImageNet(MemoryDataset):
-    """TinyImageNet: 100 000 training and 10 000 validation images, 64 x 64, of 200 classes.
-
-    Read from ``data_root/tiny-imagenet-200/`` (``train/<wnid>/images/*.JPEG``, ``val/images/``
-    and ``val/val_annotations.txt``); where that is missing, from
-    ``data_root/tiny-imagenet-200.zip``, which is downloaded if need be and unpacked. The classes
-    are the sorted names of the training folders; ``'test'`` is the validation set, since the
-    labels of the test set are not public.
-
-    Source: Y. Le, X. Yang, Tiny ImageNet Visual Recognition Challenge, 2015.
-
-    Args:
-        data_root: folder that holds the folder or the archive.
-        split: ``'train'`` or ``'test'``.
-        max_samples: use that many images, the first of every class; None for all.
-
-    Raises:
-        UserError: the data is missing and cannot be downloaded, a folder is missing, an image
-            does not decode, or an argument is none of the above.
-    """
-
-    folder = 'tiny-imagenet-200'
-    archive = RemoteFile('tiny-imagenet-200.zip',
-                         'http://cs231n.stanford.edu/tiny-imagenet-200.zip',
-                         '90528d7ca1a48142e341f4ef8d21d0de')
-
-    def __init__(self, data_root: str, split: str = 'train',
-                 max_samples: int | None = None) -> None:
-        checked_split(split)
-        on_main_process(lambda: self._prepare(Path(data_root)))
-        root = Path(data_root) / self.folder
-        classes = _subfolders(root / 'train', f'{root}/train/<wnid>/images/*.JPEG')
-        paths, labels = (_list_classes(root / 'train', classes, 'images') if split == 'train'
-                         else _tiny_val(root, classes))
-        kept = balanced_first(labels, max_samples)
-        images = decode_images([paths[i] for i in kept.tolist()], None)
-        super().__init__(images, labels[kept], classes)
-
-    @classmethod
-    def _prepare(cls, root: Path) -> None:
-        folder = root / cls.folder
-        if folder.is_dir():
-            return
-        if (root / cls.archive.name).is_file():
-            warn_of_differences(root, {cls.archive.name: cls.archive.md5})
-        else:
-            download(root, cls.archive, f'{folder}/{{train,val}} or {root / cls.archive.name}')
-        _unpack(root / cls.archive.name, folder)
 
 
 @DATASETS.register_module()
@@ -190,14 +130,19 @@ def _class_folders(data_root: str, split: str, test: str) -> tuple[list[str], Te
     root = Path(data_root)
     folder = root / (test if checked_split(split) == 'test' else split)
     layout = f'{root}/train/<class>/*.jpg and {root}/{test}/<class>/*.jpg'
-    classes = _subfolders(folder, layout)
-    if (root / 'train').is_dir() and _subfolders(root / 'train', layout) != classes:
+    classes = subfolders(folder, layout)
+    if (root / 'train').is_dir() and subfolders(root / 'train', layout) != classes:
         raise UserError(f'{folder} and {root / "train"} have different class folders: the expected '
                         f'layout is {layout}')
-    return *_list_classes(folder, classes), classes
+    return *list_classes(folder, classes), classes
 
 
-def _subfolders(folder: Path, layout: str) -> list[str]:
+def subfolders(folder: Path, layout: str) -> list[str]:
+    """Return the sorted names of the folders in ``folder``.
+
+    Raises:
+        UserError: there is none; says the expected ``layout``.
+    """
     names = sorted(entry.name for entry in os.scandir(folder)
                    if entry.is_dir() and not entry.name.startswith('.')) if folder.is_dir() else []
     if not names:
@@ -206,9 +151,13 @@ def _subfolders(folder: Path, layout: str) -> list[str]:
     return names
 
 
-def _list_classes(folder: Path, classes: Sequence[str], inside: str = '') -> tuple[list[str],
-                                                                                Tensor]:
-    """List ``folder/<class>/<inside>/*`` class by class."""
+def list_classes(folder: Path, classes: Sequence[str],
+                 inside: str = '') -> tuple[list[str], Tensor]:
+    """List the images ``folder/<class>/<inside>/*`` class by class: paths and labels.
+
+    Raises:
+        UserError: a class has no image.
+    """
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -222,21 +171,6 @@ def _list_classes(folder: Path, classes: Sequence[str], inside: str = '') -> tup
         paths += files
         labels += [label] * len(files)
     return paths, torch.tensor(labels)
-
-
-def _tiny_val(root: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
-    """List the images of ``val_annotations.txt``: a file's name, a tab, its class, more."""
-    source = root / 'val' / 'val_annotations.txt'
-    if not source.is_file():
-        raise UserError(f'{source} is missing: put the official file there')
-    numbers = {name: label for label, name in enumerate(classes)}
-    rows = [line.split('\t') for line in source.read_text(encoding='utf-8').splitlines()]
-    wrong = [i for i, row in enumerate(rows, 1) if len(row) < 2 or row[1] not in numbers]
-    if wrong or not rows:
-        raise UserError(f'{source} has no file name and known class in line {(wrong or [1])[0]}: '
-                        'put the official file there')
-    return ([str(root / 'val' / 'images' / row[0]) for row in rows],
-            torch.tensor([numbers[row[1]] for row in rows]))
 
 
 def decode_images(paths: Sequence[str], image_size: int | None) -> Tensor:
@@ -270,17 +204,3 @@ def decode_images(paths: Sequence[str], image_size: int | None) -> Tensor:
         for _ in pool.map(put, range(len(paths))):
             pass  # An error in a thread comes up here.
     return images
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip file that holds ``folder``; it appears at once and whole."""
-    partial = folder.with_name(f'{folder.name}.{os.getpid()}.partial')
-    try:
-        with zipfile.ZipFile(archive) as file:
-            file.extractall(partial)
-        (partial / folder.name).rename(folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise UserError(f'{archive} cannot be unpacked ({error}): put the official file there, or '
-                        f'unpack it to {folder} yourself') from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

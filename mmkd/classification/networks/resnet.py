@@ -3,7 +3,7 @@
 He, Zhang, Ren, Sun. Deep Residual Learning for Image Recognition. CVPR 2016 (arXiv 1512.03385).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,17 +20,46 @@ from mmkd.registry import MODELS
 
 __all__ = ['ResNetCIFAR', 'ResNetImageNet']
 
+Shortcut = Callable[[int, int, int], nn.Module]
+"""Makes a shortcut from channels before and after, and the stride."""
+
+
+class PaddedShortcut(nn.Module):
+    """Every second row and column, and as many channels of zeros before as after those there are.
+
+    "Option A" of the paper, section 4.2: a shortcut without parameters.
+
+    Args:
+        in_channels: at most ``out_channels``, by an even number.
+        out_channels: of the block.
+        stride: 1 or 2.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.zeros = (out_channels - in_channels) // 2
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Bring the feature map to the shape that the block gives."""
+        feature = feature[:, :, ::self.stride, ::self.stride]
+        return F.pad(feature, (0, 0, 0, 0, self.zeros, self.zeros))
+
+
+def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(*conv_bn(in_channels, out_channels, 1, stride))
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut, up to the sum; the last ReLU is the stage's."""
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, shortcut: Shortcut) -> None:
         super().__init__()
         self.conv1, self.bn1 = conv_bn(in_channels, channels, 3, stride)
         self.conv2, self.bn2 = conv_bn(channels, channels, 3)
-        self.shortcut = _shortcut(in_channels, channels, stride)
+        self.shortcut = _shortcut(in_channels, channels, stride, shortcut)
 
     def forward(self, feature: Tensor) -> Tensor:
         """Halve the size at stride 2."""
@@ -43,12 +72,12 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, shortcut: Shortcut) -> None:
         super().__init__()
         self.conv1, self.bn1 = conv_bn(in_channels, channels, 1)
         self.conv2, self.bn2 = conv_bn(channels, channels, 3, stride)
         self.conv3, self.bn3 = conv_bn(channels, 4 * channels, 1)
-        self.shortcut = _shortcut(in_channels, 4 * channels, stride)
+        self.shortcut = _shortcut(in_channels, 4 * channels, stride, shortcut)
 
     def forward(self, feature: Tensor) -> Tensor:
         """Halve the size at stride 2."""
@@ -57,26 +86,27 @@ class Bottleneck(nn.Module):
         return self.bn3(self.conv3(residual)) + self.shortcut(feature)
 
 
+SHORTCUTS: dict[str, Shortcut] = dict(A=PaddedShortcut, B=_projection)
 # Of each ResNet for large images: its block, and how many of them each stage has.
 DEPTHS = {18: (BasicBlock, (2, 2, 2, 2)), 34: (BasicBlock, (3, 4, 6, 3)),
           50: (Bottleneck, (3, 4, 6, 3))}
 
 
-def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """Return a projection where the shape changes, else nothing."""
+def _shortcut(in_channels: int, out_channels: int, stride: int, shortcut: Shortcut) -> nn.Module:
+    """Return a shortcut that changes the shape where the block does, else nothing."""
     if stride == 1 and in_channels == out_channels:
         return nn.Sequential()
-    return nn.Sequential(*conv_bn(in_channels, out_channels, 1, stride))
+    return shortcut(in_channels, out_channels, stride)
 
 
 def _stages(block: type[BasicBlock | Bottleneck], in_channels: int, channels: Sequence[int],
-            counts: Sequence[int]) -> list[ReluStage]:
+            counts: Sequence[int], shortcut: Shortcut = _projection) -> list[ReluStage]:
     """Stack blocks; every stage but the first halves the size."""
     stages = []
     for number, (width, count) in enumerate(zip(channels, counts, strict=True)):
         blocks = []
         for index in range(count):
-            blocks.append(block(in_channels, width, 2 if number and not index else 1))
+            blocks.append(block(in_channels, width, 2 if number and not index else 1, shortcut))
             in_channels = width * block.expansion
         stages.append(ReluStage(blocks))
     return stages
@@ -87,24 +117,28 @@ class ResNetCIFAR(TappedNetwork):
     """ResNet for 32x32 images: three stages of 32x32, 16x16 and 8x8 cells.
 
     Registered by name: ``resnet8``, ``14``, ``20``, ``32``, ``44``, ``56``, ``110``;
-    ``resnet8x4`` and ``resnet32x4``. Where a stage widens, the shortcut is a projection, as in the
-    networks that the distillation literature compares, and not the paper's padding with zeros.
+    ``resnet8x4`` and ``resnet32x4``; ``resnet20_option_a``, ``32``, ``44``, ``56``, ``110``.
 
     Args:
         depth: ``6n + 2`` layers with basic blocks.
         width: factor of the 16, 32 and 64 channels of the stages. The stem has 16, and 32 at width
             4: the "x4" networks of the literature double theirs only.
+        option: what the shortcut is where a stage widens, as the paper calls it: ``'B'``, a
+            projection, as in the networks that the distillation literature compares; or ``'A'``,
+            the paper's own for CIFAR, :class:`PaddedShortcut`.
 
     Raises:
-        UserError: there is no network of that depth.
+        UserError: there is no network of that depth, or no such option.
     """
 
-    def __init__(self, depth: int, width: int = 1) -> None:
+    def __init__(self, depth: int, width: int = 1, option: str = 'B') -> None:
         if depth < 8 or depth % 6 != 2:
             raise UserError(f'ResNetCIFAR has no depth {depth}: give 6n + 2, such as 20, 32 or 56')
+        if option not in SHORTCUTS:
+            raise UserError(f"ResNetCIFAR has no option {option!r}: give 'A' or 'B'")
         stem = max(16, 8 * width)
         stages = _stages(BasicBlock, stem, [16 * width, 32 * width, 64 * width],
-                         [(depth - 2) // 6] * 3)
+                         [(depth - 2) // 6] * 3, SHORTCUTS[option])
         super().__init__(nn.Sequential(*conv_bn(3, stem, 3), nn.ReLU()), stages, 64 * width)
         init_convolutions(self)
 
@@ -139,6 +173,8 @@ class ResNetImageNet(TappedNetwork):
 
 for _depth in (8, 14, 20, 32, 44, 56, 110):
     register_name(f'resnet{_depth}', ResNetCIFAR, depth=_depth)
+for _depth in (20, 32, 44, 56, 110):
+    register_name(f'resnet{_depth}_option_a', ResNetCIFAR, depth=_depth, option='A')
 for _depth in (8, 32):
     register_name(f'resnet{_depth}x4', ResNetCIFAR, depth=_depth, width=4)
 for _depth in DEPTHS:
