@@ -30,6 +30,7 @@ Functions and names in capitals are the file's own.
 """
 
 import argparse
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmkd.config_files import study_path
+from mmkd.config_files import reading, study_path
 from mmkd.distillation.cache.identity import difference
 from mmkd.engine.choices import CHOICES
 from mmkd.errors import UserError, did_you_mean
@@ -56,6 +57,10 @@ BUDGET = {
     'precision': ('amp',),
 }
 """What a variant must share with its baseline, and the entries of the config that say it."""
+KINDS = dict(baseline=Mapping, variants=Mapping, teachers=Mapping, seeds=list | tuple, metric=str,
+             threshold=int | float, scale=int | float, split=str, may_differ=list | tuple,
+             picture=str)
+"""What the entries of a study are."""
 OF_TEACHER = ('config', 'checkpoint', 'data', 'classes', 'student', 'members', 'data_root')
 TAUGHT = ('teachers', 'terms', 'distill_weights', 'teacher_cache', 'inherit', 'custom_hooks')
 
@@ -119,29 +124,32 @@ def read_study(path: str | Path) -> Study:
         UserError: the file does not exist, lacks an entry, or has one that nobody reads.
     """
     path = study_path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"study '{path}' does not exist: correct the path")
-    said = {name: entry for name, entry in Config.fromfile(path).to_dict().items()
+    with reading(path, 'study'):
+        content = Config.fromfile(path).to_dict()
+    said = {name: entry for name, entry in content.items()
             if not name.isupper()}  # constants are the file's own
-    _only(said, ('baseline', 'variants', 'teachers', 'seeds', 'metric', 'threshold', 'scale',
-                 'split', 'may_differ', 'picture'), f"study '{path}'")
+    _only(said, KINDS, f"study '{path}'")
+    _check_kinds(said, KINDS, f"study '{path}'")
     for name in ('baseline', 'variants', 'metric', 'threshold'):
         if not said.get(name):
             raise UserError(f"study '{path}' has no `{name}`: add it")
-    for name, entry in said.get('teachers', {}).items():
-        _only(entry, OF_TEACHER, f"teacher '{name}' of study '{path}'")
+    teachers = said.get('teachers') or {}
+    for name, entry in teachers.items():
+        _check_cell(entry, OF_TEACHER, f"teacher '{name}' of study '{path}'")
         if not {'config', 'checkpoint'} <= set(entry):
             raise UserError(f"teacher '{name}' of study '{path}' must have `config` and "
                             '`checkpoint`')
-    may_differ = tuple(said.get('may_differ', ()))
+    may_differ = tuple(said.get('may_differ') or ())
     _only(may_differ, BUDGET, f"`may_differ` of study '{path}'")
     study = Study(
         path.stem, tuple(_cells(said)),
         tuple(Teacher(Cell(name, title=f'teacher {name}', **{
             key: value for key, value in entry.items() if key != 'checkpoint'}),
-            entry['checkpoint']) for name, entry in said.get('teachers', {}).items()),
-        tuple(said.get('seeds', (0, 1, 2))), said['metric'], float(said['threshold']),
-        float(said.get('scale', 1)), said.get('split', 'test'), may_differ, said.get('picture'))
+            entry['checkpoint']) for name, entry in teachers.items()),
+        tuple(said.get('seeds') or (0, 1, 2)), said['metric'], float(said['threshold']),
+        float(said.get('scale') or 1), said.get('split') or 'test', may_differ, said.get('picture'))
     if study.split not in ('test', 'val'):
         raise UserError(f"`split` of study '{path}' is {study.split!r}: give 'test' or 'val'")
     if study.picture is not None and study.picture not in said['variants']:
@@ -152,12 +160,12 @@ def read_study(path: str | Path) -> Study:
 
 def _cells(said: Mapping[str, Any]) -> Iterator[Cell]:
     for name, entry in (dict(baseline=said['baseline']) | said['variants']).items():
-        _only(entry, Cell.__dataclass_fields__.keys() - {'name'}, f"'{name}'")
+        _check_cell(entry, Cell.__dataclass_fields__.keys() - {'name'}, f"'{name}'")
         if 'config' not in entry:
             raise UserError(f"'{name}' has no `config`: name the config that it trains")
-        teacher = entry.get('teacher', ())
+        teacher = entry.get('teacher') or ()
         yield Cell(name, entry['config'], entry.get('title', name.replace('_', ' ')),
-                   dict(_dotted(entry.get('options', {}))),
+                   dict(_dotted(entry.get('options') or {})),
                    (teacher, ) if isinstance(teacher, str) else tuple(teacher),
                    **{choice: entry.get(choice) for choice in CHOICES if choice != 'teacher'})
 
@@ -171,11 +179,27 @@ def _dotted(options: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str,
             yield f'{prefix}{name}', value
 
 
+def _check_cell(entry: Any, known: Any, where: str) -> None:
+    if not isinstance(entry, Mapping):
+        raise UserError(f"{where} is {entry!r:.100}: write dict(config='...')")
+    _only(entry, known, where)
+    _check_kinds(entry, dict(options=Mapping, teacher=str | list | tuple), where, str)
+
+
+def _check_kinds(given: Mapping[str, Any], kinds: Mapping[str, Any], where: str,
+                 other: type = object) -> None:
+    for name, value in given.items():
+        if value is not None and (not isinstance(value, kinds.get(name, other)) or (
+                isinstance(value, int | float) and not abs(value) < 1e15)):  # NaN, too
+            raise UserError(f"`{name}` of {where} is {value!r:.100}: see the examples in studies/")
+
+
 def _only(given: Any, known: Any, where: str) -> None:
+    known = list(known)
     for name in given:
         if name not in known:
             raise UserError(f"{where} says '{name}', which is none of {', '.join(known)}."
-                            f'{did_you_mean(name, known)}')
+                            f'{did_you_mean(str(name), known)}')
 
 
 def settled(cell: Cell) -> Config:
