@@ -69,7 +69,8 @@ def would_run_code(path: Path, error: Exception) -> bool:
     try:
         with open(path, 'rb') as file:
             codes = {code.name for code, _, _ in pickletools.genops(file)}
-    except (ValueError, IndexError):
+    # The latter two: a damaged length says that more follows than there can be.
+    except (ValueError, IndexError, MemoryError, OverflowError):
         return False
     return bool(codes & _CALLS)
 

@@ -11,11 +11,12 @@ from collections.abc import Iterable
 __all__ = ['DAMAGED_ARCHIVE', 'UserError', 'did_you_mean']
 
 DAMAGED_ARCHIVE = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError,
-                   zipfile.BadZipFile, RuntimeError, ValueError, OverflowError, MemoryError)
+                   zipfile.BadZipFile, RuntimeError, ValueError, IndexError, OverflowError,
+                   MemoryError)
 """What Python's readers of zip, tar, gz, bz2 and xz raise for a damaged one.
 
 A RuntimeError says of a zip that it is encrypted or packed in an unknown way, a ValueError that a
-name or a number in it is none.
+name or a number in it is none, an IndexError that a name is empty.
 """
 
 # A DataLoader raises a worker's error anew, with the whole traceback as its message.

@@ -129,7 +129,9 @@ def test_a_pickle_that_names_os_is_said_to_run_code(tmp_path, write):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize('text', [b'', b'import os\n', b'<html>404</html>', b'\x80\x04', b'c\n\n'])
+@pytest.mark.parametrize('text', [
+    b'', b'import os\n', b'<html>404</html>', b'\x80\x04', b'c\n\n',
+    b'\x8e' + b'\xff' * 7 + b'\x0f'])
 def test_what_is_no_pickle_is_not_said_to_run_code(tmp_path, text):
     refused(tmp_path / 'a.pth', text, 'is truncated, damaged or no PyTorch checkpoint')
 
