@@ -7,6 +7,7 @@ folder has links to the repository's own folders, in a wheel the files.
 import importlib.util
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ from mmkd.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-__all__ = ['ARGUMENT', 'CARRIED', 'RUN_CONFIG', 'SHORT', 'config_path', 'read_config', 'study_path']
+__all__ = ['ARGUMENT', 'CARRIED', 'RUN_CONFIG', 'SHORT', 'config_path', 'first_line', 'neighbours',
+           'read_config', 'reading', 'study_path']
 
 SEPARATOR = '::'
 CARRIED = Path(__file__).parent / '.mim'
@@ -101,6 +103,41 @@ def read_config(name: str | Path, arguments: Mapping[str, str] | None = None) ->
 
 
 @contextmanager
+def reading(path: Path, what: str = 'config') -> Iterator[None]:
+    """Turn whatever goes wrong in a Python file of settings into a UserError that names it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        base = Path(max(re.findall(r'[^\s"\']+\.py', str(error)), default='', key=len))
+        raise UserError(f"{what} '{path}' builds on '{base}', which does not exist."
+                        f'{neighbours(base)}') from error
+    except SyntaxError as error:
+        place = f' in line {error.lineno}' if error.lineno else ''
+        raise UserError(f"{what} '{path}' is no valid Python{place}: "
+                        f'{first_line(error)}') from error
+    except Exception as error:  # it is a program: anything can go wrong in it
+        raise UserError(f"{what} '{path}' cannot be read, {type(error).__name__}: "
+                        f'{first_line(error)}') from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an exception says, or its name."""
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+
+
+def neighbours(path: Path) -> str:
+    """Say which config was meant by a path, or which there are in its folder."""
+    if not os.path.isdir(path.parent):
+        return f" There is no folder '{path.parent}' either: correct the path"
+    names = sorted(file.stem for file in path.parent.glob('*.py'))
+    hint = did_you_mean(path.stem, names)
+    return hint or f" In that folder there are: {', '.join(names) or 'no configs'}"
+
+
+@contextmanager
 def _variables(arguments: Mapping[str, str]) -> Iterator[None]:
     """Let mmengine find the arguments where it looks for variables, and no others."""
     given = {f'{ARGUMENT}{name.upper()}': value for name, value in arguments.items()}
@@ -131,7 +168,7 @@ def _configs_of(package: str) -> Path | None:
 def _by_name(name: str | Path, kind: str) -> Path:
     """Return a path that exists, else what mmkd carries of that name, else the path."""
     path, root = Path(name), CARRIED / kind
-    if path.is_file() or path.is_absolute():
+    if os.path.isfile(path) or path.is_absolute():  # unlike Path's, of any name
         return path
     # What a clone has at `configs/demo/centernet_r18.py` is there for every folder.
     place = '/'.join(path.parts[1:] if path.parts[:1] == (kind, ) else path.parts)
@@ -149,7 +186,7 @@ def _carried(root: Path, place: str) -> Path | None:
         UserError: several have that name.
     """
     file = place if place.endswith('.py') else f'{place}.py'
-    if (root / file).is_file():
+    if os.path.isfile(root / file):
         return (root / file).resolve()
     same = [path for path in _known(root) if path.name == file]
     if len(same) > 1:

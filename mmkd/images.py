@@ -35,9 +35,10 @@ def read_image(path: str, flag: str = 'color', backend: str = 'cv2',
 
     try:
         content = fileio.get(path, backend_args=backend_args)
-    except OSError as error:
-        raise UserError(f'The image {path} cannot be read ({error.strerror}): put it there or take '
-                        'it out of the split.') from error
+    # The latter two: a list named what is no path.
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f'The image {path} cannot be read ({getattr(error, "strerror", error)}): '
+                        'put it there or take it out of the split.') from error
     what = _damage(content)
     if what is None:
         try:
@@ -62,9 +63,9 @@ def load_image(path: str | os.PathLike) -> np.ndarray:
     try:
         with open(path, 'rb') as file:
             content = file.read()
-    except OSError as error:
-        raise UserError(f"image '{path}' cannot be read ({error.strerror}): correct the path or "
-                        'its permissions') from error
+    except (OSError, ValueError) as error:  # the latter: no possible name
+        raise UserError(f"image '{path}' cannot be read ({getattr(error, 'strerror', error)}): "
+                        'correct the path or its permissions') from error
     what = _damage(content)
     if what is None:
         try:

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from mmkd.classification.classifier import Classifier
 from mmkd.classification.data import ClassificationSample
 from mmkd.deploy.metadata import ModelMetadata
-from mmkd.deploy.runtime import open_session
+from mmkd.deploy.runtime import open_session, read_metadata
 from mmkd.errors import UserError
 from mmkd.images import read_image
 from mmkd.registry import MODELS
@@ -56,8 +56,7 @@ class OnnxModel(BaseModel):
     def __init__(self, path: str, data_preprocessor: dict | None = None) -> None:
         super().__init__(data_preprocessor)
         self.session = open_session(path)
-        self.metadata = ModelMetadata.from_props(
-            self.session.get_modelmeta().custom_metadata_map, path)
+        self.metadata = read_metadata(path, self.session)
         self.paths: Sequence[str] | None = None
 
     def test_step(self, data: dict[str, Any]) -> list:

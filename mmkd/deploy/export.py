@@ -21,7 +21,7 @@ from mmkd.deploy.dense_adapters import dense_graph
 from mmkd.deploy.dense_graph import ExportableDense
 from mmkd.deploy.detector_graph import ExportableCenterNet, detector_metadata, largest_stride
 from mmkd.deploy.detr_graph import detr_graph
-from mmkd.deploy.files import written_atomically
+from mmkd.deploy.files import with_hash, written_atomically
 from mmkd.deploy.folding import fix_padding, fold_batch_norms, sample_plainly, to_half
 from mmkd.deploy.image_graph import with_preprocessing
 from mmkd.deploy.metadata import ModelMetadata
@@ -172,7 +172,7 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, images: Sequence[Imag
         proto = with_preprocessing(proto, metadata)
     onnx.helper.set_model_props(proto, metadata.to_props())
     with written_atomically(Path(path)) as temporary:
-        temporary.write_bytes(proto.SerializeToString())
+        temporary.write_bytes(with_hash(proto.SerializeToString()))
         exported = open_model(temporary)
 
         def run(image: Any, sizes: Any = None) -> Sequence[Any]:

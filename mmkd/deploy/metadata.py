@@ -19,6 +19,8 @@ _CHOICES: dict[str, tuple[Any, ...]] = dict(
     task=('detection', 'classification'), input_kind=('tensor', 'image'),
     precision=('float32', 'float16', 'int8'), resize_mode=('letterbox', 'crop', 'stretch'),
     channel_order=('RGB', 'BGR'), resize_dtype=('uint8', 'float32'))
+# Larger ones would fill the memory, or leave no digits of a pixel.
+_LARGEST_SIDE, _LARGEST_BATCH, _LARGEST_LEVEL = 2**15, 2**12, 1e6
 # Entries that a file holds only where they say something.
 _OPTIONAL = ('nms', 'takes_sizes')
 
@@ -99,7 +101,7 @@ class ModelMetadata:
                 value = Nms.from_json(value) if field.name == 'nms' else value
                 if not _is_valid(field.name, value):
                     raise ValueError(value)
-            except (KeyError, ValueError) as error:
+            except (KeyError, ValueError, RecursionError) as error:
                 raise UserError(
                     f"model '{path}' has no valid '{field.name}' in its metadata, so it was not "
                     'exported by this version of mmkd: export the checkpoint with '
@@ -231,13 +233,25 @@ def _is_valid(name: str, value: Any) -> bool:
     if name == 'classes':
         return _are(value, str) and len(value) > 0
     if name in ('mean', 'std') or (name == 'pad_value' and isinstance(value, tuple)):
-        return _are(value, int | float) and len(value) == 3 and (name != 'std' or all(value))
+        return (_are(value, int | float) and len(value) == 3 and all(map(_is_level, value))
+                and (name != 'std' or all(value)))
     if name in ('input_size', 'resize_to'):
-        return _are(value, int) and len(value) == 2 and min(value) > 0
-    if name in ('size_divisor', 'batch'):
-        return isinstance(value, int) and value >= (name == 'size_divisor')
-    return isinstance(value, str if name == 'mmkd_version' else int | float)
+        return _are(value, int) and len(value) == 2 and all(
+            0 < side <= _LARGEST_SIDE for side in value)
+    if name == 'size_divisor':
+        return _is(value, int) and 0 < value <= _LARGEST_SIDE
+    if name == 'batch':
+        return _is(value, int) and 0 <= value <= _LARGEST_BATCH
+    return isinstance(value, str) if name == 'mmkd_version' else _is_level(value)
 
 
 def _are(values: Any, kind: Any) -> bool:
-    return isinstance(values, tuple) and all(isinstance(value, kind) for value in values)
+    return isinstance(values, tuple) and all(_is(value, kind) for value in values)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_level(value: Any) -> bool:
+    return _is(value, int | float) and abs(value) <= _LARGEST_LEVEL  # nor NaN

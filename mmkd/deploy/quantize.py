@@ -17,7 +17,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from mmkd.deploy.files import require_writable, written_atomically
+from mmkd.deploy.files import require_writable, with_hash, written_atomically
 from mmkd.deploy.metadata import ModelMetadata
 from mmkd.deploy.onnx_file import quiet_exporter
 from mmkd.deploy.runtime import Classification, Detections, open_model
@@ -180,7 +180,7 @@ def quantize_onnx(float_path: str | os.PathLike, int8_path: str | os.PathLike,
                 nodes_to_exclude=[layer.node for layer in kept])
         proto = onnx.load(temporary)
         onnx.helper.set_model_props(proto, replace(metadata, precision='int8').to_props())
-        temporary.write_bytes(proto.SerializeToString())
+        temporary.write_bytes(with_hash(proto.SerializeToString()))
         certain, agreeing = _agreement(float_path, temporary, images[:COMPARED_IMAGES])
         if agreeing < REQUIRED_SHARE * certain:
             raise UserError(

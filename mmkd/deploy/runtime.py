@@ -9,10 +9,12 @@ from typing import Any, ClassVar, NamedTuple, overload
 import numpy as np
 import onnxruntime
 
+from mmkd.deploy.files import has_fitting_hash
 from mmkd.deploy.metadata import ModelMetadata, check_image
 from mmkd.errors import UserError
 
-__all__ = ['Classification', 'Classifier', 'Detections', 'Detector', 'open_model', 'open_session']
+__all__ = ['Classification', 'Classifier', 'Detections', 'Detector', 'open_model', 'open_session',
+           'read_metadata']
 
 # Enough of them to occupy a CPU; more would only fill the memory.
 PIXELS_PER_BATCH, IMAGES_PER_BATCH = 2**20, 64
@@ -23,14 +25,17 @@ def open_session(path: str | os.PathLike, threads: int | None = None
     """Open a model on the CPU, with as many threads as onnxruntime likes or as are given.
 
     Raises:
-        UserError: If the file is missing, truncated or no ONNX model.
+        UserError: If the file is missing, damaged or no ONNX model.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise UserError(f"model '{path}' does not exist: export it with mmkd export or "
                         'correct the path')
     if Path(path).suffix in ('.pth', '.pt'):
         raise UserError(f"model '{path}' is a checkpoint of PyTorch: export it first, with "
                         f'mmkd export CONFIG {path} --out model.onnx')
+    if not has_fitting_hash(Path(path).read_bytes()):
+        raise UserError(f"model '{path}' is not what mmkd wrote: copy or export it again, or, if "
+                        "it was changed on purpose, take 'sha256' out of its metadata_props")
     options = onnxruntime.SessionOptions()
     # Reported through the exception alone.
     options.log_severity_level = 4
@@ -84,7 +89,7 @@ class _Model:
     def __init__(self, path: str | os.PathLike, threads: int | None = None,
                  input_size: tuple[int, int] | None = None) -> None:
         session = open_session(path, threads)
-        self._set_up(path, session, _read_metadata(path, session), input_size)
+        self._set_up(path, session, read_metadata(path, session), input_size)
 
     def _set_up(self, path: str | os.PathLike, session: onnxruntime.InferenceSession,
                 metadata: ModelMetadata, input_size: tuple[int, int] | None) -> None:
@@ -260,13 +265,34 @@ def open_model(path: str | os.PathLike, threads: int | None = None,
                input_size: tuple[int, int] | None = None) -> Detector | Classifier:
     """Open an exported model as what it is; arguments and errors as for :class:`Detector`."""
     session = open_session(path, threads)
-    metadata = _read_metadata(path, session)
+    metadata = read_metadata(path, session)
     cls = _CLASSES[metadata.task]
     model = cls.__new__(cls)  # The file need not be read a second time.
     model._set_up(path, session, metadata, input_size)
     return model
 
 
-def _read_metadata(path: str | os.PathLike,
-                   session: onnxruntime.InferenceSession) -> ModelMetadata:
-    return ModelMetadata.from_props(session.get_modelmeta().custom_metadata_map, os.fspath(path))
+def read_metadata(path: str | os.PathLike,
+                  session: onnxruntime.InferenceSession) -> ModelMetadata:
+    """Return what a model says about itself.
+
+    Raises:
+        UserError: If it is not what mmkd writes, or not true of the model's input.
+    """
+    try:
+        props = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise UserError(f"model '{path}' has metadata that is no text, so it is damaged or not "
+                        'from mmkd: export the checkpoint with mmkd export') from error
+    metadata = ModelMetadata.from_props(props, os.fspath(path))
+    shape = next((value.shape for value in session.get_inputs()), ())
+    size = (None, None) if metadata.dynamic_size else metadata.input_size
+    promised = ((None, None, 3) if metadata.input_kind == 'image' else
+                (metadata.batch or None, 3, *size))
+    # What is open in the model has a name or None in the place of a number.
+    if len(shape) != len(promised) or any(
+            isinstance(side, int) and side != said
+            for side, said in zip(shape, promised, strict=True)):
+        raise UserError(f"model '{path}' does not take images as its metadata says: export it "
+                        'again')
+    return metadata

@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from mmkd.checkpoint_checks import state_dict_of
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import MODELS
@@ -152,7 +153,8 @@ def _read(file: Path, option: str) -> dict[str, Tensor]:
     except UserError as error:
         raise UserError(f'The initial weights of {_module_of(option)} cannot be used ({error}): '
                         f'{_remedy(option)}.') from error
-    return checkpoint.get('state_dict', checkpoint)
+    weights = checkpoint.get('state_dict', checkpoint)  # where mmengine takes them from
+    return {name: value for name, value in weights.items() if isinstance(name, str)}
 
 
 def _is_classifier(weights: dict[str, Tensor]) -> bool:
@@ -174,7 +176,7 @@ def _torchvision_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def load_from_classifier(filename: str, map_location: str | None = None) -> dict[str, Tensor]:
     """Read the backbone of a ResNet classifier for MMDetection; mmengine calls this."""
     checkpoint = load_checkpoint_safely(filename.removeprefix(CLASSIFIER))
-    return _torchvision_names(checkpoint.get('state_dict', checkpoint))
+    return _torchvision_names(state_dict_of(checkpoint, filename))
 
 
 def _expected(module: nn.Module) -> dict[str, Tensor]:
@@ -183,7 +185,7 @@ def _expected(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _fitting(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> int:
-    return sum(name in weights and weights[name].shape == value.shape
+    return sum(getattr(weights.get(name), 'shape', None) == value.shape
                for name, value in expected.items())
 
 

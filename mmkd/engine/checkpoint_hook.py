@@ -8,7 +8,6 @@ only after the new one is there. ``last.pth`` and ``best.pth`` are hard links to
 import logging
 import os
 import re
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +20,12 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 
+from mmkd.checkpoint_checks import WEIGHTS_HASH, is_whole, weights_hash
 from mmkd.engine.run_folder import BEST, LAST, link_atomically
 from mmkd.errors import UserError
 from mmkd.registry import HOOKS
 
-__all__ = ['SafeCheckpointHook', 'is_whole', 'last_good', 'latest_checkpoint', 'write_atomically']
+__all__ = ['SafeCheckpointHook', 'last_good', 'latest_checkpoint', 'write_atomically']
 
 TEMPORARY = '.tmp'
 POINTER = 'last_checkpoint'
@@ -90,7 +90,8 @@ register_backend('atomic', AtomicBackend, force=True)
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook`` whose files are always whole; it takes the same arguments.
 
-    Weights that are not finite are never written over good ones. In the work directory,
+    Beside the weights is their hash, which is compared when they are read. Weights that are not
+    finite are never written over good ones. In the work directory,
     ``last.pth`` is the newest checkpoint and ``best.pth`` that of the epoch which
     :class:`~mmkd.engine.results.ResultsHook` found best, however few ``max_keep_ckpts`` keeps.
 
@@ -109,6 +110,10 @@ class SafeCheckpointHook(CheckpointHook):
         if is_main_process():
             for leftover in Path(self.out_dir).glob(f'*{TEMPORARY}'):
                 leftover.unlink()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put a hash of the weights beside them, after what other hooks changed."""
+        checkpoint['meta'][WEIGHTS_HASH] = weights_hash(checkpoint['state_dict'])
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """As mmengine's; keep the weights if they are the best so far."""
@@ -184,15 +189,6 @@ def _refuse_invalid_weights(runner: Runner) -> None:
                 f'iteration {runner.iter + 1} left weights that are not finite (first: {name}), '
                 'so no checkpoint is written: lower the learning rate or clip the gradients; '
                 f'{last_good(runner)}')
-
-
-def is_whole(path: str | Path) -> bool:
-    """Whether ``path`` is a complete checkpoint as ``torch.save`` writes it (checksums agree)."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        return False
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:

@@ -9,19 +9,7 @@ from pickle import UnpicklingError
 
 from mmkd.errors import UserError
 
-__all__ = ['end_worker', 'user_errors', 'user_sentence']
-
-
-def user_sentence(error: UserError) -> str:
-    """Return the one sentence of ``error``.
-
-    A DataLoader re-raises a worker's error with the worker's whole traceback as its message; the
-    sentence is what follows the last exception name in it.
-    """
-    message = str(error)
-    if message.startswith('Caught UserError in '):
-        message = message.rpartition('UserError: ')[2]
-    return message.strip()
+__all__ = ['end_worker', 'user_errors']
 
 
 @contextmanager
@@ -35,7 +23,7 @@ def user_errors(if_interrupted: str = '') -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(f'error: {user_sentence(error)}', file=sys.stderr)
+        print(f'error: {error}', file=sys.stderr)
         raise SystemExit(1) from None
     except UnpicklingError:  # of a library's own loader, see mmkd/engine/guard.py
         print('error: a weights file holds Python objects that could run code when loaded, or is '

@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-import re
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from mmengine.registry import FUNCTIONS, DefaultScope, Registry
 from mmengine.runner import Runner
 
 from mmkd import registry
-from mmkd.config_files import config_path, read_config
+from mmkd.config_files import config_path, first_line, neighbours, read_config, reading
 from mmkd.distillation.branch import CONSTRUCTOR_FACTS
-from mmkd.engine.config_values import check_loaders, check_visualizer, with_loop
+from mmkd.engine.config_values import check_kinds, check_loaders, check_visualizer, with_loop
 from mmkd.engine.guard import refuse_code_in_files
 from mmkd.engine.legacy import modernise, old_variables, tell_of_old_variables
 from mmkd.engine.student_options import OPTIONS
@@ -62,23 +62,10 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None,
     """
     refuse_code_in_files()
     path = config_path(path)
-    if not path.is_file():
-        raise UserError(f"config '{path}' does not exist.{_neighbours(path)}")
-    try:
+    if not os.path.isfile(path):
+        raise UserError(f"config '{path}' does not exist.{neighbours(path)}")
+    with reading(path):
         config = read_config(path, old_variables(arguments or {}))
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        base = Path(max(re.findall(r'[^\s"\']+\.py', str(error)), default='', key=len))
-        raise UserError(f"config '{path}' builds on '{base}', which does not exist."
-                        f'{_neighbours(base)}') from error
-    except SyntaxError as error:
-        place = f' in line {error.lineno}' if error.lineno else ''
-        raise UserError(f"config '{path}' is no valid Python{place}: "
-                        f'{_first_line(error)}') from error
-    except Exception as error:  # a config is a program: anything can go wrong in it
-        raise UserError(f"config '{path}' cannot be read, {type(error).__name__}: "
-                        f'{_first_line(error)}') from error
     tell_of_old_variables(config, arguments or {})
     if config.get('default_scope') == 'mmdet':
         config.default_scope = 'mmkd'  # whose registries know MMDetection's names and mmkd's
@@ -102,9 +89,10 @@ def override(config: Config, options: Mapping[str, Any] | None) -> None:
             raise UserError(f'--cfg-options {option} changes nothing: give visualizer.{option}')
     try:
         config.merge_from_dict(dict(options or {}))
-    except (KeyError, IndexError, TypeError, AssertionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise UserError(f"--cfg-options do not fit config '{config.filename}': "
-                        f'{_first_line(error)}') from error
+                        f'{first_line(error)}') from error
+    check_kinds(config)
     modernise(config)
 
 
@@ -139,19 +127,6 @@ def validate_config(cfg: Config) -> None:
         _check_classes(cfg)
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
-
-
-def _neighbours(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" There is no folder '{path.parent}' either: correct the path"
-    names = sorted(file.stem for file in path.parent.glob('*.py'))
-    hint = did_you_mean(path.stem, names)
-    return hint or f" In that folder there are: {', '.join(names) or 'no configs'}"
-
-
 def _check_entry(name: str, meant: Iterable[str], cfg: Config) -> None:
     # mmengine ignores a top-level entry that it does not know, and with it all that is in it.
     close = difflib.get_close_matches(name, meant, n=1, cutoff=0.9)
@@ -178,7 +153,8 @@ def _find(name: str, registries: Sequence[Registry]) -> Any:
     for one in registries:
         try:
             found = one.get(name)
-        except RuntimeError:  # how mmengine says that there is none
+        # How mmengine says that there is none, and where a scope before a dot is none.
+        except (RuntimeError, ImportError, TypeError, ValueError):
             continue
         if found is not None:
             return found
@@ -293,12 +269,14 @@ def _classes(dataset: Any) -> Iterator[Sequence[str]]:
     """Yield the class names of a dataset, or of those that it wraps."""
     if not isinstance(dataset, Mapping):
         return
-    inner = [dataset.get('dataset'), *dataset.get('datasets', ())]
+    several = dataset.get('datasets')
+    inner = [dataset.get('dataset'), *(several if isinstance(several, list | tuple) else ())]
     if any(inner):
         for one in inner:
             yield from _classes(one)
         return
-    own = getattr(_find(dataset.get('type', ''), [registry.DATASETS]), 'METAINFO', {})
-    classes = (dataset.get('metainfo') or own).get('classes')
-    if isinstance(classes, Sequence) and not isinstance(classes, str):
+    own = getattr(_find(str(dataset.get('type')), [registry.DATASETS]), 'METAINFO', {})
+    metainfo = dataset.get('metainfo') or own
+    classes = metainfo.get('classes') if isinstance(metainfo, Mapping) else None
+    if isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes):
         yield classes

@@ -9,11 +9,28 @@ from mmkd.errors import UserError
 if TYPE_CHECKING:  # the parser of `mmkd train` imports this file
     from mmengine.config import Config
 
-__all__ = ['TRACKERS', 'add_tracker', 'check_loaders', 'check_visualizer', 'with_loop']
+__all__ = ['TRACKERS', 'add_tracker', 'check_kinds', 'check_loaders', 'check_visualizer',
+           'with_loop']
+
+DICTS = ('train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg',
+         'test_cfg', 'default_hooks', 'teachers', 'teacher_cache', 'optim_wrapper')
 
 TRACKERS = dict(tensorboard='TensorboardVisBackend', mlflow='MLflowVisBackend',
                 wandb='WandbVisBackend')
 """mmengine's backends by the package that each needs, which is what `--log` takes."""
+
+
+def check_kinds(cfg: 'Config') -> None:
+    """Raise a UserError if an entry that has to be a dictionary or a list is something else."""
+    for name in DICTS:
+        if cfg.get(name) is not None and not isinstance(cfg[name], Mapping):
+            raise UserError(f'{name} is {cfg[name]!r:.200}: write dict(...)')
+    scope = cfg.get('default_scope', 'mmkd')
+    if not isinstance(scope, str) or not scope.isidentifier():
+        raise UserError(f"default_scope is {scope!r:.200}: write default_scope = 'mmkd'")
+    hooks = cfg.get('custom_hooks')
+    if hooks is not None and not isinstance(hooks, list | tuple):
+        raise UserError(f"custom_hooks is {hooks!r:.200}: write a list, [dict(type='...')]")
 
 
 def check_loaders(cfg: 'Config') -> None:
@@ -21,7 +38,7 @@ def check_loaders(cfg: 'Config') -> None:
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         for name, least in (('batch_size', 1), ('num_workers', 0)):
             value = (cfg.get(loader) or {}).get(name, least)
-            if not isinstance(value, int) or value < least:
+            if type(value) is not int or value < least:
                 raise UserError(f'{loader}.{name} is {value!r}: give a whole number of at least '
                                 f'{least}')
 

@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from mmkd.engine.config import counted_classes
 from mmkd.errors import UserError
+from mmkd.text_files import read_text
 
 __all__ = ['move_data', 'use_data', 'use_number_of_classes']
 
@@ -138,8 +139,17 @@ def _existing(root: Path, split: str, names: Sequence[str]) -> str:
 
 
 def _coco_classes(root: Path, described: Mapping[str, Any]) -> list[str]:
-    spec = json.loads((root / described['ann_file']).read_text(encoding='utf-8'))
-    return [one['name'] for one in sorted(spec['categories'], key=lambda one: one['id'])]
+    path = root / described['ann_file']
+    text = read_text(path, 'export the annotations again.')
+    try:
+        classes = [one['name'] for one in sorted(json.loads(text)['categories'],
+                                                 key=lambda one: one['id'])]
+        if not classes or not all(isinstance(name, str) for name in classes):
+            raise ValueError('no names of categories')
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(f"'{path}' is no COCO JSON with categories ({type(error).__name__}: {error}"
+                        '): export it again, or name the classes with --classes a,b') from error
+    return classes
 
 
 def _pipeline(dataset: Mapping[str, Any]) -> Any:

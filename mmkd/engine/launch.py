@@ -5,7 +5,7 @@ import copy
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -256,13 +256,21 @@ def _choose_checkpoint(cfg: Config) -> None:
         raise UserError(f"load_from is the address '{cfg.load_from}': download the file and give "
                         'its path, so that it can be checked before it is loaded')
     checkpoint = load_checkpoint_safely(cfg.load_from)
-    missing = {'meta', 'message_hub', 'optimizer'} - checkpoint.keys() if cfg.resume else set()
+    if cfg.resume:
+        _check_progress(checkpoint, cfg.load_from)
+        if mismatch := resumed_mismatch(cfg, checkpoint):
+            print_log(mismatch, 'current', logging.WARNING)
+
+
+def _check_progress(checkpoint: Mapping[str, Any], path: str) -> None:
+    missing = [name for name in ('message_hub', 'meta', 'optimizer')
+               if not isinstance(checkpoint.get(name), Mapping)]
+    missing = missing or [f'number of the {name}' for name in ('epoch', 'iter')
+                          if not isinstance(checkpoint['meta'].get(name), int)]
     if missing:
-        raise UserError(f"cannot resume from '{cfg.load_from}', it holds no "
-                        f'{" and no ".join(sorted(missing))}: to start from its weights use '
-                        f'--cfg-options load_from={cfg.load_from} without --resume')
-    if cfg.resume and (mismatch := resumed_mismatch(cfg, checkpoint)):
-        print_log(mismatch, 'current', logging.WARNING)
+        raise UserError(f"cannot resume from '{path}', it holds no {' and no '.join(missing)}: to "
+                        f'start from its weights use --cfg-options load_from={path} without '
+                        '--resume')
 
 
 @contextmanager

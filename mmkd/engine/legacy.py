@@ -40,7 +40,7 @@ def modernise(cfg: Config) -> None:
         UserError: two of them have the same name.
     """
     hooks = [hook for hook in cfg.get('custom_hooks') or [] if isinstance(hook, Mapping)]
-    old = [hook for hook in hooks if hook.get('type') in {SETUP, *TERMS}]
+    old = [hook for hook in hooks if hook.get('type') in (SETUP, *TERMS)]
     if not old:
         return
     weights, terms, by_name = cfg.get('distill_weights'), {}, {}

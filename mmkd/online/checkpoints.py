@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmkd.checkpoint_checks import WEIGHTS_HASH, weights_hash
 from mmkd.distillation.distillation import MEAN_TEACHERS_KEY
 from mmkd.engine.checkpoint_hook import write_atomically
 from mmkd.errors import UserError
@@ -55,5 +56,6 @@ class MemberCheckpointHook(Hook):
                 state = {key.removeprefix(start): value.cpu()
                          for key, value in states.items() if key.startswith(start)}
                 file = io.BytesIO()
-                torch.save(dict(meta=meta, state_dict=state), file)
+                torch.save(dict(meta=meta | {WEIGHTS_HASH: weights_hash(state)},
+                                state_dict=state), file)
                 write_atomically(Path(runner.work_dir, name + ending), file.getvalue())

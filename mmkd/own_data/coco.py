@@ -38,7 +38,7 @@ def read_coco(folder: Folder, complaints: Complaints) -> Found | None:
     for path in sorted(files, key=lambda path: order.get(split_in_name(path) or 'train', 0)):
         try:
             _read_file(path, files[path], folder, photos, classes, complaints)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(f"'{folder.root / path}' has an entry that is not COCO's "
                             f'({type(error).__name__}: {error}): export it again.') from error
     return Found('COCO JSON', list(photos.values()), list(classes))

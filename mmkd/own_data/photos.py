@@ -55,7 +55,8 @@ class Complaints:
             first = list(dict.fromkeys(names))
             more = ', ...' if len(first) > FIRST else ''
             line = f'{self.counts[what]} {what}: {", ".join(first[:FIRST])}{more}'
-            yield line.encode('utf-8', 'replace').decode()  # names in no encoding
+            # Names in no encoding, and with line breaks in them.
+            yield ' '.join(line.encode('utf-8', 'replace').decode().splitlines())
 
 
 @dataclass

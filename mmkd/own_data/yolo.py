@@ -1,6 +1,7 @@
 """Read YOLO text: a ``.txt`` for each image, ``class x y width height`` in shares of the image."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -9,6 +10,7 @@ from mmkd.own_data.photos import Box, Complaints, Found, Photo
 
 __all__ = ['read_yolo']
 
+MOST_CLASSES = 100_000
 NAMES = ('classes.txt', 'obj.names', '_darknet.labels', 'labels.txt')
 
 
@@ -51,19 +53,35 @@ def read_yolo(folder: Folder, complaints: Complaints) -> Found | None:
 def _class_names(folder: Folder, complaints: Complaints) -> list[str]:
     for path in folder.yamls:
         try:
-            names = (yaml.safe_load(read_text(folder.root / path)) or {}).get('names')
-        except (yaml.YAMLError, AttributeError):
+            names = _names((yaml.safe_load(read_text(folder.root / path)) or {}).get('names'))
+        # PyYAML itself raises the latter for dates and numbers that are none, and for deep nesting.
+        except (yaml.YAMLError, AttributeError, ValueError, OverflowError, RecursionError):
             complaints.add('YAML files that cannot be read, left out', path)
             continue
-        if isinstance(names, dict):
-            names = [names.get(i, f'class_{i}') for i in range(max(names, default=-1) + 1)]
         if names:
-            return [str(name).strip() for name in names]
+            return names
     for path in folder.txts:
         if path.name in NAMES:
             return [line.strip() for line in read_text(folder.root / path).splitlines()
                     if line.strip()]
     return []
+
+
+def _names(said: Any) -> list[str]:
+    """Return the classes by number, as a list or a dictionary says them.
+
+    Raises:
+        ValueError: it is neither, or has entries that are no names.
+    """
+    if said is None:
+        return []
+    if isinstance(said, list):
+        said = dict(enumerate(said))
+    if not isinstance(said, dict) or not all(
+            type(number) is int and 0 <= number < MOST_CLASSES
+            and isinstance(name, str | int | float) for number, name in said.items()):
+        raise ValueError(said)
+    return [str(said.get(i, f'class_{i}')).strip() for i in range(max(said, default=-1) + 1)]
 
 
 def _boxes(text: str, path: Path, classes: list[str], complaints: Complaints) -> list[Box]:

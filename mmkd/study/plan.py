@@ -34,6 +34,7 @@ one or several of :data:`BUDGET`. For all variants, write it into the study: ``m
 """
 
 import argparse
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +42,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmkd.config_files import study_path
+from mmkd.config_files import reading, study_path
 from mmkd.distillation.cache.identity import difference
 from mmkd.engine.arguments import CHOICES
 from mmkd.errors import UserError, did_you_mean
@@ -67,6 +68,10 @@ NOT_HERE = {
     'model.data_preprocessor': ('views', 'pairs'),
 }
 """What belongs to another line of :data:`BUDGET`, or is a weight of a loss as those of a term."""
+KINDS = dict(baseline=Mapping, variants=Mapping, teachers=Mapping, seeds=list | tuple, metric=str,
+             threshold=int | float, scale=int | float, split=str, may_differ=list | tuple,
+             picture=str)
+"""What the entries of a study are."""
 OF_TEACHER = ('config', 'checkpoint', 'options', 'data', 'classes', 'student', 'members',
               'data_root', 'epochs')
 TAUGHT = ('teachers', 'terms', 'distill_weights', 'model.ce_weight', 'teacher_cache', 'inherit',
@@ -134,17 +139,20 @@ def read_study(path: str | Path) -> Study:
         UserError: the file does not exist, lacks an entry, or has one that nobody reads.
     """
     path = study_path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"study '{path}' does not exist: correct the path")
-    said = {name: entry for name, entry in Config.fromfile(path).to_dict().items()
+    with reading(path, 'study'):
+        content = Config.fromfile(path).to_dict()
+    said = {name: entry for name, entry in content.items()
             if not name.isupper()}  # constants are the file's own
-    _only(said, ('baseline', 'variants', 'teachers', 'seeds', 'metric', 'threshold', 'scale',
-                 'split', 'may_differ', 'picture'), f"study '{path}'")
+    _only(said, KINDS, f"study '{path}'")
+    _check_kinds(said, KINDS, f"study '{path}'")
     for name in ('baseline', 'variants', 'metric', 'threshold'):
         if not said.get(name):
             raise UserError(f"study '{path}' has no `{name}`: add it")
-    for name, entry in said.get('teachers', {}).items():
-        _only(entry, OF_TEACHER, f"teacher '{name}' of study '{path}'")
+    teachers = said.get('teachers') or {}
+    for name, entry in teachers.items():
+        _check_cell(entry, OF_TEACHER, f"teacher '{name}' of study '{path}'")
         if not {'config', 'checkpoint'} <= set(entry):
             raise UserError(f"teacher '{name}' of study '{path}' must have `config` and "
                             '`checkpoint`')
@@ -152,10 +160,10 @@ def read_study(path: str | Path) -> Study:
         path.stem, tuple(_cells(said)),
         tuple(Teacher(_cell(name, dict(title=f'teacher {name}', **{
             key: value for key, value in entry.items() if key != 'checkpoint'})),
-            entry['checkpoint']) for name, entry in said.get('teachers', {}).items()),
-        tuple(said.get('seeds', (0, 1, 2))), said['metric'], float(said['threshold']),
-        float(said.get('scale', 1)), said.get('split', 'test'),
-        tuple(said.get('may_differ', ())), said.get('picture'))
+            entry['checkpoint']) for name, entry in teachers.items()),
+        tuple(said.get('seeds') or (0, 1, 2)), said['metric'], float(said['threshold']),
+        float(said.get('scale') or 1), said.get('split') or 'test',
+        tuple(said.get('may_differ') or ()), said.get('picture'))
     for cell in (study, *study.cells):
         _only(cell.may_differ, BUDGET, f"`may_differ` of '{cell.name}'")
     if study.split not in ('test', 'val'):
@@ -168,19 +176,19 @@ def read_study(path: str | Path) -> Study:
 
 def _cells(said: Mapping[str, Any]) -> Iterator[Cell]:
     for name, entry in (dict(baseline=said['baseline']) | said['variants']).items():
-        _only(entry, Cell.__dataclass_fields__.keys() - {'name'}, f"'{name}'")
+        _check_cell(entry, Cell.__dataclass_fields__.keys() - {'name'}, f"'{name}'")
         if 'config' not in entry:
             raise UserError(f"'{name}' has no `config`: name the config that it trains")
         yield _cell(name, entry)
 
 
 def _cell(name: str, entry: Mapping[str, Any]) -> Cell:
-    teacher = entry.get('teacher', ())
+    teacher = entry.get('teacher') or ()
     return Cell(name, **dict(entry) | dict(
-        title=entry.get('title', name.replace('_', ' ')),
-        options=dict(_dotted(entry.get('options', {}))),
+        title=entry.get('title') or name.replace('_', ' '),
+        options=dict(_dotted(entry.get('options') or {})),
         teacher=(teacher, ) if isinstance(teacher, str) else tuple(teacher),
-        may_differ=tuple(entry.get('may_differ', ()))))
+        may_differ=tuple(entry.get('may_differ') or ())))
 
 
 def _dotted(options: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
@@ -192,11 +200,28 @@ def _dotted(options: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str,
             yield f'{prefix}{name}', value
 
 
+def _check_cell(entry: Any, known: Any, where: str) -> None:
+    if not isinstance(entry, Mapping):
+        raise UserError(f"{where} is {entry!r:.100}: write dict(config='...')")
+    _only(entry, known, where)
+    _check_kinds(entry, dict(options=Mapping, teacher=str | list | tuple, epochs=int,
+                             may_differ=list | tuple), where, str)
+
+
+def _check_kinds(given: Mapping[str, Any], kinds: Mapping[str, Any], where: str,
+                 other: type = object) -> None:
+    for name, value in given.items():
+        if value is not None and (not isinstance(value, kinds.get(name, other)) or (
+                isinstance(value, int | float) and not abs(value) < 1e15)):  # NaN, too
+            raise UserError(f"`{name}` of {where} is {value!r:.100}: see the examples in studies/")
+
+
 def _only(given: Any, known: Any, where: str) -> None:
+    known = list(known)
     for name in given:
         if name not in known:
             raise UserError(f"{where} says '{name}', which is none of {', '.join(known)}."
-                            f'{did_you_mean(name, known)}')
+                            f'{did_you_mean(str(name), known)}')
 
 
 def settled(cell: Cell) -> Config:

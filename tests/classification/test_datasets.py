@@ -1,5 +1,6 @@
 """The data sets, read from tiny archives in their official layouts."""
 
+import lzma
 import pickle
 import tarfile
 import zipfile
@@ -161,7 +162,8 @@ def test_cifar100_from_its_archive(tmp_path):
 
 
 @pytest.mark.parametrize('damage', [lambda content: content[:len(content) // 2],
-                                    lambda content: b'no archive', lambda content: b''])
+                                    lambda content: b'no archive', lambda content: b'',
+                                    lambda content: lzma.compress(content)[:60] + bytes(40)])
 def test_a_damaged_archive(tmp_path, damage):
     write_cifar10(tmp_path / 'x')
     archive = tmp_path / 'cifar-10-python.tar.gz'
@@ -271,6 +273,9 @@ def test_a_damaged_tiny_imagenet(tmp_path):
     _write_tiny(root)
     (root / 'val/val_annotations.txt').write_text('val_0.JPEG\tn02\nval_1.JPEG\tn77\n')
     with pytest.raises(UserError, match='known class in line 2'):
+        TinyImageNet(str(tmp_path), 'test')
+    (root / 'val/val_annotations.txt').write_bytes('val_0.JPEG\tn\xfc02\n'.encode('latin-1'))
+    with pytest.raises(UserError, match=r"val_annotations\.txt' is no UTF-8 text \(byte 12 "):
         TinyImageNet(str(tmp_path), 'test')
 
 

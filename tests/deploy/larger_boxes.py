@@ -19,6 +19,8 @@ def with_larger_boxes(exported, folder, cells=6):
     proto = onnx.load(exported.onnx)
     bias, = (value for value in proto.graph.initializer if value.name.endswith(BIAS))
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + cells, bias.name))
+    onnx.helper.set_model_props(proto, {  # without the hash of what it was before
+        prop.key: prop.value for prop in proto.metadata_props if prop.key != 'sha256'})
     onnx.save(proto, folder / 'student.onnx')
     return SimpleNamespace(checkpoint=folder / 'epoch_1.pth', onnx=folder / 'student.onnx',
                            model=load_model(exported.model.cfg, folder / 'epoch_1.pth'))

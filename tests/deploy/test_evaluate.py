@@ -177,7 +177,7 @@ def test_files_that_the_tool_refuses(cfg, detector, tmp_path, monkeypatch, capsy
 @pytest.mark.parametrize(('values', 'message'), [
     (dict(classes=('disc', 'star', 'ring')), r'classes 3 \(disc, star, ring\) but .* 3 \(disc, ri'),
     (dict(classes=('disc', 'ring')), r'classes 2 \(disc, ring\)'),
-    (dict(input_size=(96, 96)), 'takes images of 96x96 pixels .* gives 64x64'),
+    (dict(input_size=(96, 96)), 'does not take images as its metadata says'),
     (dict(mean=(103.53, 116.28, 123.675)), 'prepares images otherwise .*mean 103.53'),
     (dict(std=(255., 255., 255.)), 'prepares images otherwise .*std 255 255'),
     (dict(channel_order='BGR'), 'prepares images otherwise .* BGR'),

@@ -1,5 +1,6 @@
 """The exported graph, its metadata, and what is refused."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -181,6 +182,9 @@ def test_a_size_between_the_strides(detector_config):
 def test_metadata(exported):
     props = {prop.key: json.loads(prop.value)
              for prop in onnx.load(exported.onnx).metadata_props}
+    # Of all before the last entry: its tag and length, those of key and value, and these.
+    before = exported.onnx.read_bytes()[:-2 - 8 - 2 - 66]
+    assert props.pop('sha256') == hashlib.sha256(before).hexdigest()
     assert props == dict(
         mmkd_version=mmkd.__version__, classes=list(CLASSES), input_size=[SIZE, SIZE],
         channel_order='RGB', mean=pytest.approx(MEAN), std=pytest.approx(STD),

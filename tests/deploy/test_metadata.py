@@ -124,9 +124,19 @@ def test_metadata_survives_the_file():
     ('dynamic_size', 1), ('classes', []), ('classes', 'dog'), ('classes', [1]),
     ('mean', [1, 2]), ('std', [1, 2, 0]), ('std', 1), ('input_size', [512]),
     ('input_size', [0, 512]), ('resize_to', ['a', 'b']), ('size_divisor', 0), ('batch', -1),
-    ('batch', 'any'), ('pad_value', 'black'), ('mmkd_version', 1), ('mean', None),
+    ('std', [1, 2, float('nan')]), ('mean', [1e30, 0, 0]), ('mean', [True, True, True]),
+    ('input_size', [True, 512]), ('input_size', [2**40, 512]), ('resize_to', [10**9, 10**9]),
+    ('size_divisor', True), ('batch', False), ('batch', 10**12), ('pad_value', True),
+    ('pad_value', [0, 0, float('inf')]), ('batch', 'any'), ('pad_value', 'black'),
+    ('mmkd_version', 1), ('mean', None),
 ])
 def test_entries_that_are_refused(name, value):
     props = metadata().to_props() | {name: json.dumps(value)}
     with pytest.raises(UserError, match=rf"'a.onnx' has no valid '{name}'"):
+        ModelMetadata.from_props(props, 'a.onnx')
+
+
+def test_deep_json_is_refused():
+    props = metadata().to_props() | dict(mean='[' * 100_000 + ']' * 100_000)
+    with pytest.raises(UserError, match="no valid 'mean'"):
         ModelMetadata.from_props(props, 'a.onnx')

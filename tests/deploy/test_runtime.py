@@ -254,11 +254,44 @@ def test_model_files_that_are_refused(exported, tmp_path):
             Detector(tmp_path / 'half.onnx')
 
 
+def test_a_changed_model_is_refused(exported, tmp_path):
+    """ONNX has no checksums: without the hash at its end another weight would be used."""
+    content = bytearray(exported.onnx.read_bytes())
+    weights = onnx.load(exported.onnx).graph.initializer
+    weight = max((one.raw_data for one in weights), key=len)
+    content[content.index(weight) + 3] ^= 64
+    (tmp_path / 'a.onnx').write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.onnx' is not what mmkd wrote: .* take 'sha256' out"):
+        Detector(tmp_path / 'a.onnx')
+    changed = onnx.load(tmp_path / 'a.onnx')
+    hashes = [prop for prop in changed.metadata_props if prop.key == 'sha256']
+    changed.metadata_props.remove(*hashes)
+    onnx.save(changed, tmp_path / 'b.onnx')
+    Detector(tmp_path / 'b.onnx')
+
+
+@pytest.mark.parametrize('values', [dict(batch=2), dict(input_size=(8, 16)), dict(batch=0),
+                                    dict(dynamic_size=True)])
+def test_metadata_that_the_input_contradicts(tmp_path, values):
+    values = dict(batch=3) | values
+    graph = DETECTOR.format(type='float', number=1, n=3, h=8, w=8)
+    save(tmp_path / 'a.onnx', metadata(**values), graph)
+    with pytest.raises(UserError, match='does not take images as its metadata says'):
+        Detector(tmp_path / 'a.onnx')
+
+
+def test_metadata_that_is_no_text(tmp_path):
+    path = save(tmp_path / 'a.onnx', metadata())
+    path.write_bytes(path.read_bytes().replace(b'letterbox', b'letter\xffox'))
+    with pytest.raises(UserError, match='has metadata that is no text'):
+        Detector(path)
+
+
 @pytest.mark.parametrize('value', [None, 'not JSON'])
 def test_a_model_of_another_origin(exported, tmp_path, value):
     model = onnx.load(exported.onnx)
     props = {prop.key: prop.value for prop in model.metadata_props}
-    props.pop('mean')
+    del props['mean'], props['sha256']
     if value is not None:
         props['mean'] = value
     del model.metadata_props[:]

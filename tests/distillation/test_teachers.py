@@ -170,9 +170,9 @@ def _no_config(entry):
 
 @pytest.mark.parametrize('spoil, message', [
     (_missing, r"teacher 'big': checkpoint '.*\.gone' does not exist"),
-    (_truncated, 'is truncated or no PyTorch checkpoint'),
-    (_empty, 'is truncated or no PyTorch checkpoint'),
-    (_text, 'is truncated or no PyTorch checkpoint'),
+    (_truncated, 'is truncated, damaged or no PyTorch checkpoint'),
+    (_empty, 'is truncated, damaged or no PyTorch checkpoint'),
+    (_text, 'is truncated, damaged or no PyTorch checkpoint'),
     (_code, 'could run code when loaded, so it is refused'),
     (_attribute, 'could run code when loaded, so it is refused'),
     (_list, 'holds a list instead of weights by name'),

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmkd.checkpoint_checks import WEIGHTS_HASH, is_whole, weights_hash
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.engine import checkpoint_hook
-from mmkd.engine.checkpoint_hook import is_whole, latest_checkpoint, write_atomically
+from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
 from mmkd.engine.launch import train
 from mmkd.errors import UserError
 
@@ -138,6 +139,13 @@ def test_latest_checkpoint_passes_over_broken_files(tmp_path):
     assert latest_checkpoint(tmp_path) == tmp_path / 'epoch_1.pth'
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_10.pth'))
     assert latest_checkpoint(tmp_path) == tmp_path / 'epoch_2.pth'
+
+
+def test_checkpoints_hold_the_hash_of_their_weights(start, tmp_path):
+    start('work').train()
+    for name in ('last.pth', 'epoch_4.pth'):
+        checkpoint = torch.load(tmp_path / 'work' / name, weights_only=False)
+        assert checkpoint['meta'][WEIGHTS_HASH] == weights_hash(checkpoint['state_dict'])
 
 
 def test_a_flipped_byte_is_noticed(tmp_path):

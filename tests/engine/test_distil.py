@@ -143,6 +143,16 @@ def test_a_folder_that_cannot_be_used_says_why(tmp_path):
         use_data(cfg, _voc(tmp_path / 'b', ['train']), ['cat'])
 
 
+@pytest.mark.parametrize('text', ['', '[]', '{"categories": [{"id": 1}]}', '{"categories": []}',
+                                  '{"categories": [{"id": 1, "name": 2}]}', '[' * 100_000])
+def test_coco_json_without_categories(tmp_path, text):
+    for split in ('train', 'val'):
+        (tmp_path / 'annotations').mkdir(exist_ok=True)
+        (tmp_path / f'annotations/instances_{split}.json').write_text(text)
+    with pytest.raises(UserError, match=r"instances_train\.json' is no COCO JSON with categories"):
+        use_data(Config(dict(model=dict())), tmp_path)
+
+
 def test_a_pyramid_meets_a_single_map_with_its_finest_level():
     cfg = load_config(CENTERNET)
     distil(cfg, [f'{RETINANET}=a.pth'])

@@ -135,6 +135,20 @@ def test_yolo_with_a_yaml(tmp_path):
     assert not complaints.counts
 
 
+@pytest.mark.parametrize('names', [
+    '5', 'cat', '{0: cat, 100000000000: dog}', '{0: cat, x: dog}', '[cat, [dog]]', '{-1: cat}',
+    '[2020-99-99]', pytest.param('[' * 3000, id='deep'), '[&a [x, x], [*a, *a]]', '[cat, null]'])
+def test_yolo_with_names_that_are_none(tmp_path, names):
+    image(tmp_path / 'images/1.png')
+    (tmp_path / 'labels').mkdir()
+    (tmp_path / 'labels/1.txt').write_text('0 0.5 0.5 0.5 0.5\n')
+    (tmp_path / 'data.yaml').write_text(f'names: {names}\n')
+    complaints = Complaints()
+    found = recognise(Folder.of(tmp_path), complaints)
+    assert [box.name for photo in found.photos for box in photo.boxes] == ['class_0']
+    assert 'YAML files that cannot be read, left out: data.yaml' in ' '.join(complaints.lines())
+
+
 def test_yolo_beside_the_images_with_odd_lines(tmp_path):
     for i in range(3):
         image(tmp_path / f'{i}.jpg')

@@ -55,6 +55,12 @@ def test_what_it_says(tmp_path):
     ("variants = dict(a=dict(config='x.py', may_differ=['vews']))", r"of 'a' says 'vews'"),
     ("variants = dict(a=dict(configs='x.py'))", r"'a' says 'configs'.*Did you mean 'config'"),
     ("variants = dict(a=dict(title='x'))", "'a' has no `config`"),
+    ("baseline = 'x.py'", "`baseline` of study .* is 'x.py'"), ("seeds = 3", '`seeds` of .* is 3'),
+    ("variants = dict(a='x.py')", r"'a' is 'x.py': write dict\(config="),
+    ("variants = dict(a=dict(config=3))", "`config` of 'a' is 3: see the examples in studies/"),
+    ("threshold = float('nan')", '`threshold` of study .* is nan'),
+    ("may_differ = [1]", r"says '1', which is none of"),
+    ('metric = ', 'is no valid Python in line'),
     ("teachers = dict(t=dict(config='x.py'))", "teacher 't' .* must have `config` and `check"),
     ("teachers = dict(t=dict(config='x.py', methd='kd'))", "teacher 't' .* says 'methd'")])
 def test_what_it_refuses(tmp_path, more, message):

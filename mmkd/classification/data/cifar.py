@@ -1,7 +1,6 @@
 """CIFAR-10 and CIFAR-100 in their official Python archives."""
 
 import tarfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ import torch
 from mmkd.classification.data.downloads import RemoteFile, obtain, warn_of_differences
 from mmkd.classification.data.memory import MemoryDataset, checked_split
 from mmkd.classification.data.pickles import load_arrays
-from mmkd.errors import UserError
+from mmkd.errors import DAMAGED_ARCHIVE, UserError
 from mmkd.registry import DATASETS
 
 __all__ = ['CIFAR10', 'CIFAR100']
@@ -151,7 +150,7 @@ def _members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
             for member in tar:
                 if member.isfile() and member.name in names:
                     contents[Path(member.name).name] = tar.extractfile(member).read()
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+    except DAMAGED_ARCHIVE as error:
         raise UserError(f'{archive} is damaged ({error}): delete it to have it downloaded '
                         'again, or put the official file there') from error
     missing = [name for name in names if Path(name).name not in contents]

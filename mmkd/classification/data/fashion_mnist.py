@@ -1,7 +1,6 @@
 """Fashion-MNIST in its official gzipped IDX files."""
 
 import gzip
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 
 from mmkd.classification.data.downloads import RemoteFile, obtain
 from mmkd.classification.data.memory import MemoryDataset, checked_split
-from mmkd.errors import UserError
+from mmkd.errors import DAMAGED_ARCHIVE, UserError
 from mmkd.registry import DATASETS
 
 __all__ = ['FashionMNIST']
@@ -67,7 +66,7 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
     """
     try:
         content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
+    except DAMAGED_ARCHIVE as error:
         raise UserError(f'{path} is damaged ({error}): put the official file there') from error
     head = 8 + 4 * len(shape)
     sizes = np.frombuffer(content[4:head], '>u4').tolist() if len(content) >= head else [-1]

@@ -3,7 +3,6 @@
 import os
 import shutil
 import zipfile
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,8 +26,9 @@ from mmkd.classification.data.folders import (
 from mmkd.classification.data.images import read_rgb
 from mmkd.classification.data.memory import SPLITS, MemoryDataset, balanced_first, checked_split
 from mmkd.config_files import CARRIED
-from mmkd.errors import UserError
+from mmkd.errors import DAMAGED_ARCHIVE, UserError
 from mmkd.registry import DATASETS
+from mmkd.text_files import read_text
 
 __all__ = ['TinyImageNet', 'TinyImageNet100', 'classes_of_100', 'make_tiny_imagenet100']
 
@@ -196,10 +196,9 @@ def _halve(source: Path, target: Path) -> None:
 def _validation(root: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
     """List the images of ``val_annotations.txt``: a file's name, a tab, its class, more."""
     source = root / 'val' / 'val_annotations.txt'
-    if not source.is_file():
-        raise UserError(f'{source} is missing: put the official file there')
     numbers = {name: label for label, name in enumerate(classes)}
-    rows = [line.split('\t') for line in source.read_text(encoding='utf-8').splitlines()]
+    rows = [line.split('\t') for line in
+            read_text(source, 'put the official file there').splitlines()]
     wrong = [i for i, row in enumerate(rows, 1) if len(row) < 2 or row[1] not in numbers]
     if wrong or not rows:
         raise UserError(f'{source} has no file name and known class in line {(wrong or [1])[0]}: '
@@ -215,7 +214,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as file:
             file.extractall(partial)
         (partial / folder.name).rename(folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except DAMAGED_ARCHIVE as error:
         raise UserError(f'{archive} cannot be unpacked ({error}): put the official file there, or '
                         f'unpack it to {folder} yourself') from error
     finally:

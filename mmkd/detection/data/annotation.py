@@ -6,11 +6,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from mmkd.errors import UserError
+from mmkd.text_files import read_text
 
 __all__ = ['IMAGE_SUFFIXES', 'VOCAnnotation', 'VOCObject', 'find_images', 'read_annotation',
            'read_split']
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+MOST_PIXELS = 10**9
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,20 @@ def read_annotation(path: str | os.PathLike) -> VOCAnnotation:
     """Parse an annotation file; fractions of a pixel are cut off as in MMDetection.
 
     Raises:
-        UserError: If the file cannot be read as XML or lacks a name, a box or a number.
+        FileNotFoundError: If there is no such file.
+        UserError: If it cannot be read as XML or lacks a name, a box or a number.
     """
     try:
         root = ElementTree.parse(path).getroot()
         objects = tuple(_read_object(node) for node in root.findall('object'))
         size = _read_size(root.find('size'))
-    except (ElementTree.ParseError, ValueError, OverflowError) as error:
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f'The annotation {path} cannot be read ({error.strerror}): put a file '
+                        'there or take its image out of the split.') from error
+    # A LookupError: the encoding that its first line names is not known.
+    except (ElementTree.ParseError, LookupError, ValueError, OverflowError) as error:
         raise UserError(f'The annotation {path} is not valid: {error}; repair it or take its image '
                         'out of the split.') from error
     return VOCAnnotation(size, objects)
@@ -62,14 +71,13 @@ def read_split(path: str | os.PathLike) -> list[str]:
     """Return the image names that a split file lists, one a line.
 
     Raises:
-        UserError: If the file is missing or lists nothing.
+        UserError: If the file is missing, no UTF-8 text or lists nothing.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f'The split file {path} does not exist: check data_root and ann_file, or '
                         "make it with 'tools/prepare_voc.py split'.")
-    names = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
-    names = [name for name in names if name]
+    lines = read_text(path, 'write one image name a line, without suffix.').splitlines()
+    names = [name for line in lines if (name := line.strip())]
     if not names:
         raise UserError(f'The split file {path} lists no image: write one image name a line, '
                         'without suffix.')
@@ -96,7 +104,7 @@ def find_images(folder: str | os.PathLike) -> dict[str, str]:
 def _read_size(node: ElementTree.Element | None) -> tuple[int, int] | None:
     if node is None:
         return None
-    width, height = (int(float(node.findtext(tag) or 0)) for tag in ('width', 'height'))
+    width, height = (_pixels(node.findtext(tag) or '0') for tag in ('width', 'height'))
     # Some labelling tools write 0 for an image they never opened.
     return (width, height) if width > 0 and height > 0 else None
 
@@ -108,6 +116,13 @@ def _read_object(node: ElementTree.Element) -> VOCObject:
     corners = [node.findtext(f'bndbox/{tag}') for tag in ('xmin', 'ymin', 'xmax', 'ymax')]
     if None in corners:
         raise ValueError(f"an object '{name}' has no complete bndbox")
-    xmin, ymin, xmax, ymax = (int(float(corner)) for corner in corners)
+    xmin, ymin, xmax, ymax = map(_pixels, corners)
     difficult = int(node.findtext('difficult') or 0) != 0
     return VOCObject(name, (xmin, ymin, xmax, ymax), difficult)
+
+
+def _pixels(text: str) -> int:
+    pixels = int(float(text))
+    if abs(pixels) > MOST_PIXELS:
+        raise ValueError(f'{text} is no number of pixels')
+    return pixels

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 
+from mmkd.detection.data.annotation import read_split
 from mmkd.errors import UserError
 
 __all__ = ['cut_subset']
@@ -55,7 +56,7 @@ def _names(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"'{path}' is missing: name a folder that has train.txt, val.txt and "
                         'test.txt')
-    return path.read_text().split()
+    return read_split(path)
 
 
 def _image(folder: Path, name: str) -> Path:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 
+from mmkd.checkpoint_checks import state_dict_of, weights_hash
 from mmkd.config_files import config_path, read_config
 from mmkd.distillation.cache.options import CacheOptions
 from mmkd.distillation.checkpoints import load_checkpoint_safely
@@ -130,13 +130,4 @@ def content_hash(dataset: Any) -> str:
 
 
 def _weights(path: str | Path) -> str:
-    checkpoint = load_checkpoint_safely(path)
-    state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
-    sums = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name]
-        sums.update(name.removeprefix('module.').encode())
-        if isinstance(value, torch.Tensor):
-            sums.update(f'{value.dtype} {tuple(value.shape)}'.encode())
-            sums.update(value.detach().contiguous().flatten().view(torch.uint8).numpy())
-    return sums.hexdigest()
+    return weights_hash(state_dict_of(load_checkpoint_safely(path), path))

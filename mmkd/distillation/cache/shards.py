@@ -150,10 +150,13 @@ class Shard:
                 raise BrokenShardError(f'the index of {path} is damaged')
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._rows = np.frombuffer(index[head_bytes:], dtype='<i8').reshape(count, 4)
-        head = json.loads(index[:head_bytes])
-        self.owner: str = head['owner']
-        """What :class:`ShardWriter` was told."""
-        self._layouts = [_with_offsets(layout) for layout in head['layouts']]
+        try:
+            head = json.loads(index[:head_bytes])
+            self.owner: str = head['owner']
+            """What :class:`ShardWriter` was told."""
+            self._layouts = [_with_offsets(layout) for layout in head['layouts']]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BrokenShardError(f'the head of {path} is not what mmkd writes') from error
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -162,9 +165,13 @@ class Shard:
         """Return a copy of an entry.
 
         Raises:
-            BrokenShardError: its checksum does not fit.
+            BrokenShardError: its checksum does not fit, or the file was cut off since it was
+                opened.
         """
         begin, size, checksum, layout = self._rows[number].tolist()
+        # To read a page that the file has no more would end the process.
+        if self._map.size() < len(self._map):
+            raise BrokenShardError(f'{self.path} is cut off')
         content = self._map[begin:begin + size]
         if zlib.crc32(content) != checksum:
             raise BrokenShardError(f'entry {number} of {self.path} is damaged')
@@ -179,7 +186,8 @@ def _padded(size: int) -> int:
 def _with_offsets(layout: list) -> tuple[tuple[str, tuple[int, ...], int], ...]:
     found, start = [], 0
     for name, shape in layout:
-        assert name in DTYPES
+        if name not in DTYPES:
+            raise ValueError(name)
         found.append((name, tuple(shape), start))
         start += _padded(np.dtype(name).itemsize * int(np.prod(shape, dtype=np.int64)))
     return tuple(found)

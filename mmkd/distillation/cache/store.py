@@ -76,10 +76,12 @@ class TeacherStore:
         if not path.is_file():
             return
         try:
-            spec = json.loads(path.read_text(encoding='utf-8'))
+            spec = json.loads(path.read_bytes())
+            if spec.pop('sha256') != _checksum(spec):
+                raise ValueError('its checksum does not fit')
             contents = Contents(**spec['contents'])
             made_from = spec['made_from']
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UserError(f"'{path}' does not describe a cache ({error}): delete "
                             f"'{self.folder}' to build it anew") from error
         found = difference(made_from, self.made_from)
@@ -100,7 +102,7 @@ class TeacherStore:
         spec = dict(made_from=self.made_from, contents=contents.__dict__)
         if not (self.folder / SPEC).is_file():
             with written_file(self.folder / SPEC) as file:
-                file.write(json.dumps(spec, indent=1).encode())
+                file.write(json.dumps(spec | dict(sha256=_checksum(spec)), indent=1).encode())
         self.load()
 
     def covers(self, taps: Mapping[str, str]) -> str | None:
@@ -139,18 +141,22 @@ class TeacherStore:
         return f'{self._identity} view {view} shard {shard}'
 
     def missing(self, units: Iterable[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[str]]:
-        """Return those of ``units`` (view, shard) that are not there, and why some broke."""
+        """Return those of ``units`` (view, shard) that are not there, and why some broke.
+
+        Raises:
+            UserError: one is there and cannot be read.
+        """
         absent, reasons = [], []
         for view, shard in units:
-            path = self.path(view, shard)
             try:
-                if len(self._shard(view, shard)) == self.size_of(shard):
-                    continue
-                reasons.append(f'{path} has another number of images')
+                self._shard(view, shard)
+                continue
             except FileNotFoundError:
                 pass
             except BrokenShardError as error:
                 reasons.append(str(error))
+            except OSError as error:
+                raise self._unreadable(error, view, shard) from error
             absent.append((view, shard))
         return absent, reasons
 
@@ -168,14 +174,18 @@ class TeacherStore:
         try:
             return self._opened(view, shard).read(row)
         except (BrokenShardError, OSError) as error:
-            path = self.path(view, shard)
-            raise UserError(f'the cache cannot be read ({error}): delete {path} and start again, '
-                            'what is missing is built anew') from error
+            raise self._unreadable(error, view, shard) from error
+
+    def _unreadable(self, error: Exception, view: int, shard: int) -> UserError:
+        return UserError(f'the cache cannot be read ({error}): delete {self.path(view, shard)} and '
+                         'start again, what is missing is built anew')
 
     def _shard(self, view: int, shard: int) -> Shard:
         found = Shard(self.path(view, shard))
         if found.owner != self.owner(view, shard):
             raise BrokenShardError(f'{found.path} is of another teacher, data set, view or place')
+        if len(found) != self.size_of(shard):
+            raise BrokenShardError(f'{found.path} has another number of images')
         return found
 
     def _opened(self, view: int, shard: int) -> Shard:
@@ -192,3 +202,7 @@ class TeacherStore:
         existing = next(path for path in [self.folder, *self.folder.absolute().parents]
                         if path.is_dir())
         return shutil.disk_usage(existing).free
+
+
+def _checksum(spec: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()

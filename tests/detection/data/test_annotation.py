@@ -38,6 +38,8 @@ def test_a_size_that_says_nothing_is_none(tmp_path, size):
     OBJECT.format(difficult='').replace('30', 'thirty'),
     OBJECT.format(difficult='').replace('30', 'nan'),
     OBJECT.format(difficult='').replace('30', 'inf'),
+    OBJECT.format(difficult='').replace('30', '1e300'),
+    '<size><width>1e12</width><height>9</height></size>',
     OBJECT.format(difficult='').replace('cat', ''),
     OBJECT.format(difficult='').replace('<xmax>30</xmax>', ''),
 ])
@@ -45,6 +47,20 @@ def test_what_is_not_valid_names_the_file(tmp_path, text):
     path = write(tmp_path, text)
     with pytest.raises(UserError, match=f'annotation {path} is not valid: .*; repair it'):
         read_annotation(path)
+
+
+@pytest.mark.parametrize('encoding', ['klingon', 'rot13', 'hex', 'utf-7'])
+def test_an_encoding_that_is_none(tmp_path, encoding):
+    path = tmp_path / 'a.xml'
+    path.write_text(f'<?xml version="1.0" encoding="{encoding}"?><annotation></annotation>')
+    with pytest.raises(UserError, match=f'annotation {path} is not valid: .*; repair it'):
+        read_annotation(path)
+
+
+def test_a_folder_in_the_place_of_an_annotation(tmp_path):
+    (tmp_path / 'a.xml').mkdir()
+    with pytest.raises(UserError, match=r'a\.xml cannot be read \(Is a directory\): put a file'):
+        read_annotation(tmp_path / 'a.xml')
 
 
 def test_an_empty_file_is_not_valid(tmp_path):
@@ -64,6 +80,18 @@ def test_a_missing_and_an_empty_split(tmp_path):
     (tmp_path / 'train.txt').write_text('\n  \n')
     with pytest.raises(UserError, match=r'train\.txt lists no image: write'):
         read_split(tmp_path / 'train.txt')
+
+
+def test_a_split_in_another_encoding(tmp_path):
+    (tmp_path / 'train.txt').write_bytes('dog\nk\xe4fer\n'.encode('latin-1'))
+    with pytest.raises(UserError, match=r"train\.txt' is no UTF-8 text \(byte 5 does not fit\)"):
+        read_split(tmp_path / 'train.txt')
+
+
+def test_names_that_are_no_file(tmp_path):
+    for name in ('x' * 5000, 'a\0b', '.'):
+        with pytest.raises(UserError, match='does not exist'):
+            read_split(tmp_path / name)
 
 
 def test_images_are_found_by_name_whatever_their_suffix(tmp_path):

@@ -1,6 +1,7 @@
 """Shards: whole or refused, whatever happens to the file."""
 
 import json
+import os
 import struct
 import zlib
 
@@ -14,6 +15,8 @@ from mmkd.distillation.cache.shards import (
     written_file,
     written_shard,
 )
+from mmkd.distillation.cache.store import Contents, TeacherStore
+from mmkd.errors import UserError
 
 DTYPES = ('float16', 'float32', 'float64', 'int32', 'int64', 'uint8')
 SHAPES = ((), (0,), (1,), (3, 0, 2), (5,), (16,), (2, 3, 5, 7))
@@ -145,6 +148,44 @@ class _StopError(Exception):
     pass
 
 
+@pytest.fixture
+def store(tmp_path, entries):
+    """A teacher's store of one view of three images in one shard, made anew."""
+    made = TeacherStore(tmp_path / 'teacher', dict(weights='abc'), 3, 3)
+    made.create(Contents(dict(neck='every number, float32'), dict(neck=1), dict(neck=['neck']),
+                         ['cat'], [8, 8]))
+    made.path(0, 0).parent.mkdir()
+    with written_shard(made.path(0, 0), made.owner(0, 0)) as writer:
+        for arrays in entries:
+            writer.add(arrays)
+    found = TeacherStore(tmp_path / 'teacher', dict(weights='abc'), 3, 3)
+    found.load()
+    return found
+
+
+def test_a_description_that_was_changed(store):
+    path = store.folder / 'made_from.json'
+    path.write_text(path.read_text().replace('float32', 'float16'))
+    with pytest.raises(UserError, match=r'does not describe a cache \(its checksum does not fit\)'):
+        store.load()
+
+
+def test_a_shard_with_fewer_images_since_it_was_looked_at(store, entries):
+    assert store.missing([(0, 0)]) == ([], [])
+    with written_shard(store.path(0, 0), store.owner(0, 0)) as writer:
+        writer.add(entries[0])
+    with pytest.raises(UserError, match=r'00000\.shard has another number of images\): delete'):
+        store.read(2, 0)
+    assert store.missing([(0, 0)])[0] == [(0, 0)]
+
+
+def test_a_folder_in_the_place_of_a_shard(store):
+    store.path(0, 0).unlink()
+    store.path(0, 0).mkdir()
+    with pytest.raises(UserError, match=r'Is a directory.*: delete .*00000\.shard and start again'):
+        store.missing([(0, 0)])
+
+
 def test_an_exception_leaves_nothing(tmp_path, entries):
     with pytest.raises(_StopError), written_shard(tmp_path / 'a.shard') as writer:
         writer.add(entries[0])
@@ -171,6 +212,25 @@ def test_an_open_shard_outlives_its_file(tmp_path, entries):
     shard = Shard(tmp_path / 'a.shard')
     _write(tmp_path / 'a.shard', entries[:1])
     assert _same(shard.read(2).arrays()[0], entries[2][0])
+
+
+def test_cut_off_since_it_was_opened(tmp_path, entries):
+    """To read a page that a mapped file has no more would end the process."""
+    large = [[_random('float32', (4, 4096), i)] for i in range(3)]
+    _write(tmp_path / 'a.shard', large)
+    shard = Shard(tmp_path / 'a.shard')
+    os.truncate(tmp_path / 'a.shard', 100)
+    for number in range(3):
+        with pytest.raises(BrokenShardError, match=r'a\.shard is cut off'):
+            shard.read(number)
+
+
+def test_a_head_that_nobody_writes(tmp_path):
+    for head in (b'[]', b'{"owner": "a"}', b'{', b'{"owner": "a", "layouts": [[["int7", [1]]]]}'):
+        tail = struct.pack('<QQQI', 0, len(head), 0, zlib.crc32(head)) + b'mmkd shard 2\n\0\0\0'
+        (tmp_path / 'a.shard').write_bytes(head + tail)
+        with pytest.raises(BrokenShardError, match='is not what mmkd writes'):
+            Shard(tmp_path / 'a.shard')
 
 
 def test_any_file_appears_whole(tmp_path):
