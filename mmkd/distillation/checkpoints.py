@@ -45,8 +45,8 @@ def _harmless_globals() -> list[Any]:
 def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU with PyTorch's restricted unpickler.
 
-    Plain weights and the checkpoints of mmengine are accepted. Whatever would import or call
-    anything else is refused, so a downloaded file cannot run code.
+    Plain weights, also as ``.safetensors``, and the checkpoints of mmengine are accepted. Whatever
+    would import or call anything else is refused, so a downloaded file cannot run code.
 
     Raises:
         UserError: the file is missing, truncated, not a checkpoint, or would run code.
@@ -55,6 +55,8 @@ def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"checkpoint '{path}' does not exist: train it first or correct the path"
                         f'{_neighbours(path)}')
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
     # Each time anew: mmengine's own loader takes what it allowed off the list again.
     torch.serialization.add_safe_globals(_harmless_globals())
     try:
@@ -72,6 +74,20 @@ def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
         raise UserError(f"checkpoint '{path}' holds a {type(checkpoint).__name__} instead of "
                         'weights by name: save model.state_dict()')
     return checkpoint
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UserError(f"checkpoint '{path}' needs the package safetensors: pip install "
+                        'safetensors') from error
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"checkpoint '{path}' is truncated or no .safetensors file: copy or "
+                        'download it again') from error
 
 
 def _neighbours(path: Path, most: int = 10) -> str:

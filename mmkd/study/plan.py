@@ -17,8 +17,9 @@
     may_differ = []      # see BUDGET
     picture = 'both'     # draw this variant, the baseline and the best teacher on the same images
 
-A cell may also say ``data``, ``classes``, ``student``, ``members``, ``data_root``, ``teacher`` and
-``method``: what the options of ``mmkd train`` say. A teacher has all but the last two::
+A cell may also say ``data``, ``classes``, ``student``, ``members``, ``backbone``, ``data_root``,
+``teacher`` and ``method``: what the options of ``mmkd train`` say. A teacher has all but the last
+two::
 
     baseline = dict(config='classifier', data='cifar100', student='resnet8x4')
     variants = dict(dkd=dict(config='classifier', data='cifar100', student='resnet8x4',
@@ -56,7 +57,8 @@ BUDGET = {
     'precision': ('amp',),
 }
 """What a variant must share with its baseline, and the entries of the config that say it."""
-OF_TEACHER = ('config', 'checkpoint', 'data', 'classes', 'student', 'members', 'data_root')
+OF_TEACHER = ('config', 'checkpoint', 'data', 'classes', 'student', 'members', 'backbone',
+              'data_root')
 TAUGHT = ('teachers', 'terms', 'distill_weights', 'teacher_cache', 'inherit', 'custom_hooks')
 
 
@@ -74,6 +76,7 @@ class Cell:
     classes: str | None = None
     student: str | None = None
     members: str | None = None
+    backbone: str | None = None
     data_root: str | None = None
 
     @property
