@@ -31,6 +31,8 @@ PARTS = {'_base_', 'methods'}
 """Folders of what configs are made of; nobody trains one of those by its name."""
 RUN_CONFIG = 'config.py'
 """The name of the config in the folder of a run."""
+KINDS = ('.py', '.json', '.yaml', '.yml')
+"""What mmengine reads a config from."""
 ARGUMENT = 'MMKD_'
 """How variables in a config begin that an argument fills: ``{{$MMKD_STUDENT:vgg8}}``."""
 
@@ -84,11 +86,14 @@ def read_config(name: str | Path, arguments: Mapping[str, str] | None = None) ->
             ``Config.env_variables`` of what is returned.
 
     Raises:
-        UserError: as :func:`config_path`.
+        UserError: as :func:`config_path`, or the file is no config.
     """
     from mmengine.config import Config
 
     path = config_path(name)
+    if path.suffix not in KINDS:
+        raise UserError(f"config '{name}' is no Python file: name a config, which ends in .py; a "
+                        'checkpoint stands behind it')
     plain = Config._get_cfg_path
 
     def base_path(base: str, filename: str) -> tuple[str, str | None]:

@@ -5,18 +5,38 @@ A config with ``default_scope = 'mmkd'`` therefore finds mmkd's, MMDetection's a
 names without a prefix. What lies under ``locations`` is imported when a name is first looked up.
 """
 
+from functools import partial
+from typing import Any
+
 from mmdet import registry as mmdet
 from mmengine.registry import Registry
 
+from mmkd.timm_networks import TIMM, check_name
 
-def _child(name: str, parent: Registry, *locations: str) -> Registry:
+
+class Models(Registry):
+    """MMDetection's and mmkd's modules; as ``timm:NAME`` timm's networks, for classifiers."""
+
+    def get(self, key: str) -> Any:
+        """Return a class or function by its name.
+
+        Raises:
+            UserError: the name is one of timm's, and see :mod:`mmkd.timm_networks`.
+        """
+        if not key.startswith(TIMM):
+            return super().get(key)
+        check_name(key.removeprefix(TIMM))
+        return partial(super().get('TimmNetwork'), key.removeprefix(TIMM))
+
+
+def _child(name: str, parent: Registry, *locations: str, kind: type[Registry] = Registry
+           ) -> Registry:
     # mmengine looks names up in a parent without importing what the parent would register.
-    return Registry(name, parent=parent, scope='mmkd',
-                    locations=[*parent._locations, *locations])
+    return kind(name, parent=parent, scope='mmkd', locations=[*parent._locations, *locations])
 
 
 MODELS = _child('model', mmdet.MODELS, 'mmkd.distillation', 'mmkd.detection',
-                'mmkd.classification', 'mmkd.selfdistill', 'mmkd.online')
+                'mmkd.classification', 'mmkd.selfdistill', 'mmkd.online', kind=Models)
 HOOKS = _child('hook', mmdet.HOOKS, 'mmkd.engine.hooks', 'mmkd.distillation', 'mmkd.detection',
                'mmkd.classification', 'mmkd.online')
 DATASETS = _child('dataset', mmdet.DATASETS, 'mmkd.distillation', 'mmkd.detection',

@@ -34,6 +34,23 @@ def _no_visualizers():
         cls._instance_dict.clear()
 
 
+@pytest.fixture(params=['stub', 'real'])
+def timm(request, monkeypatch):
+    """Networks `resnet10t` and `vit_tiny_patch16_224`: of a stub of timm, and of timm itself.
+
+    timm needs the torchvision that was built for the installed torch, which is not everywhere.
+    """
+    if request.param == 'stub':
+        import timm_stub
+        monkeypatch.setitem(sys.modules, 'timm', timm_stub)
+        return timm_stub
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f'timm cannot be imported: {error}')
+    return timm
+
+
 @pytest.fixture(scope='session')
 def cifar_archive(tmp_path_factory):
     """20 training and 4 test images of three classes, laid out as CIFAR-10."""

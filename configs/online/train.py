@@ -17,7 +17,7 @@ networks = '{{$MMKD_MEMBERS:resnet32,resnet32}}'
 model = dict(
     type='Cohort',
     members={
-        f'{network}_{number}': dict(
+        f'{network.replace(":", "_")}_{number}': dict(
             type='Classifier', backbone=dict(type=network), num_classes={{_base_.num_classes}})
         for number, network in enumerate(networks.split(','), 1)
     },

@@ -15,6 +15,7 @@ pytorch_resnet_cifar10, whose names are the same but for ``linear``::
     ShuffleNetV1CIFAR    ShuffleNetv1
     ShuffleNetV2CIFAR    ShuffleNetv2
     ShuffleNetV2ImageNet                             torchvision shufflenet_v2_x0_5/x1_0
+    TimmNetwork                                      timm's network of that name
 """
 
 import re
@@ -33,6 +34,7 @@ from mmkd.classification.networks import (
     ShuffleNetV1CIFAR,
     ShuffleNetV2CIFAR,
     ShuffleNetV2ImageNet,
+    TimmNetwork,
     WideResNet,
 )
 from mmkd.errors import UserError
@@ -128,6 +130,10 @@ def _shufflenetv2_imagenet_rules() -> Rules:
     return rules
 
 
+def _timm_rules(backbone: TimmNetwork) -> Rules:
+    return [(re.escape(backbone.classifier) + r'\.', 'head.fc.'), ('', 'backbone.network.')]
+
+
 RULES: dict[type[nn.Module], Rules] = {
     MobileNetV1ImageNet: _mobilenetv1_rules(),
     MobileNetV2CIFAR: _mobilenetv2_rules(),
@@ -158,7 +164,9 @@ def convert_state_dict(state_dict: Mapping[str, Any], network: nn.Module) -> dic
     """
     backbone = network.backbone
     kind = type(backbone).__name__
-    if type(backbone) not in RULES:
+    rules = (_timm_rules(backbone) if isinstance(backbone, TimmNetwork) else
+             RULES.get(type(backbone)))
+    if rules is None:
         raise UserError(f'there is no key mapping for the backbone {kind}: published weights load '
                         f'into {", ".join(known.__name__ for known in RULES)}')
     state = _weights(state_dict)
@@ -171,7 +179,7 @@ def convert_state_dict(state_dict: Mapping[str, Any], network: nn.Module) -> dic
     origin: dict[str, str] = {}
     unknown = []
     for theirs, value in state.items():
-        ours = _rename(theirs, RULES[type(backbone)])
+        ours = _rename(theirs, rules)
         if ours not in own or ours in origin:
             unknown.append(theirs)
         else:

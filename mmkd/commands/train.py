@@ -32,7 +32,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
                         help='go on from this checkpoint; without a name from the newest whole one '
                         'in the work directory')
     parser.add_argument('--log', choices=TRACKERS, help='log there, too (default: only to files '
-                        'of the work directory)')
+                        'of the work directory); mlflow: to MLFLOW_TRACKING_URI, or mlflow.db here')
     parser.add_argument('--amp', nargs='?', const='auto', choices=['auto', 'fp16', 'bf16'],
                         help='mixed precision; by itself fp16 on a GPU, bf16 on a CPU that has it')
     parser.add_argument('--channels-last', action='store_true', default=None,

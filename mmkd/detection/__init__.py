@@ -12,9 +12,10 @@ from mmkd.detection.proposal_term import ProposalTerm
 from mmkd.detection.score_term import ScoreTerm
 from mmkd.detection.ssd_head import SSDHead
 from mmkd.detection.terms import CenterNetTerm, FeatureTerm
+from mmkd.detection.timm_backbone import TimmBackbone
 from mmkd.ops import deform_layer  # registers a faster DCNv2 where mmcv's is not compiled
 
 __all__ = ['CenterNetHead', 'CenterNetTerm', 'CrossKDTerm', 'DETRFeatureTerm', 'DETRQueryTerm',
            'DETRTerm', 'DenseTerm', 'FeatureTerm', 'HourglassNet', 'KDDETRTerm', 'LoadImage',
-           'MobileNetV2', 'ProposalTerm', 'SSDHead', 'ScoreTerm', 'VOCLayoutDataset',
-           'deform_layer', 'facts']
+           'MobileNetV2', 'ProposalTerm', 'SSDHead', 'ScoreTerm', 'TimmBackbone',
+           'VOCLayoutDataset', 'deform_layer', 'facts']

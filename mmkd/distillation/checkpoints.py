@@ -58,10 +58,10 @@ def _harmless_globals() -> list[Any]:
 def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU with PyTorch's restricted unpickler.
 
-    Plain weights and the checkpoints of mmengine are accepted. Whatever would import or call
-    anything else is refused, so a downloaded file cannot run code. Checksums are compared, which
-    PyTorch does not do: those of the zip file, and the hash that mmkd writes beside the weights.
-    PyTorch's old format has none, which is said in a warning.
+    Plain weights, also as ``.safetensors``, and the checkpoints of mmengine are accepted. Whatever
+    would import or call anything else is refused, so a downloaded file cannot run code. Checksums
+    are compared, which PyTorch does not do: those of the zip file, and the hash that mmkd writes
+    beside the weights. PyTorch's old format has none, which is said in a warning.
 
     Returns:
         what is in the file; its weights are dense tensors by name.
@@ -76,6 +76,8 @@ def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
     if not os.path.isfile(path):
         raise UserError(f"checkpoint '{path}' does not exist: train it first or correct the path"
                         f'{_neighbours(path)}')
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
     damaged = (f"checkpoint '{path}' is truncated, damaged or no PyTorch checkpoint: copy or train "
                'it again')
     # Each time anew: mmengine's own loader takes what it allowed off the list again.
@@ -101,6 +103,20 @@ def load_checkpoint_safely(path: str | Path) -> dict[str, Any]:
     if not with_checksums:
         warn_without_checksums(path)
     return checkpoint
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UserError(f"checkpoint '{path}' needs the package safetensors: pip install "
+                        'safetensors') from error
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"checkpoint '{path}' is truncated or no .safetensors file: copy or "
+                        'download it again') from error
 
 
 def _neighbours(path: Path, most: int = 10) -> str:

@@ -9,7 +9,7 @@ __all__ = ['BACKENDS', 'CHOICES', 'NAMED', 'IntermixedParser', 'KeyValues', 'add
 
 NAMED = ('data', 'method', 'student', 'members', 'teacher')
 """The choices that a config may leave open."""
-CHOICES = (*NAMED, 'classes', 'data_root')
+CHOICES = (*NAMED, 'classes', 'backbone', 'data_root')
 BACKENDS = dict(torch='PyTorch', compile='torch.compile', onnx='ONNX Runtime',
                 int8='ONNX Runtime int8')
 """What `mmkd compare` times, and how its table calls it."""
@@ -63,8 +63,11 @@ def add_choices(parser: argparse.ArgumentParser, teaches: bool = True) -> None:
     group.add_argument('--data', metavar='NAME_OR_FOLDER', help='of classifiers the name of a data '
                        'set, such as cifar100; of detectors a folder in VOC or COCO layout')
     group.add_argument('--classes', metavar='A,B,C', help='the classes of such a folder')
-    group.add_argument('--student', metavar='NETWORK', help='a classifier: resnet8x4, ...')
+    group.add_argument('--student', metavar='NETWORK', help='a classifier: resnet8x4, '
+                       'timm:resnet18, ...')
     group.add_argument('--members', metavar='NETWORK,NETWORK', help='the classifiers of a cohort')
+    group.add_argument('--backbone', metavar='timm:NAME', help='a network of timm in the place of '
+                       "a detector's backbone")
     if teaches:
         group.add_argument('--teacher', action='append', metavar='NETWORK[=CHECKPOINT]',
                            help='learn from this classifier; or from a detector, by the folder of '

@@ -6,7 +6,8 @@ value of the option ``--student``, or its default ``resnet8x4``. That is how
 chosen is written out in the config that a run leaves in its work directory.
 
 A config of a detector leaves nothing open, and the same options change it: ``--data`` is a folder
-(:mod:`mmkd.engine.data_root`), ``--teacher`` another detector (:mod:`mmkd.engine.distil`).
+(:mod:`mmkd.engine.data_root`), ``--teacher`` another detector (:mod:`mmkd.engine.distil`),
+``--backbone`` a network of timm (:mod:`mmkd.engine.backbone`).
 """
 
 import argparse
@@ -17,6 +18,7 @@ from mmengine.logging import print_log
 
 from mmkd.config_files import ARGUMENT
 from mmkd.engine.arguments import CHOICES, NAMED
+from mmkd.engine.backbone import use_backbone
 from mmkd.engine.config import load_config
 from mmkd.engine.data_root import move_data, use_data
 from mmkd.engine.distil import distil
@@ -25,7 +27,8 @@ from mmkd.errors import UserError
 __all__ = ['chosen_config']
 
 OPEN = dict(student='the configs classifier and selfdistill', members='the config online',
-            data='the configs classifier, selfdistill and online, or a detector')
+            data='the configs classifier, selfdistill and online, or a detector',
+            backbone='detectors')
 
 
 def chosen_config(args: argparse.Namespace) -> Config:
@@ -56,7 +59,7 @@ def chosen_config(args: argparse.Namespace) -> Config:
 
 
 def _check_open(config: str, given: dict[str, Any], taken: set[str]) -> None:
-    for name in (*NAMED, 'classes'):
+    for name in (*NAMED, 'classes', 'backbone'):
         if given[name] and name not in taken:
             raise UserError(f"--{name} was given, but the config '{config}' has no such choice: "
                             'leave it out')
@@ -68,7 +71,7 @@ def _check_open(config: str, given: dict[str, Any], taken: set[str]) -> None:
 def _change(cfg: Config, config: str, given: dict[str, Any]) -> None:
     """Change a config that leaves nothing open; one of a detector, as a rule."""
     classifies = (cfg.get('model') or {}).get('type') in ('Classifier', 'Cohort')
-    for name in ('student', 'members', *(['data'] if classifies else [])):
+    for name in ('student', 'members', *(['data', 'backbone'] if classifies else [])):
         if given[name]:
             raise UserError(f"--{name} is for {OPEN[name]}, and not for '{config}': take it out")
     for name, needed in (('method', 'teacher'), ('classes', 'data')):
@@ -77,6 +80,8 @@ def _change(cfg: Config, config: str, given: dict[str, Any]) -> None:
                             f'--{needed}, or take it out')
     if given['data'] and given['data_root']:
         raise UserError('--data and --data-root both say where the data lie: give one of them')
+    if given['backbone']:
+        use_backbone(cfg, given['backbone'])
     if given['data']:
         use_data(cfg, given['data'], given['classes'].split(',') if given['classes'] else None)
     if given['teacher']:

@@ -2,7 +2,9 @@
 
 import atexit
 import os
+import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
@@ -11,14 +13,17 @@ from mmkd.errors import UserError
 
 __all__ = ['end_worker', 'user_errors']
 
+PACKAGES = dict(cv2='opencv-python', sklearn='scikit-learn', PIL='pillow')
+"""What pip calls a package that Python calls otherwise."""
+
 
 @contextmanager
 def user_errors(if_interrupted: str = '') -> Iterator[None]:
     """Print a :class:`UserError` as ``error: <sentence>`` on stderr and exit with status 1.
 
-    Ctrl-C prints ``interrupted`` and ``if_interrupted``, and exits with status 130. Every other
-    exception keeps its traceback. What ends well ends with :func:`end_worker`. Works as ``with
-    user_errors():`` and as a decorator, ``@user_errors()``.
+    So does a package that is not installed. Ctrl-C prints ``interrupted`` and ``if_interrupted``,
+    and exits with status 130. Every other exception keeps its traceback. What ends well ends with
+    :func:`end_worker`. Works as ``with user_errors():`` and as a decorator, ``@user_errors()``.
     """
     try:
         yield
@@ -30,10 +35,29 @@ def user_errors(if_interrupted: str = '') -> Iterator[None]:
               'damaged, so it is refused: ask its author for plain weights (a state_dict)',
               file=sys.stderr)
         raise SystemExit(1) from None
+    except ImportError as error:
+        sentence = _missing_package(error)
+        if sentence is None:
+            raise
+        print(f'error: {sentence}', file=sys.stderr)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print('; '.join(filter(None, ('interrupted', if_interrupted))), file=sys.stderr)
         raise SystemExit(130) from None
     end_worker()
+
+
+def _missing_package(error: ImportError) -> str | None:
+    """Say which package is not installed; None for a module that mmkd or Python should have."""
+    # Where mmengine builds something it raises the error anew, so that its `name` is gone.
+    found = re.search(r"No module named '(\w+)", str(error))
+    if found is None or found[1] in ('mmkd', *sys.stdlib_module_names):
+        return None
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)
+             if not frame.filename.startswith('<')]
+    package = PACKAGES.get(found[1], found[1])
+    return (f"the package '{package}' is not installed, which "
+            f"{files[-1].rpartition('site-packages/')[2]} needs: pip install {package}")
 
 
 def end_worker() -> None:

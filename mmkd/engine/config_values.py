@@ -1,6 +1,7 @@
 """Values of a config that would end in a traceback once a run is built."""
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +63,18 @@ def check_visualizer(cfg: 'Config') -> None:
 
 
 def add_tracker(cfg: 'Config', name: str) -> None:
-    """Let a run log to one of :data:`TRACKERS`, too."""
+    """Let a run log to one of :data:`TRACKERS`, too.
+
+    MLflow's database is where MLFLOW_TRACKING_URI says, else where ``mlflow ui`` looks for it: the
+    files of each run, as mmengine would have them, MLflow 3 does not take any more.
+    """
     cfg.setdefault('visualizer', dict(type='Visualizer'))
     visualizer = cfg.visualizer
     backends = visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
     if all(backend.get('type') != TRACKERS[name] for backend in backends):
-        visualizer['vis_backends'] = [*backends, dict(type=TRACKERS[name])]
+        where = dict(tracking_uri=os.environ.get('MLFLOW_TRACKING_URI', 'sqlite:///mlflow.db'))
+        backend = dict(type=TRACKERS[name]) | (where if name == 'mlflow' else {})
+        visualizer['vis_backends'] = [*backends, backend]
 
 
 def with_loop(entry: Any) -> Any:

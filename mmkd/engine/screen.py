@@ -19,8 +19,9 @@ __all__ = ['SummaryHook', 'TimedLoggerHook', 'keep_in_file', 'shown']
 
 FILE_ONLY = ('environment\n', f'\n{"-" * 60}\nSystem environment:', 'Config:\n',
              'Hooks will be executed', 'Distributed training is not used', 'Exp name:',
-             'Checkpoints will be saved to', '"FileClient" will be deprecated',
-             '"HardDiskBackend" is the alias')
+             'Checkpoints will be saved to', 'Saving checkpoint at',
+             'Please make sure that the mlflow server',
+             '"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
 """How messages begin that are long, or that nobody waits for."""
 SECONDS = 20
 """The longest silence while steps go on."""

@@ -16,10 +16,10 @@
     threshold = 2.0      # the smallest gain that matters, in what is printed
     picture = 'both'     # draw this variant, the baseline and the best teacher on the same images
 
-A cell may also say ``data``, ``classes``, ``student``, ``members``, ``data_root``, ``epochs``,
-``teacher`` and ``method``: what the options of ``mmkd train`` say. A teacher has all but the last
-two. The file is Python: functions and names in capitals are its own, and twenty methods are one
-line::
+A cell may also say ``data``, ``classes``, ``student``, ``members``, ``backbone``, ``data_root``,
+``epochs``, ``teacher`` and ``method``: what the options of ``mmkd train`` say. A teacher has all
+but the last two. The file is Python: functions and names in capitals are its own, and twenty
+methods are one line::
 
     ALONE = dict(config='classifier', data='cifar100', student='resnet8x4', epochs=30)
     BIG = 'work_dirs/cifar100/ce_resnet32x4_30_epochs/epoch_30.pth'
@@ -73,7 +73,7 @@ KINDS = dict(baseline=Mapping, variants=Mapping, teachers=Mapping, seeds=list | 
              picture=str)
 """What the entries of a study are."""
 OF_TEACHER = ('config', 'checkpoint', 'options', 'data', 'classes', 'student', 'members',
-              'data_root', 'epochs')
+              'backbone', 'data_root', 'epochs')
 TAUGHT = ('teachers', 'terms', 'distill_weights', 'model.ce_weight', 'teacher_cache', 'inherit',
           'custom_hooks')
 
@@ -92,6 +92,7 @@ class Cell:
     classes: str | None = None
     student: str | None = None
     members: str | None = None
+    backbone: str | None = None
     data_root: str | None = None
     epochs: int | None = None
     may_differ: tuple[str, ...] = ()

@@ -39,6 +39,28 @@ def test_other_errors_keep_their_traceback():
         raise KeyError('a bug')
 
 
+@pytest.mark.parametrize('error, package', [
+    (ModuleNotFoundError("No module named 'torchvision.ops'"), 'torchvision'),
+    # As mmengine's registries raise it anew.
+    (ModuleNotFoundError("class `A` in a/b.py: No module named 'cv2'"), 'opencv-python')])
+def test_a_package_that_is_missing_is_one_line(error, package, capsys):
+    with pytest.raises(SystemExit) as end, user_errors():
+        raise error
+    assert end.value.code == 1
+    out, err = capsys.readouterr()
+    assert out == ''
+    assert err.startswith(f"error: the package '{package}' is not installed, which ")
+    assert err.endswith(f'test_cli.py needs: pip install {package}\n')
+
+
+@pytest.mark.parametrize('text', [
+    "No module named 'mmkd.nothing'", "No module named 'json.nothing'",
+    "cannot import name 'a' from 'b'"])
+def test_other_imports_that_fail_keep_their_traceback(text):
+    with pytest.raises(ImportError, match=text), user_errors():
+        raise ImportError(text)
+
+
 @pytest.mark.parametrize(('hint', 'told'), [
     ('continue with --resume', 'interrupted; continue with --resume\n'), ('', 'interrupted\n')])
 def test_an_interrupted_tool_says_so_with_status_130(hint, told, capsys):

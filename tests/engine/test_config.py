@@ -1,11 +1,13 @@
 """Mistakes in configs."""
 
 import pytest
+from mmengine.config import Config
 from tiny_run import ROOT, write_config
 from torch import nn
 
 from mmkd.distillation.entries import built_terms
 from mmkd.engine.config import load_config, validate_config
+from mmkd.engine.config_values import add_tracker
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 
@@ -110,6 +112,20 @@ def test_tensorboard_must_be_installed_if_it_is_asked_for(tmp_path, monkeypatch,
         return
     with pytest.raises(UserError, match='TensorboardVisBackend, whose package is not inst'):
         check(tmp_path, more)
+
+
+@pytest.mark.parametrize('variable, place', [
+    (None, 'sqlite:///mlflow.db'), ('http://localhost:5000', 'http://localhost:5000')])
+def test_where_mlflow_logs(variable, place, monkeypatch):
+    monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
+    if variable:
+        monkeypatch.setenv('MLFLOW_TRACKING_URI', variable)
+    cfg = Config(dict(visualizer=dict(type='Visualizer')))
+    add_tracker(cfg, 'mlflow')
+    assert cfg.visualizer.vis_backends == [
+        dict(type='LocalVisBackend'), dict(type='MLflowVisBackend', tracking_uri=place)]
+    add_tracker(cfg, 'tensorboard')
+    assert cfg.visualizer.vis_backends[2:] == [dict(type='TensorboardVisBackend')]
 
 
 def test_an_option_that_is_read_too_late_is_refused(tmp_path):

@@ -4,7 +4,7 @@ from copy import deepcopy
 
 from torch import Tensor, nn
 
-from mmkd.classification.networks.base import init_convolutions
+from mmkd.classification.networks.base import TappedNetwork, init_convolutions
 from mmkd.errors import UserError
 
 __all__ = ['Tail']
@@ -22,12 +22,15 @@ class Tail(nn.Module):
             stage, pooling and linear layer are all.
 
     Raises:
-        UserError: the network has no such stage.
+        UserError: the network has no such stage, or is not mmkd's.
     """
 
     def __init__(self, model: nn.Module, stage: int) -> None:
         super().__init__()
         backbone = model.backbone
+        if not isinstance(backbone, TappedNetwork):
+            raise UserError(f'{type(backbone).__name__} has no stages that could be copied, as '
+                            "this method does: take one of mmkd's own networks")
         if not 1 <= stage <= backbone.num_stages:
             raise UserError(f'{type(backbone).__name__} has no stage {stage}: give a number from 1 '
                             f'to {backbone.num_stages}')

@@ -1,0 +1,72 @@
+"""What mmkd calls of timm, with tiny networks of the same names, strides and manners."""
+
+from torch import nn
+
+CHANNELS = dict(resnet10t=(4, 6, 8, 10, 12), vit_tiny_patch16_224=(8,))
+
+
+def is_model(name):
+    return name.partition('.')[0] in CHANNELS
+
+
+def list_models():
+    return list(CHANNELS)
+
+
+class Network(nn.Module):
+    """Convolutions, each twice as coarse; a "transformer" is one of stride 16."""
+
+    def __init__(self, name, num_classes):
+        super().__init__()
+        self.channels = CHANNELS[name]
+        self.stride = 16 if name.startswith('vit') else 2
+        self.conv1, *later = (nn.Conv2d(a, b, self.stride + 1, self.stride, self.stride // 2)
+                              for a, b in zip((3, *self.channels), self.channels, strict=False))
+        self.layers = nn.ModuleList(later)
+        self.num_features = self.channels[-1]
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.default_cfg = dict(classifier='fc')
+        self.feature_info = [dict(num_chs=c, reduction=self.stride ** i)
+                             for i, c in enumerate(self.channels, 1)]
+
+    def forward_intermediates(self, images):
+        maps = [self.conv1(images)]
+        for layer in self.layers:
+            maps.append(layer(maps[-1].relu()))
+        return maps[-1], maps
+
+    def forward_head(self, last):
+        return self.fc(last.relu().mean((2, 3)))
+
+    def forward(self, images):
+        return self.forward_head(self.forward_intermediates(images)[0])
+
+
+class Getter(nn.Module):
+    """What timm makes of a network with features_only=True."""
+
+    def __init__(self, model, out_indices):
+        super().__init__()
+        self.model, self.out_indices = model, out_indices
+        self.feature_info = Info([model.feature_info[i] for i in out_indices])
+
+    def forward(self, images):
+        maps = self.model.forward_intermediates(images)[1]
+        return [maps[i] for i in self.out_indices]
+
+
+class Info(list):
+    def channels(self):
+        return [one['num_chs'] for one in self]
+
+    def reduction(self):
+        return [one['reduction'] for one in self]
+
+
+def create_model(name, pretrained, num_classes=1000, features_only=False, feature_cls=None,
+                 out_indices=None):
+    assert not pretrained
+    if not features_only:
+        return Network(name, num_classes)
+    model = Network(name, 0)
+    return Getter(model, range(len(model.channels)) if out_indices is None else out_indices)
