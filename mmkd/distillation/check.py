@@ -331,7 +331,7 @@ def _warnings(term: Term, value: float, ratio: float) -> list[str]:
         return []  # its weight sets itself
     if ratio > 100:
         return [f"term '{term.name}' drowns the student's own loss (its gradient is {ratio:.0f} "
-                'times as large): lower its weight']
+                'times as large): lower its weight, or let it set itself by gradient_share=0.3']
     if ratio < 1e-3:
         return [f"term '{term.name}' is too small to teach (its gradient is {ratio:.1g} of the "
                 "student's own): raise its weight"]

@@ -69,7 +69,7 @@ def move_data(cfg: Config, root: str | Path) -> None:
         root: a folder with the same content.
 
     Raises:
-        UserError: the config has no ``data_root``.
+        UserError: the config has no ``data_root``, or its data lie elsewhere.
     """
     old = cfg.get('data_root')
     if not isinstance(old, str) or not old.strip('/'):
@@ -86,9 +86,14 @@ def move_data(cfg: Config, root: str | Path) -> None:
             return new + node[len(old):]
         return node
 
-    for name in list(cfg):
-        if name == 'data_root' or name.endswith(('_dataloader', '_evaluator')):
-            cfg[name] = moved(cfg[name])
+    before = {name: cfg[name] for name in cfg if name.endswith(('_dataloader', '_evaluator'))}
+    for name, value in before.items():
+        cfg[name] = moved(value)
+    if before and all(cfg[name] == value for name, value in before.items()) and new != old:
+        raise UserError(f"--data-root: no path of the data of '{cfg.filename}' begins with its "
+                        f"data_root, '{old}': give --cfg-options "
+                        'train_dataloader.dataset.data_root=FOLDER and so on')
+    cfg.data_root = moved(cfg.data_root)
 
 
 def use_number_of_classes(model: Mapping[str, Any], count: int) -> None:

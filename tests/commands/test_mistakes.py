@@ -4,6 +4,7 @@ import re
 import shutil
 import warnings
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +25,6 @@ image_size = 64
 train_cfg = dict(max_epochs=8, val_interval=8)
 train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)
 val_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)
-data_root = 'drawn'
 """
 
 
@@ -67,21 +67,64 @@ def given(monkeypatch, capsys):
     return give
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+XML, JPG = 'drawn/Annotations/train_00001.xml', 'drawn/JPEGImages/train_00001.jpg'
 TRAIN = 'train tiny.py --data-root drawn --epochs 1'
 
 
-@pytest.mark.parametrize('line, told', [
-    ('train tiny.py --data drawn --classes dsc,rnig',
+@pytest.mark.parametrize('spoil, line, told', [
+    (None, 'train tiny.py --data-root nowhere', r'split file nowhere/.*train.txt does not exist'),
+    (None, 'train tiny.py --data drawn --classes dsc,rnig',
      'one of the classes dsc, rnig: the classes in its files are disc, square, triangle'),
-    (f'{TRAIN} --cfg-options model.bbox_head.num_classes=5',
+    (None, f'{TRAIN} --cfg-options model.bbox_head.num_classes=5',
      'num_classes is 5, but train_dataloader has 3 classes'),
-    ('test classifier tiny.pth --data cifar10', "'tiny.pth': the weights do not fit ResNetC"),
-    ('test demo/centernet_r50 tiny.pth', 'is of another architecture than the config'),
-    (f'{TRAIN} --teacher tiny.pth=tiny.py', "config 'tiny.pth' is no Python file"),
-    ('test tiny.pth tiny.py', "config 'tiny.pth' is no Python file: name a config"),
-    ('predict tiny.pth drawn/JPEGImages', 'is a checkpoint of PyTorch: export it first'),
+    (None, 'test classifier tiny.pth --data cifar10', "'tiny.pth': the weights do not fit ResNetC"),
+    (None, 'test demo/centernet_r50 tiny.pth', 'is of another architecture than the config'),
+    (None, f'{TRAIN} --teacher mmkd::demo/centernet_r50=tiny.pth',
+     "teacher 'centernet_r50': checkpoint 'tiny.pth' is of another architecture"),
+    (None, f'{TRAIN} --teacher tiny.pth=tiny.py', "config 'tiny.pth' is no Python file"),
+    (None, 'test tiny.pth tiny.py', "config 'tiny.pth' is no Python file: name a config"),
+    (None, 'predict tiny.pth drawn/JPEGImages', 'is a checkpoint of PyTorch: export it first'),
+    (lambda: Path(JPG).unlink(), TRAIN, '1 images of .* do not exist .*train_00001'),
+    (lambda: cut(Path(JPG)), TRAIN, 'train_00001.jpg is cut off: replace it'),
+    (lambda: cut(Path(XML)), TRAIN, 'train_00001.xml is not valid: .*repair it'),
 ])
-def test_a_mistake_is_one_sentence(line, told, here, given):
+def test_a_mistake_is_one_sentence(spoil, line, told, here, given):
+    if spoil is not None:
+        spoil()
     status, _, errors = given(line)
     assert status == 1 and len(errors) == 1
     assert re.search(told, errors[0]), errors
+
+
+def test_a_class_that_is_misspelt_is_found_by_check(here, given):
+    Path('drawn/ImageSets/Main/trainval.txt').unlink()
+    status, out, _ = given('check drawn --classes disc,squar,triangle')
+    assert status == 1
+    assert "ERROR no object of the class 'squar'. Did you mean 'square'?" in out
+    assert out.endswith('1 errors\n')
+
+
+def test_a_box_that_is_upside_down_is_named_and_left_out(here, given):
+    text = Path(XML).read_text()
+    low, high = (re.search(rf'<{name}>(.*?)</{name}>', text)[1] for name in ('xmin', 'xmax'))
+    text = text.replace(f'<xmin>{low}<', f'<xmin>{high}<', 1)
+    Path(XML).write_text(text.replace(f'<xmax>{high}<', f'<xmax>{low}<', 1))
+    status, out, _ = given('check drawn')
+    assert status == 1 and 'train_00001.xml' in out
+    status, out, errors = given(f'{TRAIN} --work-dir work')
+    assert status == 0, errors
+    assert 'train.txt: skipped' in out
+
+
+def test_images_of_many_sizes_are_trained_on(here, given):
+    import cv2
+    for number, path in enumerate(sorted(Path('drawn/JPEGImages').glob('*.jpg'))):
+        cv2.imwrite(str(path), cv2.imread(str(path))[:64 - 5 * number])
+    status, _, errors = given(
+        f'{TRAIN} --work-dir work --cfg-options model.data_preprocessor.pad_size_divisor=32')
+    assert status == 0, errors
+    assert Path('work/last.pth').is_file()

@@ -80,14 +80,23 @@ def check_voc(root: str | os.PathLike, classes: Sequence[str] | None = None) -> 
         raise UserError(f'There is no folder {root}: name the one that holds JPEGImages, or the '
                         'VOCdevkit.')
     if root.name == 'VOCdevkit' or any((root / year).is_dir() for year in _DEVKIT_SPLITS):
-        classes = classes or VOCDataset.METAINFO['classes']
-        return [report for year, splits in _DEVKIT_SPLITS.items()
-                for report in _check_folder(root / year, splits, classes)]
+        known = classes or VOCDataset.METAINFO['classes']
+        return [_with_absent(report, classes) for year, splits in _DEVKIT_SPLITS.items()
+                for report in _check_folder(root / year, splits, known)]
     splits = [split for split in _SPLITS if _split_file(root, split).is_file()]
     # Nothing can be trained without a training split: let its absence be reported.
     if 'trainval' not in splits and 'train' not in splits:
         splits.insert(0, 'train')
-    return _check_folder(root, splits, classes)
+    return [_with_absent(report, classes) for report in _check_folder(root, splits, classes)]
+
+
+def _with_absent(report: SplitReport, classes: Sequence[str] | None) -> SplitReport:
+    """Complain of classes that were asked for and of which a training split has no object."""
+    if report.objects and report.name.endswith(('train', 'trainval')):
+        report.problems += [
+            f"no object of the class '{name}'.{did_you_mean(name, report.unknown_classes)}"
+            for name in classes or () if name not in report.objects]
+    return report
 
 
 def extract_voc(archives: str | os.PathLike, out: str | os.PathLike) -> list[Path]:
