@@ -102,7 +102,7 @@ def distill(student: PathLike, *, teachers: Sequence['Run | PathLike'], method: 
                  options=options)
 
 
-def evaluate(run: 'Run | PathLike', *, config: PathLike | None = None,
+def evaluate(run: 'Run | PathLike', *, config: 'Run | PathLike | None' = None,
              data_root: PathLike | None = None, show_dir: PathLike | None = None,
              options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Evaluate a run, a checkpoint or an exported model on the test data of its config.
@@ -131,7 +131,7 @@ def evaluate(run: 'Run | PathLike', *, config: PathLike | None = None,
 
 
 def export(run: 'Run | PathLike', *, out: PathLike = 'student.onnx',
-           config: PathLike | None = None, images: Sequence[PathLike] = (),
+           config: 'Run | PathLike | None' = None, images: Sequence[PathLike] = (),
            batch: int = 0, dynamic_size: bool = False, image_input: bool = False,
            half: bool = False) -> Path:
     """Write a run's student as an ONNX file that was compared with PyTorch.
@@ -169,11 +169,11 @@ def _path(run: Any) -> str:
     return str(getattr(run, 'folder', run))
 
 
-def _files(run: Any, config: PathLike | None) -> tuple[str, str]:
+def _files(run: Any, config: 'Run | PathLike | None') -> tuple[str, str]:
     """Return config and checkpoint."""
     from mmkd.engine.run_folder import kept_weights, run_files
 
     path = _path(run)
     if config is None:
         return run_files(path)
-    return str(config), str(kept_weights(path)) if Path(path).is_dir() else path
+    return _path(config), str(kept_weights(path)) if Path(path).is_dir() else path

@@ -53,8 +53,8 @@ def config_path(name: str | Path) -> Path:
     """
     package, separator, place = str(name).partition(SEPARATOR)
     if not separator:
-        if (own := Path(name, RUN_CONFIG)).is_file():
-            return own
+        if os.path.isfile(own := os.path.join(name, RUN_CONFIG)):  # of any name, unlike Path's
+            return Path(own)
         return _by_name(name, 'configs')
     root = _configs_of(package)
     if root is None:

@@ -40,5 +40,5 @@ def test_the_index_names_configs_that_are_there(built):
     files = yaml.safe_load((carried / 'model-index.yml').read_text())['Import']
     models = [model for file in files for model in
               yaml.safe_load((carried / file).read_text())['Models']]
-    assert len({model['Name'] for model in models}) == len(models) == 19
+    assert len({model['Name'] for model in models}) == len(models) == 23
     assert all((carried / model['Config']).is_file() for model in models)

@@ -12,13 +12,18 @@ from mmkd.classification.data.tiny_imagenet import TinyImageNet100, make_tiny_im
 from mmkd.engine.cli import user_errors
 
 
-@user_errors()
-def main() -> None:
-    """Write the images."""
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data_root', help='the folder of both, --data-root of a training')
-    root = parser.parse_args().data_root
+    return parser
+
+
+@user_errors()
+def main() -> None:
+    """Write the images."""
+    root = arguments().parse_args().data_root
     for split, count in make_tiny_imagenet100(root).items():
         print(f'{root}/{TinyImageNet100.folder}/{split}: {count} images')
 

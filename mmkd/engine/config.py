@@ -153,6 +153,8 @@ def _find(name: str, registries: Sequence[Registry]) -> Any:
     for one in registries:
         try:
             found = one.get(name)
+        except UserError:
+            raise
         # How mmengine says that there is none, and where a scope before a dot is none.
         except (RuntimeError, ImportError, TypeError, ValueError):
             continue

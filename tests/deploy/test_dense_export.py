@@ -154,6 +154,7 @@ def test_images_of_any_size(exports, images, tmp_path, name):
     assert len(detector(cv2.imread(str(images[0]))).scores) > 2
 
 
+@pytest.mark.matrix
 def test_sizes_that_vary(exports, images, tmp_path):
     on_random, _ = export_onnx(exports('gfl').model, tmp_path / 'a.onnx', images,
                                dynamic_size=True)
@@ -169,7 +170,7 @@ def test_one_batch_in_float16(exports, images, tmp_path):
     assert 1e-5 < on_random.score_difference < 1e-2
 
 
-@pytest.mark.parametrize('name', [pytest.param('fcos', marks=pytest.mark.slow), 'detr'])
+@pytest.mark.parametrize('name', [pytest.param('fcos', marks=pytest.mark.matrix), 'detr'])
 def test_pt2(exports, images, tmp_path, name):
     on_random, on_images = export_pt2(exports(name).model, tmp_path / 'a.pt2', images)
     assert min(on_random.boxes, on_images.boxes) > 10

@@ -2,7 +2,6 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
@@ -61,7 +60,8 @@ def test_an_exported_model_is_run(exported):
 def test_the_input_is_what_the_model_takes(tmp_path, kind, precision, batch, dtype, shape):
     # A graph of one Identity gives back what it was given.
     element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    one, two = (onnx.helper.make_tensor_value_info(name, element, shape)
+    open_shape = ('h', 'w', 3) if kind == 'image' else (batch or 'n', *shape[1:])
+    one, two = (onnx.helper.make_tensor_value_info(name, element, open_shape)
                 for name in ('image', 'scores'))
     proto = onnx.helper.make_model(
         onnx.helper.make_graph([onnx.helper.make_node('Identity', ['image'], ['scores'])],
@@ -73,7 +73,6 @@ def test_the_input_is_what_the_model_takes(tmp_path, kind, precision, batch, dty
         precision=precision, batch=batch, resize_mode='stretch')
     onnx.helper.set_model_props(proto, metadata.to_props())
     onnx.save(proto, tmp_path / 'echo.onnx')
-    assert onnxruntime.InferenceSession(tmp_path / 'echo.onnx').get_inputs()[0].shape == [*shape]
     echo, = onnx_call(tmp_path / 'echo.onnx')()
     assert (echo.dtype, echo.shape) == (dtype, shape)
     assert echo.std() > 0

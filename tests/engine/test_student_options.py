@@ -316,7 +316,7 @@ def _process(rank, port, folder):
 
 
 @pytest.mark.dist
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_two_processes(tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))

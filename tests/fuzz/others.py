@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 import onnx
 from archives import write_cifar10, write_idx, write_image
-from deploy.handmade_models import metadata, save
+from handmade_models import metadata, save
 
 from fuzz.judge import CANARY
 from fuzz.mutations import as_json, damaged_bytes, damaged_text, damaged_tree, values

@@ -177,6 +177,7 @@ def test_every_member_is_a_plain_checkpoint(tmp_path):
     for name, network in NETWORKS.items():
         plain = Classifier(dict(type=network), 5)
         meta = load_weights(plain, tmp_path / f'{name}.pth')
+        assert len(bytes.fromhex(meta.pop('weights_sha256'))) == 32
         assert meta == dict(epoch=7, iter=70, dataset_meta=dict(classes=('x', 'y')))
         torch.testing.assert_close(plain.eval()(images), cohort.eval()(images)[name])
         assert load_checkpoint_safely(tmp_path / f'{name}.pth').keys() == {'meta', 'state_dict'}

@@ -75,7 +75,7 @@ def _finish(process):
 
 
 @pytest.mark.dist
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_killed_and_resumed_it_ends_as_an_undisturbed_run(start, tmp_path):
     _finish(start(tmp_path / 'whole'))
     process = start(tmp_path / 'part', PAUSE='1')
