@@ -53,6 +53,8 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         if getattr(args, name) is not None:
             cfg[name] = getattr(args, name)
     if args.dump:
+        if cfg.work_dir == launch.own_folder(cfg.filename):
+            cfg.pop('work_dir')  # of this config; the new one has a folder of its own
         cfg.dump(args.dump)
         print(f'{args.dump}: train it with `mmkd train {args.dump}`')
         return

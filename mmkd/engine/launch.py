@@ -38,8 +38,8 @@ from mmkd.engine.screen import keep_in_file
 from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
 from mmkd.errors import UserError
 
-__all__ = ['StudentRunner', 'TrainingRunner', 'cache_teachers', 'config_from_arguments', 'test',
-           'train']
+__all__ = ['StudentRunner', 'TrainingRunner', 'cache_teachers', 'config_from_arguments',
+           'own_folder', 'test', 'train']
 
 
 def config_from_arguments(args: argparse.Namespace) -> Config:
@@ -58,10 +58,14 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
         add_tracker(cfg, args.log)
     override(cfg, args.cfg_options)
     validate_config(cfg)
-    stem = Path(cfg.filename).stem
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / stem)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or own_folder(cfg.filename)
     cfg.launcher = args.launcher
     return cfg
+
+
+def own_folder(config: str) -> str:
+    """Return the work directory of a config that names none."""
+    return str(Path('work_dirs') / Path(config).stem)
 
 
 def train(cfg: Config, resume: str | None = None) -> None:

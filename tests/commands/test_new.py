@@ -1,16 +1,18 @@
 """From a folder of photographs to a config that trains."""
 
 import json
+import re
+import shlex
 
 import pytest
 from photo_folders import contents, image, voc_folder, xml
 
 import mmkd
+from mmkd.commands import main as mmkd_command
 from mmkd.commands.browse import main as browse
 from mmkd.commands.new import main as new
 from mmkd.engine.config import load_config, validate_config
 from mmkd.engine.data_root import use_data
-from mmkd.engine.distil import distil
 from mmkd.registry import DATASETS
 
 
@@ -69,22 +71,24 @@ def test_voc_to_a_config(here, capsys):
     assert cfg.val_evaluator.ann_file == str(here / 'mine_data/annotations/instances_val.json')
 
 
-def test_two_steps_a_test_and_a_distillation(here, load_tool, monkeypatch):
-    from pathlib import Path
-    root = voc_folder(here.parent / 'photos', 8)
-    new([str(root)])
-    tools = Path(mmkd.__file__).parents[1] / 'tools'
+def test_the_commands_that_it_prints_lead_to_a_distilled_student(here, capsys):
+    new([str(voc_folder(here.parent / 'photos', 8))])
+    said = capsys.readouterr().out
+    commands = [shlex.split(line, comments=True)[1:] for line in
+                re.findall('^.*? +(mmkd .*)$', said, re.M)]
+    assert [words[0] for words in commands] == ['browse', 'train', 'test', *3 * ['train']]
     small = ['--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2', 'amp=None',
              'model.backbone.base_channels=4', 'model.neck.in_channels=32', 'param_scheduler=None',
              'log_level=WARNING']
-    load_tool(tools / 'train.py')('mine.py', *small)
-    checkpoint = 'work_dirs/mine/epoch_1.pth'
-    assert Path(checkpoint).is_file()
-    load_tool(tools / 'test.py')('mine.py', checkpoint, '--out', 'test.json', *small)
-    assert 'coco/bbox_mAP' in json.loads(Path('test.json').read_text())
-    cfg = load_config('mine.py')
-    distil(cfg, [f'mine.py={checkpoint}'])
+    for words in commands:
+        mmkd_command(words + (small if words[0] == 'train' else []))
+    assert sorted(path.name for path in (here / 'work_dirs').iterdir()) == [
+        'mine', 'mine_distilled', 'mine_teacher']
+    for run in (here / 'work_dirs').iterdir():
+        assert (run / 'best.pth').is_file() and not list(run.glob('earlier_*'))
+    cfg = load_config(here / 'work_dirs/mine_distilled')
     assert set(cfg.terms) == {'heatmap', 'wh', 'offset', 'feature'}
+    assert cfg.teachers.mine_teacher.checkpoint == 'work_dirs/mine_teacher/best.pth'
 
 
 def test_photographs_can_be_added(here, capsys):
