@@ -10,7 +10,7 @@ from torch import nn
 from mmkd.deploy.complexity import count_parameters
 from mmkd.deploy.latency import measure
 from mmkd.engine.results import VALIDATION
-from mmkd.engine.run_folder import CONFIG
+from mmkd.engine.run_folder import kept_weights
 from mmkd.engine.screen import shown
 from mmkd.errors import UserError
 from mmkd.registry import DATASETS
@@ -53,9 +53,10 @@ def _result(run: Run) -> str:
 
 def _next(run: Run) -> list[str]:
     try:
-        return [f'Next: mmkd test {shown(run.folder / CONFIG)} {shown(run.weights)}']
+        kept_weights(run.folder)
     except UserError as error:
         return [f'{error}.']
+    return [f'Next: mmkd test {shown(run.folder)}']
 
 
 def described(model: Mapping[str, Any]) -> str:
