@@ -8,22 +8,26 @@ from torch import Tensor, nn
 from mmkd.detection.teacher_maps import Maps
 from mmkd.errors import UserError
 
-__all__ = ['SHARE_RULES', 'certainty', 'drawn_targets', 'errors_on_labels', 'fitted',
-           'image_shares', 'shares_of_images']
+__all__ = ['SHARE_RULES', 'certainty', 'drawn_targets', 'errors_of_teachers', 'errors_on_labels',
+           'feature_shares', 'image_shares']
 
 SHARE_RULES = ('labels', 'certainty')
-SHARPNESS = 4
-"""Twice the error makes a sixteenth of the say; 10 % more, two thirds."""
+OF_THE_TEACHER = 16
+"""A teacher that gets a tenth more wrong has a fifth of the say; one with twice as much, none."""
+OF_THE_IMAGE = 4
+"""A teacher that gets twice as much wrong on an image as it does beside the others elsewhere has a
+sixteenth of its say there."""
+OF_THE_FEATURE = 4
+"""Features that are twice as far away have a sixteenth of the say."""
 
 
-def shares_of_images(rule: str, maps: Sequence[Maps], weights: Sequence[float], model: nn.Module,
-                     samples: Sequence) -> Tensor:
-    """Return the share of each of ``K`` teachers in each of ``B`` images, ``(K, B)``.
+def errors_of_teachers(rule: str, maps: Sequence[Maps], model: nn.Module, samples: Sequence
+                       ) -> Tensor:
+    """Return what each of ``K`` teachers gets wrong on each of ``B`` images, ``(K, B)``.
 
     Args:
-        rule: ``'labels'``, by :func:`errors_on_labels`, or ``'certainty'``.
+        rule: ``'labels'``, :func:`errors_on_labels`, or ``'certainty'``, 1 over :func:`certainty`.
         maps: the teachers', in the student's classes and stride.
-        weights: the teachers'.
         model: the student, whose head draws the targets.
         samples: the batch's.
 
@@ -32,39 +36,51 @@ def shares_of_images(rule: str, maps: Sequence[Maps], weights: Sequence[float], 
     """
     with torch.no_grad():
         if rule == 'certainty':
-            return image_shares(weights, torch.stack([certainty(one) for one in maps]))
+            return torch.stack([1 / certainty(one).clamp(min=1e-6) for one in maps])
         targets, centres = drawn_targets(model, samples, maps[0].heatmap.shape)
-        errors = torch.stack([errors_on_labels(one, targets, centres) for one in maps])
-        return image_shares(weights, 1 / errors.clamp(min=1e-6))
+        errors = [errors_on_labels(one, targets, centres) for one in maps]
+        return torch.stack(errors).clamp(min=1e-6)
 
 
-def image_shares(weights: Sequence[float], rating: Tensor) -> Tensor:
-    """Turn ratings into shares: ``a_kb = a_k r_kb^4 / sum_k a_k r_kb^4``.
+def image_shares(weights: Sequence[float], means: Tensor, errors: Tensor) -> Tensor:
+    """Return each teacher's share of each image, ``a_k E_k^-16 (E_kb / E_k)^-4``, normalised.
+
+    The teacher counts more than the image: a teacher that is worse as a whole is followed on few
+    images, which keeps what the student is taught of one piece.
 
     Args:
         weights: ``a_k`` of ``K`` teachers.
-        rating: ``(K, B)``, positive: how good teacher ``k`` is on image ``b``.
+        means: ``E_k``, ``(K,)``, positive: what teacher ``k`` gets wrong on average.
+        errors: ``E_kb``, ``(K, B)``, positive: what it gets wrong on image ``b``.
 
     Returns:
         ``(K, B)``, each column of sum 1.
     """
-    logits = torch.tensor(weights, device=rating.device).log()[:, None] + SHARPNESS * rating.log()
-    return logits.softmax(0)
+    image = OF_THE_IMAGE * (errors.log() - means.log()[:, None])
+    return (_of_the_teachers(weights, means)[:, None] - image).softmax(0)
 
 
-def fitted(shares: Tensor, losses: Tensor) -> Tensor:
-    """Weigh shares by how near the student is to each teacher: ``a_kb l_k^-4``, normalised.
+def feature_shares(weights: Sequence[float], means: Tensor, losses: Tensor) -> Tensor:
+    """Return each teacher's share of the features, ``a_k E_k^-16 l_k^-4``, normalised.
+
+    One share for all images: a narrow student cannot hold the features of two teachers, so it
+    follows the one that is better as a whole and whose features are in its reach.
 
     Args:
-        shares: ``(K, B)``, ``a_kb``.
-        losses: ``(K,)``, ``l_k >= 0``: the student's feature loss against each teacher, on one
-            scale for all, as PKD's is (1 less the correlation).
+        weights: ``a_k`` of ``K`` teachers.
+        means: ``E_k``, ``(K,)``, positive: what teacher ``k`` gets wrong on average.
+        losses: ``l_k``, ``(K,)``, not negative: the student's feature loss against each teacher, on
+            one scale for all, as PKD's is (1 less the correlation).
 
     Returns:
-        ``(K, B)``, each column of sum 1.
+        ``(K,)`` of sum 1.
     """
-    nearness = -SHARPNESS * losses.detach().float().clamp(min=1e-6).log()
-    return (shares.log() + nearness[:, None]).softmax(0)
+    distance = OF_THE_FEATURE * losses.detach().float().clamp(min=1e-6).log()
+    return (_of_the_teachers(weights, means) - distance).softmax(0)
+
+
+def _of_the_teachers(weights: Sequence[float], means: Tensor) -> Tensor:
+    return means.new_tensor(weights).log() - OF_THE_TEACHER * means.log()
 
 
 def errors_on_labels(teacher: Maps, targets: Maps, centres: Tensor) -> Tensor:

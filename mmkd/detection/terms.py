@@ -14,12 +14,18 @@ from typing import Any
 
 import torch
 from mmdet.models.dense_heads import CenterNetHead
+from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from mmkd.detection.joining import JOINING_RULES, checked_rule, joined
 from mmkd.detection.map_codec import HeatmapCodec
 from mmkd.detection.teacher_maps import Maps, class_index, resampled
-from mmkd.detection.teacher_shares import SHARE_RULES, fitted, shares_of_images
+from mmkd.detection.teacher_shares import (
+    SHARE_RULES,
+    errors_of_teachers,
+    feature_shares,
+    image_shares,
+)
 from mmkd.distillation.branch import Features
 from mmkd.distillation.cache.codecs import Codec, DenseCodec
 from mmkd.distillation.step import Step
@@ -34,6 +40,8 @@ MAPS = Maps(heatmap='bbox_head:0:-1', wh='bbox_head:1:-1', offset='bbox_head:2:-
 """Where a CenterNet head gives its maps: the last stack's."""
 ALL = 'all teachers'
 """The source of a target that is joined."""
+MEMORY = 100
+"""Steps over which a teacher's errors are averaged."""
 
 
 class _RatedTerm(Term):
@@ -75,17 +83,53 @@ class _RatedTerm(Term):
             step.found[key] = found
         return step.found[key]
 
+    def rates(self, step: Step) -> bool:
+        """Tell whether several teachers are weighed by what their heads say."""
+        return self.joint in SHARE_RULES and len(self.teachers_of(step)) > 1
+
+    def errors(self, step: Step) -> Tensor:
+        """Return what each teacher gets wrong on each image by :attr:`joint`, ``(K, B)``."""
+        key = self.joint, *(teacher.name for teacher in self.teachers_of(step))
+        if key not in step.found:
+            maps = self.maps_of(step)
+            step.found[key] = errors_of_teachers(self.joint, list(maps.values()), step.model,
+                                                 step.samples)
+        return step.found[key]
+
+    def mean_errors(self, step: Step) -> Tensor:
+        """Take in this batch's errors; return each teacher's mean of the last 100 steps or so."""
+        now = self.errors(step).mean(1)
+        all_reduce(now, op='mean')
+        found = []
+        for teacher, error in zip(self.teachers_of(step), now, strict=True):
+            branch = self.branches[teacher.name]
+            branch.steps += 1
+            branch.mean_error += (error - branch.mean_error) / branch.steps.clamp(max=MEMORY)
+            found.append(branch.mean_error)
+        return torch.stack(found)
+
+    def shares_of(self, step: Step) -> Tensor:
+        """Return the share of each teacher, ``(K,)`` or of each image ``(K, B)``."""
+        raise NotImplementedError
+
+    def prepare(self, step: Step, dataset: Any) -> None:
+        """Find classes, build branches, and where errors are averaged; see the base class."""
+        if self.reads_maps:
+            self._index = class_indices(step, self.teachers_of(step), dataset)
+        super().prepare(step, dataset)
+        if self.rates(step):
+            for branch in self.branches.values():  # buffers, so that they are saved and resumed
+                branch.register_buffer('mean_error', step.inputs.new_zeros(()))
+                branch.register_buffer('steps', step.inputs.new_zeros(()))
+
     def sources(self, step: Step) -> list[tuple[str, Share]]:
         """Return who teaches, with shares by :attr:`joint`; see the base class."""
         teachers = self.teachers_of(step)
-        if self.joint not in SHARE_RULES or len(teachers) < 2:
-            return shares(teachers)
-        key = self.joint, *(teacher.name for teacher in teachers)
+        if not self.rates(step) or len(self.branches) < len(teachers):
+            return shares(teachers)  # also while the branches are built
+        key = self.name, 'shares'
         if key not in step.found:
-            maps = self.maps_of(step)
-            step.found[key] = shares_of_images(
-                self.joint, [maps[teacher.name] for teacher in teachers],
-                [teacher.weight for teacher in teachers], step.model, step.samples)
+            step.found[key] = self.shares_of(step)
         return [(teacher.name, share) for teacher, share in
                 zip(teachers, step.found[key], strict=True)]
 
@@ -135,16 +179,16 @@ class CenterNetTerm(_RatedTerm):
         """Return how a cache stores the teachers' maps; see the base class."""
         return stored_maps(dtype)
 
-    def prepare(self, step: Step, dataset: Any) -> None:
-        """Find the student's classes among each teacher's; see the base class."""
-        self._index = class_indices(step, self.teachers_of(step), dataset)
-        super().prepare(step, dataset)
-
     def sources(self, step: Step) -> list[tuple[str, Share]]:
         """Return who teaches, or one source for a joined target; see the base class."""
         if self.joint in ('each', *SHARE_RULES):
             return super().sources(step)
         return [(ALL, 1.0)] if self.teachers_of(step) else []
+
+    def shares_of(self, step: Step) -> Tensor:
+        """Return the share of each teacher in each image, ``(K, B)``."""
+        weights = [teacher.weight for teacher in self.teachers_of(step)]
+        return image_shares(weights, self.mean_errors(step), self.errors(step))
 
     def features(self, step: Step, source: str) -> tuple[Features, Features]:
         """Return the student's map and the one it imitates; see the base class."""
@@ -177,10 +221,10 @@ class FeatureTerm(_RatedTerm):
         loss: registry config of the loss, which takes one feature of each.
         weight: factor of the term, or None for its entry in ``distill_weights``.
         joint: the teachers' shares, ``'labels'``, ``'certainty'`` or ``'each'``, see
-            :class:`CenterNetTerm`. The first two look at the heads' maps, and the share
-            falls with the fourth power of the teacher's own term as well
-            (:func:`~mmkd.detection.teacher_shares.fitted`): a narrow student cannot hold the
-            features of two teachers, and follows the one whose features are in its reach.
+            :class:`CenterNetTerm`. By the first two a teacher has one share of all images, which
+            falls with what it gets wrong on average and with the fourth power of its own term
+            (:func:`~mmkd.detection.teacher_shares.feature_shares`): a narrow student cannot hold
+            the features of two teachers, and follows the better one in its reach.
         gradient_share: see :class:`~mmkd.distillation.Term`.
         tap: of student and teachers alike.
         teachers: see :class:`~mmkd.distillation.Term`.
@@ -214,24 +258,14 @@ class FeatureTerm(_RatedTerm):
         """Return how a cache stores features and maps; see the base class."""
         return super().stored_as(dtype) | (stored_maps(dtype) if self.reads_maps else {})
 
-    def prepare(self, step: Step, dataset: Any) -> None:
-        """Build the connectors; see the base class."""
-        if self.reads_maps:
-            self._index = class_indices(step, self.teachers_of(step), dataset)
-        super().prepare(step, dataset)
-
     def connector_for(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> dict | None:
         """Return the 1x1 convolution's config where the channels differ; see the base class."""
         return self.connector if student[0].shape[1] != teacher[0].shape[1] else None
 
-    def sources(self, step: Step) -> list[tuple[str, Share]]:
-        """Return who teaches, with shares by :attr:`joint` and by the fit; see the base class."""
-        found = super().sources(step)
-        fits = self._fits(step, found)
-        if fits is None:
-            return found
-        weighed = fitted(torch.stack([share for _, share in found]), fits)
-        return [(source, share) for (source, _), share in zip(found, weighed, strict=True)]
+    def shares_of(self, step: Step) -> Tensor:
+        """Return the share of each teacher, ``(K,)``."""
+        weights = [teacher.weight for teacher in self.teachers_of(step)]
+        return feature_shares(weights, self.mean_errors(step), self._fits(step))
 
     def compute(self, step: Step) -> Tensor:
         """Return the unweighted term; see the base class."""
@@ -240,20 +274,16 @@ class FeatureTerm(_RatedTerm):
         # rate, or a teacher that is behind at first could not show how well its features fit.
         return term if fits is None else term + (fits - fits.detach()).sum()
 
-    def _fits(self, step: Step, found: Sequence[tuple[str, Share]]) -> Tensor | None:
+    def _fits(self, step: Step) -> Tensor:
         """Return each teacher's loss, ``(K,)``, on the student's feature as it is."""
-        if len(self.branches) < len(found) or not isinstance(found[0][1], Tensor):
-            return None  # while the branches are built, or if nothing is weighed
-        key = self.name, 'fits'
-        if key not in step.found:
-            losses = []
-            for source, _ in found:
-                branch = self.branches[source]
-                student, theirs = self.features(step, source)
-                losses.append(self.apply(branch, [one.detach() for one in student], theirs,
-                                         self.facts(branch, step, source)))
-            step.found[key] = torch.stack(losses)
-        return step.found[key]
+        losses = []
+        for teacher in self.teachers_of(step):
+            branch = self.branches[teacher.name]
+            student, theirs = self.features(step, teacher.name)
+            losses.append(self.apply(branch, [one.detach() for one in student], theirs,
+                                     self.facts(branch, step, teacher.name)))
+        step.found[self.name, 'fits'] = torch.stack(losses)
+        return step.found[self.name, 'fits']
 
 
 def stored_maps(dtype: str) -> dict[str, Codec]:

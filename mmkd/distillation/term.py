@@ -221,7 +221,7 @@ class Term:
         return dict.fromkeys(self.teacher_patterns(), DenseCodec(dtype))
 
     def sources(self, step: Step) -> list[tuple[str, Share]]:
-        """Return who teaches, each with its share of the term: of all images, or ``(B,)``."""
+        """Return who teaches, each with its share of the term: a scalar, or ``(B,)`` for images."""
         return shares(self.teachers_of(step))
 
     def features(self, step: Step, source: str) -> tuple[Features, Features]:
@@ -260,10 +260,10 @@ class Term:
         for source, share in [] if self.ended else self.sources(step):
             branch = self.branches[source]
             facts = self.facts(branch, step, source)
-            if isinstance(share, Tensor):
+            if isinstance(share, Tensor) and share.dim():
                 facts['image_weights'], share = share, 1.0
             if 'warmup' not in facts:
-                share *= self.factor
+                share = share * self.factor
             terms.append(share * self.apply(branch, *self.features(step, source), facts))
         if not terms:  # of teachers that take turns, this one has nothing to say to the term
             return torch.zeros((), device=next(iter(step.student.values())).device)

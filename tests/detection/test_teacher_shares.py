@@ -1,5 +1,7 @@
 """Teachers weighed image by image: shares by hand, and a teacher of noise beside a good one."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from helpers import distillation_hook
@@ -11,10 +13,10 @@ from mmkd.detection.teacher_maps import Maps
 from mmkd.detection.teacher_shares import (
     certainty,
     drawn_targets,
+    errors_of_teachers,
     errors_on_labels,
-    fitted,
+    feature_shares,
     image_shares,
-    shares_of_images,
 )
 from mmkd.detection.terms import MAPS
 from mmkd.distillation.losses import PKDLoss, SoftFocalLoss, WidthHeightLoss
@@ -50,9 +52,15 @@ def _good(targets):
 
 
 def test_shares_by_hand():
-    found = image_shares([1.0, 3.0], torch.tensor([[2.0, 1.0], [1.0, 1.0]]))
-    # 1 * 2^4 against 3 * 1, and 1 against 3.
+    errors = torch.tensor([[0.5, 1.0], [1.0, 1.0]])
+    # As good on average: 1 * 2^4 against 3 * 1, and 1 against 3.
+    found = image_shares([1.0, 3.0], torch.tensor([0.7, 0.7]), errors)
     torch.testing.assert_close(found, torch.tensor([[16 / 19, 0.25], [3 / 19, 0.75]]))
+    # 1.25 times the error on average: 1.25^12 = 14.552 times the say where both are as good.
+    found = image_shares([1.0, 1.0], torch.tensor([0.8, 1.0]), errors)
+    torch.testing.assert_close(found[:, 1], torch.tensor([14.552, 1]) / 15.552, rtol=1e-4, atol=0)
+    torch.testing.assert_close(found[0, 0] / found[1, 0], torch.tensor(16 * 14.552),
+                               rtol=1e-4, atol=0)
 
 
 def test_the_error_of_one_object_by_hand():
@@ -76,7 +84,8 @@ def test_who_finds_an_image_s_labels_teaches_that_image(batch):
     # Each of the two is good on one image and noise on the other.
     first = Maps(*(torch.stack((g[0], n[1])) for g, n in zip(good, noise, strict=True)))
     second = Maps(*(torch.stack((n[0], g[1])) for g, n in zip(good, noise, strict=True)))
-    shares = shares_of_images('labels', [first, second], [1.0, 1.0], model, samples)
+    errors = errors_of_teachers('labels', [first, second], model, samples)
+    shares = image_shares([1.0, 1.0], errors.mean(1), errors)
     assert shares[0, 0] > 0.99
     assert shares[1, 1] > 0.99
     torch.testing.assert_close(shares.sum(0), torch.ones(2))
@@ -88,7 +97,8 @@ def test_a_teacher_of_noise_changes_next_to_nothing(batch, rule, most):
     model, samples, targets, _ = batch
     good, noise = _good(targets), _noise(targets)
     noise = noise._replace(heatmap=noise.heatmap * 0.3)  # haze: it is sure of nothing
-    shares = shares_of_images(rule, [good, noise], [1.0, 1.0], model, samples)
+    errors = errors_of_teachers(rule, [good, noise], model, samples)
+    shares = image_shares([1.0, 1.0], errors.mean(1), errors)
     assert shares[1].max() < most
     student = torch.full_like(good.heatmap, 0.1).requires_grad_()
     loss = SoftFocalLoss()
@@ -127,7 +137,10 @@ def test_shares_reach_every_term_of_a_run(tmp_path, teachers):  # noqa: F811
     heat, wh, _ = (m[-1] for m in model.bbox_head(feature))
     taps = {t.name: t(batch['inputs'], batch['data_samples'], {}) for t in hook.teachers}
     maps = [Maps(*(taps[t.name][leaf] for leaf in MAPS)) for t in hook.teachers]
-    shares = shares_of_images('labels', maps, [1.0, 1.0], model, batch['data_samples'])
+    errors = errors_of_teachers('labels', maps, model, batch['data_samples'])
+    means = errors.mean(1, keepdim=True)
+    shares = means ** -16 * (errors / means) ** -4
+    shares = shares / shares.sum(0)
     term = hook.terms[3]
     expected = dict(heatmap=0.0, wh=0.0)
     adapted, theirs = [], []
@@ -137,13 +150,12 @@ def test_shares_reach_every_term_of_a_run(tmp_path, teachers):  # noqa: F811
         connectors = term.branches[teacher.name].connectors
         adapted.append(connectors[0](feature[-1]) if connectors else feature[-1])
         theirs.append(taps[teacher.name]['bbox_head:input:-1'])
-    # On features, who is near has more to say: its share, times its loss to the power of -4.
-    pairs = list(zip(adapted, theirs, strict=True))
-    near = torch.stack([share * PKDLoss()(*pair).detach() ** -4
-                        for share, pair in zip(shares, pairs, strict=True)])
-    near = near / near.sum(0)
-    expected['feature'] = sum(PKDLoss()(*pair, share) for pair, share in
-                              zip(pairs, near, strict=True))
+    # On features, each teacher as a whole: its mean error^-16 times its feature loss^-4.
+    losses = [PKDLoss()(*pair) for pair in zip(adapted, theirs, strict=True)]
+    near = torch.stack([error ** -16 * loss.detach() ** -4
+                        for error, loss in zip(errors.mean(1), losses, strict=True)])
+    near = near / near.sum()
+    expected['feature'] = sum(share * loss for share, loss in zip(near, losses, strict=True))
     for name, value in expected.items():
         torch.testing.assert_close(got[f'loss_distill_{name}'], value, rtol=1e-4, atol=1e-6)
     # A connector learns at the full rate, however small its teacher's share is.
@@ -154,8 +166,35 @@ def test_shares_reach_every_term_of_a_run(tmp_path, teachers):  # noqa: F811
                                torch.autograd.grad(whole, connector), rtol=1e-3, atol=1e-6)
 
 
-def test_nearness_by_hand():
-    shares = torch.tensor([[0.5, 0.2], [0.5, 0.8]])
-    found = fitted(shares, torch.tensor([0.1, 0.2]))
-    # The second teacher is twice as far: a sixteenth of its share counts.
-    torch.testing.assert_close(found, torch.tensor([[16 / 17, 0.8], [1 / 17, 0.2]]))
+def test_feature_shares_by_hand():
+    # As good, and twice as far: 1 to 16. Five times as good, whatever the distance.
+    torch.testing.assert_close(
+        feature_shares([1.0, 1.0], torch.tensor([0.3, 0.3]), torch.tensor([0.1, 0.2])),
+        torch.tensor([16 / 17, 1 / 17]))
+    torch.testing.assert_close(
+        feature_shares([1.0, 3.0], torch.tensor([1.0, 1.25]), torch.tensor([0.2, 0.2])),
+        torch.tensor([35.527 / 38.527, 3 / 38.527]), rtol=1e-4, atol=1e-5)
+    near_and_bad = feature_shares([1.0, 1.0], torch.tensor([0.2, 1.0]), torch.tensor([0.9, 0.1]))
+    assert near_and_bad[0] > 0.999
+
+
+def test_errors_are_averaged_over_steps(tmp_path, teachers):  # noqa: F811
+    """By 1/n, in the end by 1/100; the mean is saved with the connectors."""
+    *_, run = _first_losses(tmp_path, _hooks(teachers, joint='labels'),
+                            distill_weights=(1, 1, 1, 1))
+    term = distillation_hook(run).terms[3]
+    for branch in term.branches.values():
+        branch.load_state_dict(branch.state_dict() | dict(mean_error=torch.tensor(0.0),
+                                                          steps=torch.tensor(0.0)))
+    step = SimpleNamespace(teachers=distillation_hook(run).teachers)
+    key = 'labels', *(teacher.name for teacher in step.teachers)
+
+    def seen(*errors):
+        step.found = {key: torch.tensor(errors)}
+        return term.mean_errors(step).tolist()
+
+    assert seen([1.0, 3.0], [4.0, 4.0]) == pytest.approx([2, 4])
+    assert seen([3.0, 3.0], [1.0, 1.0]) == pytest.approx([2.5, 2.5])
+    for branch in term.branches.values():
+        branch.steps.fill_(1000)
+    assert seen([3.5, 3.5], [1.5, 1.5]) == pytest.approx([2.51, 2.49])

@@ -150,8 +150,12 @@ def test_checkpoint_holds_the_student_and_beside_it_the_connectors(tmp_path, tea
     run = _run(tmp_path, _hooks(teachers), distill_weights=W)
     saved = load_checkpoint_safely(run.work_dir + '/iter_2.pth')  # mmengine's extras are harmless
     assert set(saved['state_dict']) == set(build(centernet()).state_dict())
-    assert set(saved['distillation']) == {'feature'}
-    assert set(saved['distillation']['feature']) == {'resnet'}
+    assert set(saved['distillation']) == {'heatmap', 'wh', 'offset', 'feature'}
+    means = {'mean_error', 'steps'}  # of each teacher's errors, by which terms weigh it
+    assert set(saved['distillation']['wh']['hourglass']) == means
+    found = {name: set(branch) for name, branch in saved['distillation']['feature'].items()}
+    assert found == dict(resnet=means | {'connectors.0.conv.weight', 'connectors.0.conv.bias'},
+                         hourglass=means)
 
 
 def test_resume_restores_student_connectors_and_optimizer(tmp_path, teachers):
@@ -162,9 +166,10 @@ def test_resume_restores_student_connectors_and_optimizer(tmp_path, teachers):
              for run in (whole, resumed)]
     for key, value in saved[0]['state_dict'].items():
         assert torch.equal(value, saved[1]['state_dict'][key]), key
-    connectors = [s['distillation']['feature']['resnet'] for s in saved]
-    for key, value in connectors[0].items():
-        assert torch.equal(value, connectors[1][key]), key
+    for term, branches in saved[0]['distillation'].items():
+        for name, branch in branches.items():
+            for key, value in branch.items():
+                assert torch.equal(value, saved[1]['distillation'][term][name][key]), (name, key)
 
 
 def test_connectors_learn(tmp_path, teachers):
