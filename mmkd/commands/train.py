@@ -24,6 +24,8 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_arguments(parser)
     add_choices(parser)
+    parser.add_argument('--unlabelled', metavar='FOLDER', help='learn from the teachers on the '
+                        'images in this folder, too, which need no labels')
     parser.add_argument('--epochs', type=int, metavar='N', help='train for so many epochs, with '
                         'the learning-rate schedule, and warm-up and end of terms, stretched or '
                         'compressed to them')

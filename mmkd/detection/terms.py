@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from mmdet.models.dense_heads import CenterNetHead
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmkd.detection.joining import JOINING_RULES, checked_rule, joined
@@ -76,18 +77,30 @@ class _RatedTerm(Term):
         return step.found[key]
 
     def sources(self, step: Step) -> list[tuple[str, Share]]:
-        """Return who teaches, with shares by :attr:`joint`; see the base class."""
+        """Return who teaches, with shares by :attr:`joint`; see the base class.
+
+        Where there are no labels, the teachers are weighed by how sure they are.
+        """
         teachers = self.teachers_of(step)
         if self.joint not in SHARE_RULES or len(teachers) < 2:
             return shares(teachers)
-        key = self.joint, *(teacher.name for teacher in teachers)
+        rule = self.joint if step.labelled else 'certainty'
+        key = rule, *(teacher.name for teacher in teachers)
         if key not in step.found:
             maps = self.maps_of(step)
             step.found[key] = shares_of_images(
-                self.joint, [maps[teacher.name] for teacher in teachers],
+                rule, [maps[teacher.name] for teacher in teachers],
                 [teacher.weight for teacher in teachers], step.model, step.samples)
         return [(teacher.name, share) for teacher, share in
                 zip(teachers, step.found[key], strict=True)]
+
+    def check_unlabelled(self, step: Step) -> None:
+        """Say how the teachers are weighed there; see the base class."""
+        if (self.joint == 'labels' and len(self.teachers_of(step)) > 1
+                and step.found.setdefault('told of certainty', self.name) == self.name):
+            print_log("Teachers with joint='labels' are weighed by how sure they are "
+                      "(joint='certainty') on images without labels", 'current')
+        super().check_unlabelled(step)
 
 
 @TERMS.register_module()
@@ -101,9 +114,10 @@ class CenterNetTerm(_RatedTerm):
         weight: factor of the term, or None for its entry in ``distill_weights``.
         joint: how several teachers are joined. Each teacher's own loss, with a share of each image
             that follows from how well the teacher finds the image's labels (``'labels'``) or how
-            sure it is (``'certainty'``), see :mod:`mmkd.detection.teacher_shares`; or with
-            the teachers' weights (``'each'``). Or one loss whose target is joined
-            (``'mean'``, ``'max'``, ``'confidence'``), see :func:`mmkd.detection.joining.joined`.
+            sure it is (``'certainty'``, and in the place of ``'labels'`` where there are none), see
+            :mod:`mmkd.detection.teacher_shares`; or with the teachers' weights (``'each'``). Or one
+            loss whose target is joined (``'mean'``, ``'max'``, ``'confidence'``), see
+            :func:`mmkd.detection.joining.joined`.
         gradient_share: see :class:`~mmkd.distillation.Term`.
         teachers: likewise; they must be CenterNets.
 
