@@ -4,6 +4,7 @@ A student of three layers.
 """
 
 import copy
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from mmengine.model import BaseModel
 from torch import nn
 
 import mmkd.detection  # noqa: F401
-from mmkd.distillation import load_checkpoint_safely
+from mmkd.distillation import load_checkpoint_safely, unlabelled
 from mmkd.distillation.entries import built_terms
 from mmkd.distillation.unlabelled import check_without_labels
 from mmkd.errors import UserError
@@ -154,6 +155,24 @@ def test_every_pass_over_the_folder_has_each_image_once_in_another_order(tmp_pat
     alone.train()
     others = [inputs for mode, _, inputs in alone.model.passes[2:] if mode == 'loss']
     assert all(map(torch.equal, labelled, others)), 'the labelled images are as without'
+
+
+def test_two_processes_see_together_what_one_sees(monkeypatch):
+    class Five(list):
+        seed = 3
+
+        def number(self, image, turn):
+            return turn, image
+
+    def first(batch_size, rank, processes, iteration=0):
+        monkeypatch.setattr(unlabelled, 'get_dist_info', lambda: (rank, processes))
+        return list(islice(unlabelled._Places(Five('abcde'), batch_size, iteration), 4 - iteration))
+
+    one, two = first(4, 0, 1), [first(2, rank, 2) for rank in (0, 1)]
+    assert one == [a + b for a, b in zip(*two, strict=True)]
+    assert first(2, 1, 2, iteration=3) == two[1][3:]
+    places = [place for batch in one for place in batch]
+    assert sorted(places[5:10]) == [(1, image) for image in range(5)]
 
 
 @pytest.mark.parametrize('workers', [0, 1])
