@@ -2,6 +2,7 @@
 
     mmkd train configs/centernet_mt_r18.py --work-dir work_dirs/student
     mmkd train configs/centernet_mt_r18.py --work-dir work_dirs/student --resume
+    mmkd train configs/centernet_mt_r18.py --unlabelled photos/
     mmkd train mmdet::retinanet/retinanet_r18_fpn_1x_coco.py --method pkd \\
         --teacher mmdet::retinanet/retinanet_r50_fpn_1x_coco.py=r50.pth
     mmkd train classifier --data cifar100 --student resnet8x4 --teacher resnet32x4 --method dkd

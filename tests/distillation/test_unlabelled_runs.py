@@ -210,7 +210,7 @@ def test_teachers_alone_train_without_any_label(tmp_path, photos, teacher):
     assert np.mean([one['loss'] for one in logged[-3:]]) < 0.7 * logged[0]['loss']
 
 
-def test_a_damaged_image_is_named_once_and_counted(tmp_path, photos, teacher, caplog):
+def test_a_damaged_image_is_named_once_and_counted(tmp_path, photos, teacher):
     broken = photos / '1/1.png'
     broken.write_bytes(broken.read_bytes()[:-100])
     run = _run(tmp_path, photos, teacher, iters=4)
