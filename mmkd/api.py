@@ -34,7 +34,8 @@ def train(config: PathLike, *, teachers: Sequence['Run | PathLike'] = (),
           method: str | None = None, student: str | None = None,
           members: Sequence[str] = (), data: PathLike | None = None, classes: Sequence[str] = (),
           data_root: PathLike | None = None, work_dir: PathLike | None = None,
-          epochs: int | None = None, resume: bool | PathLike = False,
+          epochs: int | None = None, unlabelled: PathLike | None = None,
+          resume: bool | PathLike = False,
           options: Mapping[str, Any] | None = None) -> 'Run':
     """Train a detector or a classifier; with teachers, distil.
 
@@ -53,6 +54,8 @@ def train(config: PathLike, *, teachers: Sequence['Run | PathLike'] = (),
         data_root: where the config's data lie, in place of its ``data_root``.
         work_dir: where everything goes; None for ``work_dirs`` and the config's name.
         epochs: train for so many, the schedule with them.
+        unlabelled: a folder with images that need no labels, on which the student learns from its
+            teachers as well.
         resume: go on from the newest checkpoint of ``work_dir``, or from this one.
         options: entries of the config to override, ``{'train_dataloader.batch_size': 8}``.
 
@@ -70,7 +73,8 @@ def train(config: PathLike, *, teachers: Sequence['Run | PathLike'] = (),
         config=str(config), teacher=[_path(one) for one in teachers], method=method,
         student=student, members=','.join(members) or None, data=data and str(data),
         classes=','.join(classes) or None, data_root=data_root and str(data_root),
-        work_dir=work_dir and str(work_dir), epochs=epochs, cfg_options=dict(options or {}),
+        work_dir=work_dir and str(work_dir), epochs=epochs,
+        unlabelled=unlabelled and str(unlabelled), cfg_options=dict(options or {}),
         launcher='none'))
     launch.train(cfg, {True: 'auto', False: None}[resume] if isinstance(resume, bool)
                  else str(resume))
@@ -80,7 +84,8 @@ def train(config: PathLike, *, teachers: Sequence['Run | PathLike'] = (),
 def distill(student: PathLike, *, teachers: Sequence['Run | PathLike'], method: str | None = None,
             data: PathLike | None = None, classes: Sequence[str] = (),
             data_root: PathLike | None = None, work_dir: PathLike | None = None,
-            epochs: int | None = None, resume: bool | PathLike = False,
+            epochs: int | None = None, unlabelled: PathLike | None = None,
+            resume: bool | PathLike = False,
             options: Mapping[str, Any] | None = None) -> 'Run':
     """Train a detector that learns from others; what is not said here is as of :func:`train`.
 
@@ -98,8 +103,8 @@ def distill(student: PathLike, *, teachers: Sequence['Run | PathLike'], method: 
         raise UserError('distill has no teachers: give runs or CONFIG=CHECKPOINT, or use '
                         'mmkd.train')
     return train(student, teachers=teachers, method=method, data=data, classes=classes,
-                 data_root=data_root, work_dir=work_dir, epochs=epochs, resume=resume,
-                 options=options)
+                 data_root=data_root, work_dir=work_dir, epochs=epochs, unlabelled=unlabelled,
+                 resume=resume, options=options)
 
 
 def evaluate(run: 'Run | PathLike', *, config: 'Run | PathLike | None' = None,

@@ -6,6 +6,7 @@ python tools/prepare_voc.py split data/mine --val 0.1 --test 0.1      # write Im
 python tools/prepare_voc.py draw data/drawn                           # a synthetic data set
 python tools/prepare_voc.py subset data/VOCdevkit/VOC2012 --lists configs/voc_animals/lists \
     --out data/VOC_animals                                            # photographs of animals
+python tools/prepare_voc.py part data/VOC_animals --share 0.1 --seed 0  # as if 10 % had labels
 """
 
 import argparse
@@ -13,7 +14,7 @@ import sys
 
 from mmkd.commands import check
 from mmkd.detection.data.check import extract_voc, split_voc
-from mmkd.detection.data.subset import cut_subset
+from mmkd.detection.data.subset import cut_subset, keep_labels
 from mmkd.detection.data.synthetic import DRAWN_SPLITS, draw_dataset
 from mmkd.engine.cli import user_errors
 
@@ -43,6 +44,11 @@ def arguments() -> argparse.ArgumentParser:
     subset.add_argument('--lists', required=True, help='the folder with train, val and test.txt')
     subset.add_argument('--out', required=True, help='the folder to make')
     subset.add_argument('--longer-side', type=int, default=320, help='default: %(default)s px')
+    part = commands.add_parser('part', help='list a share of the training images, as if only these '
+                               'had labels; the others go into a folder of their own')
+    part.add_argument('root', help='the folder with JPEGImages and ImageSets/Main/train.txt')
+    part.add_argument('--share', type=float, required=True, help='such as 0.1')
+    part.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     return parser
 
 
@@ -63,6 +69,9 @@ def main() -> None:
         counts = cut_subset(args.root, args.lists, args.out, args.longer_side)
         for split, count in counts.items():
             print(f'{split}: {count} images')
+    elif args.command == 'part':
+        chosen, folder = keep_labels(args.root, args.share, args.seed)
+        print(f'with labels: {chosen}\nwithout: {folder}')
     else:
         splits = {name: getattr(args, name) for name in DRAWN_SPLITS}
         print(draw_dataset(args.root, seed=args.seed, splits=splits, image_size=args.image_size))

@@ -2,6 +2,7 @@
 
     mmkd train configs/centernet_mt_r18.py --work-dir work_dirs/student
     mmkd train configs/centernet_mt_r18.py --work-dir work_dirs/student --resume
+    mmkd train configs/centernet_mt_r18.py --unlabelled photos/
     mmkd train mmdet::retinanet/retinanet_r18_fpn_1x_coco.py --method pkd \\
         --teacher mmdet::retinanet/retinanet_r50_fpn_1x_coco.py=r50.pth
     mmkd train classifier --data cifar100 --student resnet8x4 --teacher resnet32x4 --method dkd
@@ -24,6 +25,8 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_arguments(parser)
     add_choices(parser)
+    parser.add_argument('--unlabelled', metavar='FOLDER', help='learn from the teachers on the '
+                        'images in this folder, too, which need no labels')
     parser.add_argument('--epochs', type=int, metavar='N', help='train for so many epochs, with '
                         'the learning-rate schedule, and warm-up and end of terms, stretched or '
                         'compressed to them')

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmkd.detection.dense_heads import FAMILIES, Family, decoded, family_of, through_tail
 from mmkd.detection.teacher_maps import class_index
-from mmkd.distillation.branch import Features
+from mmkd.distillation.branch import Features, names_of_facts
 from mmkd.distillation.losses._features import channel_statistics
 from mmkd.distillation.losses._precision import at_least_float32
 from mmkd.distillation.step import Step
@@ -58,7 +58,8 @@ class DenseTerm(Term):
     def meet(self, student: nn.Module, teachers: Sequence[Teacher]) -> None:
         """Check that the heads fit; see the base class."""
         loss = MODELS.get(self.loss_config['type'])
-        self._taps_of_targets = self._family('the student', student, loss).taps
+        taps = self._family('the student', student, loss).taps
+        self._taps_of_targets = taps if 'assignment' in names_of_facts(loss) else []
         grid = _grid(student)
         for teacher in teachers:
             model, who = teacher.model, f"teacher '{teacher.name}'"

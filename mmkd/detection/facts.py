@@ -19,14 +19,14 @@ def _labelled(step: Step) -> list[Any] | None:
     return [sample.gt_instances for sample in samples]
 
 
-@fact('boxes')
+@fact('boxes', of_labels=True)
 def _boxes(step: Step) -> list[Tensor] | None:
     """The true boxes of each image, ``(n, 4)`` as x1, y1, x2, y2 in pixels of the input."""
     found = _labelled(step)
     return found and [getattr(one.bboxes, 'tensor', one.bboxes) for one in found]
 
 
-@fact('labels')
+@fact('labels', of_labels=True)
 def _labels(step: Step) -> list[Tensor] | None:
     """The true classes of each image, ``(n,)``."""
     found = _labelled(step)
@@ -59,7 +59,7 @@ def _priors(step: Step) -> Priors:
     return priors_of(head, [tuple(one.shape[-2:]) for one in maps], maps[0].device)
 
 
-@fact('assignment')
+@fact('assignment', of_labels=True)
 def _assignment(step: Step) -> Assignment:
     """What the student's dense head was to predict in this very pass."""
     head, family = _dense_head(step, 'assignment')

@@ -56,6 +56,8 @@ class ProposalTerm(Term):
     """
 
     needs_model = True
+    needs_labels = ('labels', )
+    """The student's proposals are drawn by them."""
 
     def __init__(self, loss: dict, weight: float | None = None, warmup_epochs: int = 0,
                  warmup: str = 'linear', until: float | None = None,

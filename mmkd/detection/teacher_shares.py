@@ -42,7 +42,7 @@ def errors_of_teachers(rule: str, maps: Sequence[Maps], model: nn.Module, sample
         return torch.stack(errors).clamp(min=1e-6)
 
 
-def image_shares(weights: Sequence[float], means: Tensor, errors: Tensor) -> Tensor:
+def image_shares(weights: Sequence[float], means: Tensor, relative: Tensor) -> Tensor:
     """Return each teacher's share of each image, ``a_k E_k^-16 (E_kb / E_k)^-4``, normalised.
 
     The teacher counts more than the image: a teacher that is worse as a whole is followed on few
@@ -51,12 +51,12 @@ def image_shares(weights: Sequence[float], means: Tensor, errors: Tensor) -> Ten
     Args:
         weights: ``a_k`` of ``K`` teachers.
         means: ``E_k``, ``(K,)``, positive: what teacher ``k`` gets wrong on average.
-        errors: ``E_kb``, ``(K, B)``, positive: what it gets wrong on image ``b``.
+        relative: ``E_kb / E_k``, ``(K, B)``: what it gets wrong on image ``b``, beside its average.
 
     Returns:
         ``(K, B)``, each column of sum 1.
     """
-    image = OF_THE_IMAGE * (errors.log() - means.log()[:, None])
+    image = OF_THE_IMAGE * relative.log()
     return (_of_the_teachers(weights, means)[:, None] - image).softmax(0)
 
 

@@ -13,129 +13,28 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import CenterNetHead
-from mmengine.dist import all_reduce
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkd.detection.joining import JOINING_RULES, checked_rule, joined
 from mmkd.detection.map_codec import HeatmapCodec
-from mmkd.detection.teacher_maps import Maps, class_index, resampled
-from mmkd.detection.teacher_shares import (
-    SHARE_RULES,
-    errors_of_teachers,
-    feature_shares,
-    image_shares,
-)
+from mmkd.detection.rated_term import MAPS, RatedTerm
+from mmkd.detection.teacher_maps import Maps
+from mmkd.detection.teacher_shares import SHARE_RULES, feature_shares, image_shares
 from mmkd.distillation.branch import Features
 from mmkd.distillation.cache.codecs import Codec, DenseCodec
 from mmkd.distillation.step import Step
-from mmkd.distillation.teachers import Teacher
-from mmkd.distillation.term import Share, Term, shares
+from mmkd.distillation.term import Share, shares
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import TERMS
 
 __all__ = ['CenterNetTerm', 'FeatureTerm']
 
-MAPS = Maps(heatmap='bbox_head:0:-1', wh='bbox_head:1:-1', offset='bbox_head:2:-1')
-"""Where a CenterNet head gives its maps: the last stack's."""
 ALL = 'all teachers'
 """The source of a target that is joined."""
-MEMORY = 100
-"""Steps over which a teacher's errors are averaged."""
-
-
-class _RatedTerm(Term):
-    """A term whose teachers may be weighed by what their heads say of each image."""
-
-    joint: str
-    _index: dict[str, list[int] | None]
-
-    @property
-    def reads_maps(self) -> bool:
-        """Whether the maps of the heads are needed."""
-        return True
-
-    def meet(self, student: nn.Module, teachers: Sequence[Teacher]) -> None:
-        """Refuse what is no CenterNet, if the term looks at its maps; see the base class."""
-        models = {'the student': student} | {f"teacher '{one.name}'": one.model for one in teachers}
-        for who, model in models.items():
-            # A cached teacher has no model; the cache was built of one that passed.
-            if model is None or not self.reads_maps:
-                continue
-            head = getattr(model, 'bbox_head', None)
-            if not isinstance(head, CenterNetHead):
-                raise UserError(
-                    f"term '{self.name}' is a {type(self).__name__} and {who} no CenterNet "
-                    f'({type(model).__name__}, head {type(head).__name__}): take terms for any '
-                    'detector, such as configs/_base_/distillation/pkd.py, or --method pkd')
-
-    def maps_of(self, step: Step) -> dict[str, Maps]:
-        """Return each teacher's maps in the student's classes and at the student's stride."""
-        key = 'maps', *(teacher.name for teacher in self.teachers_of(step))
-        if key not in step.found:
-            size = step.student[MAPS.heatmap].shape[-2:]
-            found = {}
-            for teacher in self.teachers_of(step):
-                maps = Maps(*(step.taps[teacher.name][tap] for tap in MAPS))
-                if self._index[teacher.name] is not None:
-                    maps = maps._replace(heatmap=maps.heatmap[:, self._index[teacher.name]])
-                found[teacher.name] = resampled(maps, size)
-            step.found[key] = found
-        return step.found[key]
-
-    def rates(self, step: Step) -> bool:
-        """Tell whether several teachers are weighed by what their heads say."""
-        return self.joint in SHARE_RULES and len(self.teachers_of(step)) > 1
-
-    def errors(self, step: Step) -> Tensor:
-        """Return what each teacher gets wrong on each image by :attr:`joint`, ``(K, B)``."""
-        key = self.joint, *(teacher.name for teacher in self.teachers_of(step))
-        if key not in step.found:
-            maps = self.maps_of(step)
-            step.found[key] = errors_of_teachers(self.joint, list(maps.values()), step.model,
-                                                 step.samples)
-        return step.found[key]
-
-    def mean_errors(self, step: Step) -> Tensor:
-        """Take in this batch's errors; return each teacher's mean of the last 100 steps or so."""
-        now = self.errors(step).mean(1)
-        all_reduce(now, op='mean')
-        found = []
-        for teacher, error in zip(self.teachers_of(step), now, strict=True):
-            branch = self.branches[teacher.name]
-            branch.steps += 1
-            branch.mean_error += (error - branch.mean_error) / branch.steps.clamp(max=MEMORY)
-            found.append(branch.mean_error)
-        return torch.stack(found)
-
-    def shares_of(self, step: Step) -> Tensor:
-        """Return the share of each teacher, ``(K,)`` or of each image ``(K, B)``."""
-        raise NotImplementedError
-
-    def prepare(self, step: Step, dataset: Any) -> None:
-        """Find classes, build branches, and where errors are averaged; see the base class."""
-        if self.reads_maps:
-            self._index = class_indices(step, self.teachers_of(step), dataset)
-        super().prepare(step, dataset)
-        if self.rates(step):
-            for branch in self.branches.values():  # buffers, so that they are saved and resumed
-                branch.register_buffer('mean_error', step.inputs.new_zeros(()))
-                branch.register_buffer('steps', step.inputs.new_zeros(()))
-
-    def sources(self, step: Step) -> list[tuple[str, Share]]:
-        """Return who teaches, with shares by :attr:`joint`; see the base class."""
-        teachers = self.teachers_of(step)
-        if not self.rates(step) or len(self.branches) < len(teachers):
-            return shares(teachers)  # also while the branches are built
-        key = self.name, 'shares'
-        if key not in step.found:
-            step.found[key] = self.shares_of(step)
-        return [(teacher.name, share) for teacher, share in
-                zip(teachers, step.found[key], strict=True)]
 
 
 @TERMS.register_module()
-class CenterNetTerm(_RatedTerm):
+class CenterNetTerm(RatedTerm):
     """A term on one of the maps that a CenterNet head gives: w1, w2 or w3.
 
     Args:
@@ -145,9 +44,10 @@ class CenterNetTerm(_RatedTerm):
         weight: factor of the term, or None for its entry in ``distill_weights``.
         joint: how several teachers are joined. Each teacher's own loss, with a share of each image
             that follows from how well the teacher finds the image's labels (``'labels'``) or how
-            sure it is (``'certainty'``), see :mod:`mmkd.detection.teacher_shares`; or with
-            the teachers' weights (``'each'``). Or one loss whose target is joined
-            (``'mean'``, ``'max'``, ``'confidence'``), see :func:`mmkd.detection.joining.joined`.
+            sure it is (``'certainty'``, and in the place of ``'labels'`` where there are none), see
+            :mod:`mmkd.detection.teacher_shares`; or with the teachers' weights (``'each'``). Or one
+            loss whose target is joined (``'mean'``, ``'max'``, ``'confidence'``), see
+            :func:`mmkd.detection.joining.joined`.
         gradient_share: see :class:`~mmkd.distillation.Term`.
         teachers: likewise; they must be CenterNets.
 
@@ -188,7 +88,8 @@ class CenterNetTerm(_RatedTerm):
     def shares_of(self, step: Step) -> Tensor:
         """Return the share of each teacher in each image, ``(K, B)``."""
         weights = [teacher.weight for teacher in self.teachers_of(step)]
-        return image_shares(weights, self.mean_errors(step), self.errors(step))
+        means, usual = self.means(step)
+        return image_shares(weights, means, self.errors(step) / usual[:, None])
 
     def features(self, step: Step, source: str) -> tuple[Features, Features]:
         """Return the student's map and the one it imitates; see the base class."""
@@ -210,7 +111,7 @@ class CenterNetTerm(_RatedTerm):
 
 
 @TERMS.register_module()
-class FeatureTerm(_RatedTerm):
+class FeatureTerm(RatedTerm):
     """A term on features, by default on what enters a CenterNet's head: w4.
 
     Each teacher has a 1x1 convolution of its own where its feature has other channels, and its
@@ -265,7 +166,7 @@ class FeatureTerm(_RatedTerm):
     def shares_of(self, step: Step) -> Tensor:
         """Return the share of each teacher, ``(K,)``."""
         weights = [teacher.weight for teacher in self.teachers_of(step)]
-        return feature_shares(weights, self.mean_errors(step), self._fits(step))
+        return feature_shares(weights, self.means(step)[0], self._fits(step))
 
     def compute(self, step: Step) -> Tensor:
         """Return the unweighted term; see the base class."""
@@ -289,24 +190,3 @@ class FeatureTerm(_RatedTerm):
 def stored_maps(dtype: str) -> dict[str, Codec]:
     """Return how a cache stores a CenterNet's maps."""
     return dict.fromkeys(MAPS, DenseCodec(dtype)) | {MAPS.heatmap: HeatmapCodec(dtype)}
-
-
-def class_indices(step: Step, teachers: Sequence[Teacher], dataset: Any
-                  ) -> dict[str, list[int] | None]:
-    """Find the student's classes among each teacher's.
-
-    Raises:
-        UserError: a teacher lacks one, or its classes are unknown and as many as they are not.
-    """
-    classes = getattr(dataset, 'metainfo', {}).get('classes')
-    channels = step.student[MAPS.heatmap].shape[1]
-    found = {}
-    for teacher in teachers:
-        index = None if classes is None else class_index(classes, teacher.classes, teacher.name)
-        theirs = step.taps[teacher.name][MAPS.heatmap].shape[1]
-        if index is None and theirs != channels:
-            raise UserError(f"teacher '{teacher.name}' has {theirs} classes and the student "
-                            f'{channels} ({classes}), and the teacher\'s checkpoint does not '
-                            'name its classes: add them as meta.dataset_meta.classes')
-        found[teacher.name] = index
-    return found

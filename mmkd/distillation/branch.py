@@ -12,7 +12,8 @@ from mmkd.distillation.losses import InputError
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 
-__all__ = ['CONSTRUCTOR_FACTS', 'SIZES', 'Branch', 'InputError', 'names_of_facts', 'resized']
+__all__ = ['CONSTRUCTOR_FACTS', 'SIZES', 'Branch', 'InputError', 'names_of_facts', 'resized',
+           'takes_teacher']
 
 SIZES = ('student', 'teacher', 'smaller')
 CONSTRUCTOR_FACTS = ('student_channels', 'teacher_channels', 'student_size', 'teacher_size',
@@ -69,7 +70,7 @@ class Branch(nn.Module):
         _check_connectors(self, connector, student, teacher)
         self.losses = nn.ModuleList([MODELS.build(dict(loss))] if self.grouped else
                                     _built(loss, student, teacher, facts))
-        self.takes_teacher = self.grouped or not alone or _takes_teacher(type(self.losses[0]))
+        self.takes_teacher = self.grouped or not alone or takes_teacher(type(self.losses[0]))
         self.facts = names_of_facts(type(self.losses[0]), self.takes_teacher)
         """Names of what the loss takes beside the two features, and whether it must have it."""
 
@@ -109,7 +110,8 @@ def names_of_facts(loss: type, takes_teacher: bool = True) -> dict[str, bool]:
             if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
-def _takes_teacher(loss: type) -> bool:
+def takes_teacher(loss: type) -> bool:
+    """Tell whether a loss compares two sides, also in a term of the student with itself."""
     return not getattr(loss, 'multi_level', False) or (
         'teacher' in inspect.signature(loss.forward).parameters)
 

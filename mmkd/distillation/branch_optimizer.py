@@ -19,7 +19,9 @@ __all__ = ['Terms', 'join_optimizer', 'trainable']
 
 
 class Terms(nn.Module):
-    """All branches of all terms as one module; called with a :class:`Step`, gives their losses.
+    """All branches of all terms as one module; called with a step or more, gives their losses.
+
+    DistributedDataParallel wants one call for each backward pass, whatever the number of batches.
 
     Args:
         terms: of the run, prepared.
@@ -30,9 +32,9 @@ class Terms(nn.Module):
         self.terms = list(terms)
         self.branches = nn.ModuleList(branch for term in terms for branch in term.branches.values())
 
-    def forward(self, step: Step) -> dict[str, Tensor]:
-        """Return the unweighted loss of each term."""
-        return {term.name: term.compute(step) for term in self.terms}
+    def forward(self, *steps: Step) -> list[dict[str, Tensor]]:
+        """Return for each step the unweighted loss of each term."""
+        return [{term.name: term.compute(step) for term in self.terms} for step in steps]
 
 
 def join_optimizer(runner: Runner, module: nn.Module, in_turn: bool) -> nn.Module:

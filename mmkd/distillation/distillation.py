@@ -92,7 +92,7 @@ class Distillation:
         self._records = False
 
     def prepare(self, inputs: Tensor, samples: Any = None, run: Callable[[], Any] | None = None,
-                dataset: Any = None) -> None:
+                dataset: Any = None, labelled: bool = True) -> None:
         """Let everything see one batch; connectors and losses are built for what they saw.
 
         Neither the student nor the random state is changed by it.
@@ -102,6 +102,7 @@ class Distillation:
             samples: as of :meth:`losses`.
             run: how the student computes what is tapped; None for ``student(inputs)``.
             dataset: the training data, for losses that ask for all of its ``labels``.
+            labelled: as of :meth:`losses`.
 
         Raises:
             UserError: a tap is never passed or stands for several tensors, or two leaves do not
@@ -113,7 +114,7 @@ class Distillation:
                                                     for tap in term.student_patterns()])
         with undisturbed_random_state():
             rehearse(run or (lambda: self.student(inputs)), inputs, _with_attributes(samples),
-                     self.student, self._recorder, self.teachers, self.terms, dataset)
+                     self.student, self._recorder, self.teachers, self.terms, dataset, labelled)
         self.module: nn.Module = Terms(self.terms).to(inputs.device).train()
         """Computes the terms; one may put it into DistributedDataParallel."""
 
@@ -157,7 +158,8 @@ class Distillation:
             self._recorder.stop()
 
     def losses(self, inputs: Tensor, samples: Any = None,
-               own: Tensor | Mapping[str, Any] | None = None) -> dict[str, Tensor]:
+               own: Tensor | Mapping[str, Any] | None = None, *, labelled: bool = True
+               ) -> dict[str, Tensor]:
         """Return each term's loss, times its weight, by its name.
 
         Args:
@@ -165,15 +167,17 @@ class Distillation:
             samples: what losses may ask for by name: an object or a dict that has ``labels``,
                 ``indices`` and the like, or MMDetection's data samples.
             own: the student's own loss or losses; needed by terms with a ``gradient_share``.
+            labelled: False for a batch of images without labels. A weight that sets itself is
+                then as the last labelled batch left it.
 
         Raises:
             UserError: the student has not been recorded, or a term cannot teach.
         """
-        step = self.step(inputs, samples)
-        return self.weighted(self.compute(step), step,
-                             dict(loss=own) if isinstance(own, Tensor) else own)
+        step = self.step(inputs, samples, labelled)
+        [raw] = self.compute(step)
+        return self.weighted(raw, step, dict(loss=own) if isinstance(own, Tensor) else own)
 
-    def step(self, inputs: Tensor, samples: Any = None) -> Step:
+    def step(self, inputs: Tensor, samples: Any = None, labelled: bool = True) -> Step:
         """Return what the student gave, and run the teachers."""
         if not self._records:
             raise UserError('the student was not recorded: call it inside `with '
@@ -185,17 +189,21 @@ class Distillation:
                     if any(term.learns_from(teacher.name) for term in running)]
         samples = _with_attributes(samples)
         taps = {teacher.name: teacher(inputs, samples, shared) for teacher in teachers}
-        return Step(student, teachers, taps, samples, self.student, inputs)
+        return Step(student, teachers, taps, samples, self.student, inputs, labelled)
 
-    def compute(self, step: Step) -> dict[str, Tensor]:
-        """Return each term's loss without its weight."""
+    def compute(self, *steps: Step) -> list[dict[str, Tensor]]:
+        """Return for each step each term's loss without its weight."""
         # Several processes wait for the gradients of a module that they call.
-        running = not all(term.ended for term in self.terms)
-        raw = (self.module if running else bare(self.module))(step)
+        raw = (bare(self.module) if self.ended else self.module)(*steps)
         if not self._flows and torch.is_grad_enabled():
-            check_gradients_flow(self.terms, step)
+            check_gradients_flow(self.terms, steps[0])
             self._flows = True
         return raw
+
+    @property
+    def ended(self) -> bool:
+        """Whether all terms have ended."""
+        return all(term.ended for term in self.terms)
 
     def weighted(self, raw: Mapping[str, Tensor], step: Step,
                  own: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
@@ -204,7 +212,8 @@ class Distillation:
         for term in self.terms:
             loss = raw[term.name]
             balanced = self.balanced.get(term.name)
-            if balanced and self.iteration % INTERVAL == 0 and torch.is_grad_enabled():
+            due = step.labelled and self.iteration % INTERVAL == 0 and torch.is_grad_enabled()
+            if balanced and due:
                 if own is None:
                     raise UserError(f"term '{term.name}' has a gradient_share, which is measured "
                                     "against the student's own loss: give it as "

@@ -12,6 +12,7 @@ The student stays a plain model; everything below hangs on it for the duration o
           ...                   the student computes its own losses
         forward hook            run each teacher once on the same inputs, ask every term for its
                                 loss, add them as `loss_distill_<term>`; mmengine sums and logs them
+                                (images without labels have their pass here, see `unlabelled.py`)
       before_save_checkpoint    both are saved under 'distillation', beside `state_dict`
       after_run                 the hooks come off the student
 
@@ -38,6 +39,7 @@ from mmkd.distillation.entries import build_entry, built_terms, check_names, che
 from mmkd.distillation.inherit import Inheritance, hand_down, inheritance
 from mmkd.distillation.teachers import Teacher, undisturbed_random_state
 from mmkd.distillation.term import Term
+from mmkd.distillation.unlabelled import Unlabelled, check_without_labels, without_labels
 from mmkd.errors import UserError
 from mmkd.registry import HOOKS
 
@@ -69,6 +71,8 @@ class DistillationHook(Hook):
             if there is one. A resumed run goes on as it was.
         check_teachers: look at the teachers and the terms before the first epoch, for seconds:
             see :mod:`mmkd.distillation.check`.
+        unlabelled: ``ratio``, ``weight`` and ``only`` of the config's ``unlabelled``, and the
+            ``dataset``; :func:`mmkd.engine.unlabelled.use_unlabelled` fills it in.
 
     Raises:
         UserError: in ``before_run``: no teacher is named, an entry has other keys, what
@@ -80,7 +84,8 @@ class DistillationHook(Hook):
     def __init__(self, teachers: Mapping[str, Mapping[str, Any]] | None = None,
                  terms: Mapping[str, Mapping[str, Any]] | None = None,
                  schedule: str = 'joint', inherit: Mapping[str, Any] | None = None,
-                 check_teachers: bool = True) -> None:
+                 check_teachers: bool = True,
+                 unlabelled: Mapping[str, Any] | None = None) -> None:
         self.schedule = checked_schedule(schedule)
         self._entries = teachers
         self._terms = terms
@@ -93,6 +98,9 @@ class DistillationHook(Hook):
         self.checked: dict[str, Any] = {}
         """What was found before the first epoch: of the teachers, of the terms, and warnings."""
         self._checks_step = False
+        self._unlabelled = None if unlabelled is None else Unlabelled(**unlabelled)
+        self._only = self._unlabelled is not None and self._unlabelled.only
+        self._learns = False
         self._logs: MessageHub | None = None
         self._handles: list[Any] = []
 
@@ -109,6 +117,12 @@ class DistillationHook(Hook):
             self._entries = cfg.get('teachers')
         if self._inherit is None:
             self._inherit = cfg.get('inherit')
+        if cfg.get('unlabelled') is not None and self._unlabelled is None:
+            raise UserError('unlabelled needs its images prepared: start the run by mmkd train, or '
+                            'call mmkd.engine.unlabelled.use_unlabelled(cfg) before the runner is '
+                            'built')
+        if self._unlabelled is not None:
+            check_without_labels(self.terms, self._only)
 
     def before_run(self, runner: Runner) -> None:
         """Set distillation up, unless the run does not train or every weight is 0."""
@@ -119,6 +133,9 @@ class DistillationHook(Hook):
         student = bare(runner.model)
         device = next(student.parameters()).device
         self._inherited = inheritance(self._inherit, self._entries, student)
+        if not self.terms and self._only:
+            raise UserError('no distillation term has a weight above 0, and with unlabelled.only '
+                            'the student learns from nothing else: give one a weight')
         if not self.terms:
             runner.logger.warning('No distillation term has a weight above 0: the student trains '
                                   'alone')
@@ -131,15 +148,22 @@ class DistillationHook(Hook):
             student, {teacher.name: teacher for teacher in teachers},
             {term.name: term for term in self.terms}, schedule=self.schedule)
         with undisturbed_random_state():
-            inputs, samples = first_batch(runner.train_dataloader, student)
-            self.distillation.prepare(
-                inputs, samples, lambda: student(inputs, samples, mode='loss'),
-                runner.train_dataloader.dataset)
+            self._prepare(runner, student, self.distillation)
         in_turn = (self.schedule == 'progressive'
                    or any(term.until is not None for term in self.terms))
         self.distillation.module = join_optimizer(runner, self.distillation.module, in_turn)
         self._logs = runner.message_hub
         self._attach(student, self.distillation)
+
+    def _prepare(self, runner: Runner, student: nn.Module, distillation: Distillation) -> None:
+        loader = runner.train_dataloader
+        inputs, samples = first_batch(loader, student)
+        mode = 'tensor' if self._only else 'loss'
+        distillation.prepare(
+            inputs, without_labels(samples) if self._only else samples,
+            lambda: student(inputs, samples, mode=mode), loader.dataset, not self._only)
+        if self._unlabelled is not None:
+            self._unlabelled.prepare(loader, runner.seed, distillation)
 
     def _built_teachers(self, runner: Runner, student: nn.Module, device: torch.device
                         ) -> list[Teacher]:
@@ -151,7 +175,8 @@ class DistillationHook(Hook):
         options = cache_options(runner.cfg)
         if options is None:
             return [build(name, entry) for name, entry in entries.items()]
-        plan = CachePlan(options, runner.cfg, self.terms, runner.train_dataloader, student, build)
+        plan = CachePlan(options, runner.cfg, self.terms, runner.train_dataloader, student, build,
+                         other_images=self._unlabelled is not None and not self._only)
         with undisturbed_random_state():
             return plan.teachers(entries, device)
 
@@ -176,15 +201,23 @@ class DistillationHook(Hook):
 
     def _attach(self, student: nn.Module, distillation: Distillation) -> None:
         # Closures, since copy.deepcopy (an EMA of the model) does not follow them.
-        def start(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            if module is student and _given(args, kwargs).get('mode') == 'loss':
-                distillation.start()
-
-        def finish(module: nn.Module, args: tuple, kwargs: dict, losses: Any) -> Any:
+        def start(module: nn.Module, args: tuple, kwargs: dict) -> Any:
             given = _given(args, kwargs)
-            if module is not student or given.get('mode') != 'loss':
-                return losses
-            return losses | self._losses(given['inputs'], given.get('data_samples'), losses)
+            if module is not student:
+                return None
+            self._learns = given.get('mode') == 'loss'
+            if self._learns:
+                distillation.start()
+            return ((), given | dict(mode='tensor')) if self._learns and self._only else None
+
+        def finish(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+            if module is not student or not self._learns:
+                return output
+            self._learns = False
+            given = _given(args, kwargs)
+            if self._only:
+                return self._losses(given['inputs'], without_labels(given['data_samples']), {})
+            return output | self._losses(given['inputs'], given.get('data_samples'), output)
 
         self._handles = [student.register_forward_pre_hook(start, with_kwargs=True),
                          student.register_forward_hook(finish, with_kwargs=True)]
@@ -194,11 +227,15 @@ class DistillationHook(Hook):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        if self._unlabelled is not None:
+            self._unlabelled.stop()
 
     def _losses(self, inputs: Tensor, samples: Any, own: Mapping[str, Any]) -> dict[str, Tensor]:
         distillation = self.distillation
-        step = distillation.step(inputs, samples)
-        raw = distillation.compute(step)
+        steps = [distillation.step(inputs, samples, not self._only)]
+        if self._unlabelled is not None:
+            steps += self._unlabelled.steps(distillation)
+        step, (raw, *others) = steps[0], distillation.compute(*steps)
         if self._checks_step and torch.is_grad_enabled():
             self._checks_step = False
             self._add_checked(check_first_step(
@@ -209,11 +246,13 @@ class DistillationHook(Hook):
         for name in distillation.balanced:
             self._logs.update_scalar(f'train/weight_{name}', distillation.weight_of(name))
         added = {f'loss_distill_{name}': loss for name, loss in losses.items()}
-        clashes = sorted(set(added) & set(own))
+        more = {f'loss_distill_{name}_unlabelled': self._unlabelled.weight * loss
+                for raw in others for name, loss in distillation.weighted(raw, steps[1]).items()}
+        clashes = sorted({*added, *more} & {*own} | {*added} & {*more})
         if clashes:
             raise UserError(f"the student already has a loss '{clashes[0]}': give that "
                             'distillation term another name')
-        return added
+        return added | more
 
     def _add_checked(self, found: Mapping[str, Any]) -> None:
         self.checked = {**self.checked, **found,
@@ -225,6 +264,8 @@ class DistillationHook(Hook):
             # Epochs are passes over the data: an IterBasedTrainLoop has none.
             self.distillation.advance(runner.iter, runner.max_iters,
                                       runner.iter // max(len(runner.train_dataloader), 1))
+            if self._unlabelled is not None:
+                self._unlabelled.fetch(data_batch, self.distillation.ended)
 
     def before_train(self, runner: Runner) -> None:
         """Hand weights down, let mean teachers begin where the student does, check the others."""
@@ -234,6 +275,8 @@ class DistillationHook(Hook):
         self._inherited = {}
         if self.distillation is None:
             return
+        if self._unlabelled is not None:
+            self._unlabelled.start(runner.iter)
         for teacher in self.distillation.mean_teachers:
             teacher.begin(student)
         if self.check_teachers and runner.iter == 0:

@@ -14,7 +14,7 @@ from mmkd.distillation.taps import TapRecorder, flat
 from mmkd.distillation.teachers import Teacher
 from mmkd.distillation.term import Term
 
-__all__ = ['bare', 'first_batch', 'rehearse']
+__all__ = ['bare', 'first_batch', 'rehearse', 'untouched']
 
 IMAGES = 2
 """A batch norm cannot train on one number a channel."""
@@ -23,7 +23,7 @@ LARGEST_WEIGHT = 1e4
 
 def rehearse(run: Callable[[], Any], inputs: Tensor, samples: Any, student: nn.Module,
              recorder: TapRecorder, teachers: Sequence[Teacher], terms: Sequence[Term],
-             dataset: Any = None) -> None:
+             dataset: Any = None, labelled: bool = True) -> None:
     """Run student and teachers once, and let the terms pair leaves and build their branches.
 
     The student's pass is one of training, so that calls, proposals and queries are those of
@@ -38,17 +38,18 @@ def rehearse(run: Callable[[], Any], inputs: Tensor, samples: Any, student: nn.M
         teachers: of the run.
         terms: of the run.
         dataset: the training data, if there is one.
+        labelled: whether the batch has labels.
 
     Raises:
         UserError: a tap is never passed or stands for several tensors, or two leaves do not fit.
     """
-    with _untouched(student):
+    with untouched(student):
         own = recorder.dry_run(run)
     taps = {teacher.name: teacher.tap(
         [tap for term in terms if term.learns_from(teacher.name)
          for tap in term.teacher_patterns()], inputs, samples) for teacher in teachers}
     step = Step(flat(own), teachers, {name: flat(found) for name, found in taps.items()}, samples,
-                student, inputs)
+                student, inputs, labelled)
     for term in terms:
         term.pair(own, {name: found for name, found in taps.items() if term.learns_from(name)},
                   step)
@@ -57,7 +58,7 @@ def rehearse(run: Callable[[], Any], inputs: Tensor, samples: Any, student: nn.M
 
 
 @contextmanager
-def _untouched(student: nn.Module) -> Iterator[None]:
+def untouched(student: nn.Module) -> Iterator[None]:
     """Put the student into training mode, and its buffers back behind it.
 
     A run initialises its weights after this pass, and what a constructor leaves uninitialised until

@@ -52,7 +52,7 @@ class BalancedWeight:
 
 def own_loss(losses: Mapping[str, Any]) -> Tensor:
     """Return the sum of what the student minimises by itself: the values named ``loss``."""
-    found = []
+    found = [torch.zeros(())] if not losses else []  # no labels, no losses of its own
     for name, value in losses.items():
         if 'loss' in name:
             found += [part.mean() for part in (value if isinstance(value, list) else [value])]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError, did_you_mean
 
-__all__ = ['Step', 'fact', 'facts_for', 'known_facts']
+__all__ = ['Step', 'fact', 'facts_for', 'facts_of_labels', 'known_facts']
 
 
 @dataclass
@@ -27,6 +27,8 @@ class Step:
     """The student itself."""
     inputs: Tensor | None = None
     """``(B, 3, H, W)``, normalised for the student."""
+    labelled: bool = True
+    """False for a batch of images without labels: nothing may be asked of them there."""
     found: dict[Any, Any] = field(default_factory=dict)
     """What one term worked out and others need as well."""
 
@@ -37,16 +39,23 @@ class Step:
 
 Fact = Callable[[Step], Any]
 _FACTS: dict[str, Fact] = {}
+_OF_LABELS: set[str] = set()
 _MISSING = object()
 
 
-def fact(name: str) -> Callable[[Fact], Fact]:
+def fact(name: str, of_labels: bool = False) -> Callable[[Fact], Fact]:
     """Register a function of the step whose value a loss gets if its ``forward`` names it.
 
     The function is called once a step at most; it returns None where the batch does not tell.
+
+    Args:
+        name: of the parameter.
+        of_labels: whether only labels tell it.
     """
     def register(function: Fact) -> Fact:
         _FACTS[name] = function
+        if of_labels:
+            _OF_LABELS.add(name)
         return function
     return register
 
@@ -54,6 +63,11 @@ def fact(name: str) -> Callable[[Fact], Fact]:
 def known_facts() -> list[str]:
     """Return the names that are registered."""
     return sorted(_FACTS)
+
+
+def facts_of_labels() -> set[str]:
+    """Return the names of those that only labels tell."""
+    return set(_OF_LABELS)
 
 
 @fact('student_model')

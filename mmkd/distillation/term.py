@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmkd.distillation.branch import SIZES, Branch, Features, InputError, names_of_facts
+from mmkd.distillation.branch import (
+    SIZES,
+    Branch,
+    Features,
+    InputError,
+    names_of_facts,
+    takes_teacher,
+)
 from mmkd.distillation.cache.codecs import Codec, DenseCodec
 from mmkd.distillation.pairing import (
     MATCHES,
@@ -18,7 +25,7 @@ from mmkd.distillation.pairing import (
     patterns_in,
     picked,
 )
-from mmkd.distillation.step import Step, facts_for
+from mmkd.distillation.step import Step, facts_for, facts_of_labels
 from mmkd.distillation.taps import Tapped
 from mmkd.distillation.teacher_connectors import built_teacher_connector
 from mmkd.distillation.teachers import Teacher
@@ -139,6 +146,26 @@ class Term:
         """Whether the teachers must be there in every step: a cache cannot stand for them."""
         loss = MODELS.get(self.loss_config['type'])
         return loss is not None and bool(names_of_facts(loss).keys() & set(self.from_the_model))
+
+    @property
+    def needs_labels(self) -> Sequence[str]:
+        """What the term must have and only labels tell; empty if it can do without them."""
+        loss = MODELS.get(self.loss_config['type'])
+        facts = names_of_facts(loss, self.needs_teachers or takes_teacher(loss))
+        return [name for name, needed in facts.items() if needed and name in facts_of_labels()]
+
+    def check_unlabelled(self, step: Step) -> None:
+        """Make sure that the term can be computed without labels; called once, after `prepare`.
+
+        Args:
+            step: of images without labels.
+
+        Raises:
+            UserError: it asks for something that is not there.
+        """
+        for source, _ in self.sources(step):
+            self.features(step, source)
+            self.facts(self.branches[source], step, source)
 
     def meet(self, student: nn.Module, teachers: Sequence[Teacher]) -> None:
         """Look at the models before any of them runs; a subclass refuses those that do not fit.

@@ -21,9 +21,10 @@ from mmkd.engine.legacy import modernise, old_variables, tell_of_old_variables
 from mmkd.engine.student_options import OPTIONS
 from mmkd.errors import UserError, did_you_mean
 
-__all__ = ['counted_classes', 'load_config', 'override', 'validate_config']
+__all__ = ['classes_of', 'counted_classes', 'load_config', 'override', 'validate_config']
 
-ENTRIES = frozenset(inspect.signature(Runner.__init__).parameters).union(OPTIONS, ['inherit'])
+ENTRIES = frozenset(inspect.signature(Runner.__init__).parameters).union(
+    OPTIONS, ['inherit', 'unlabelled'])
 DATA = (registry.DATASETS, registry.TRANSFORMS, registry.DATA_SAMPLERS, FUNCTIONS)
 NETWORK = (registry.MODELS, registry.TASK_UTILS, registry.WEIGHT_INITIALIZERS)
 SECTIONS: dict[str, tuple[Registry, ...]] = {
@@ -243,7 +244,7 @@ def _arguments(cls: type) -> tuple[set[str], bool]:
 
 def _check_classes(cfg: Config) -> None:
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        for classes in _classes((cfg.get(loader) or {}).get('dataset')):
+        for classes in classes_of((cfg.get(loader) or {}).get('dataset')):
             for place, count in counted_classes(cfg.model, 'model'):
                 if count != len(classes):
                     raise UserError(
@@ -267,15 +268,15 @@ def counted_classes(node: Any, place: str) -> Iterator[tuple[str, int]]:
             yield from counted_classes(value, f'{place}[{i}]')
 
 
-def _classes(dataset: Any) -> Iterator[Sequence[str]]:
-    """Yield the class names of a dataset, or of those that it wraps."""
+def classes_of(dataset: Any) -> Iterator[Sequence[str]]:
+    """Yield the class names that a data set's config has, or those that it wraps have."""
     if not isinstance(dataset, Mapping):
         return
     several = dataset.get('datasets')
     inner = [dataset.get('dataset'), *(several if isinstance(several, list | tuple) else ())]
     if any(inner):
         for one in inner:
-            yield from _classes(one)
+            yield from classes_of(one)
         return
     own = getattr(_find(str(dataset.get('type')), [registry.DATASETS]), 'METAINFO', {})
     metainfo = dataset.get('metainfo') or own

@@ -36,6 +36,7 @@ from mmkd.engine.run_folder import LOG
 from mmkd.engine.schedule import resumed_mismatch, schedule_mismatch, set_epochs
 from mmkd.engine.screen import keep_in_file
 from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
+from mmkd.engine.unlabelled import use_unlabelled
 from mmkd.errors import UserError
 
 __all__ = ['StudentRunner', 'TrainingRunner', 'cache_teachers', 'config_from_arguments',
@@ -56,6 +57,8 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
         set_epochs(cfg, args.epochs)
     if getattr(args, 'log', None):
         add_tracker(cfg, args.log)
+    if getattr(args, 'unlabelled', None):
+        cfg.unlabelled = dict(cfg.get('unlabelled') or {}, data_root=args.unlabelled)
     override(cfg, args.cfg_options)
     validate_config(cfg)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or own_folder(cfg.filename)
@@ -92,6 +95,7 @@ def train(cfg: Config, resume: str | None = None) -> None:
     use_mixed_precision(cfg)
     if not torch.cuda.is_available():
         keep_freed_memory()
+    use_unlabelled(cfg)
     fix_views(cfg)
     add_hooks(cfg)
     with _processes(cfg):
@@ -115,6 +119,7 @@ def cache_teachers(cfg: Config) -> None:
             be written.
     """
     _make_work_dir(cfg.work_dir)
+    use_unlabelled(cfg)
     fix_views(cfg)
     with _processes(cfg):
         runner = StudentRunner.from_cfg(cfg)

@@ -75,7 +75,7 @@ KINDS = dict(baseline=Mapping, variants=Mapping, teachers=Mapping, seeds=list | 
 OF_TEACHER = ('config', 'checkpoint', 'options', 'data', 'classes', 'student', 'members',
               'backbone', 'data_root', 'epochs')
 TAUGHT = ('teachers', 'terms', 'distill_weights', 'model.ce_weight', 'teacher_cache', 'inherit',
-          'custom_hooks')
+          'unlabelled', 'custom_hooks')
 
 
 @dataclass(frozen=True)

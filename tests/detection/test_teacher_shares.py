@@ -51,13 +51,19 @@ def _good(targets):
     return Maps(targets.heatmap * 0.9 + 0.002, targets.wh * 1.1, targets.offset)
 
 
+def _image_shares(errors):
+    means = errors.mean(1)
+    return image_shares([1.0, 1.0], means, errors / means[:, None])
+
+
 def test_shares_by_hand():
     errors = torch.tensor([[0.5, 1.0], [1.0, 1.0]])
     # As good on average: 1 * 2^4 against 3 * 1, and 1 against 3.
-    found = image_shares([1.0, 3.0], torch.tensor([0.7, 0.7]), errors)
+    found = image_shares([1.0, 3.0], torch.tensor([0.7, 0.7]), errors / 0.7)
     torch.testing.assert_close(found, torch.tensor([[16 / 19, 0.25], [3 / 19, 0.75]]))
     # 1.25 times the error on average: 1.25^12 = 14.552 times the say where both are as good.
-    found = image_shares([1.0, 1.0], torch.tensor([0.8, 1.0]), errors)
+    means = torch.tensor([0.8, 1.0])
+    found = image_shares([1.0, 1.0], means, errors / means[:, None])
     torch.testing.assert_close(found[:, 1], torch.tensor([14.552, 1]) / 15.552, rtol=1e-4, atol=0)
     torch.testing.assert_close(found[0, 0] / found[1, 0], torch.tensor(16 * 14.552),
                                rtol=1e-4, atol=0)
@@ -85,7 +91,7 @@ def test_who_finds_an_image_s_labels_teaches_that_image(batch):
     first = Maps(*(torch.stack((g[0], n[1])) for g, n in zip(good, noise, strict=True)))
     second = Maps(*(torch.stack((n[0], g[1])) for g, n in zip(good, noise, strict=True)))
     errors = errors_of_teachers('labels', [first, second], model, samples)
-    shares = image_shares([1.0, 1.0], errors.mean(1), errors)
+    shares = _image_shares(errors)
     assert shares[0, 0] > 0.99
     assert shares[1, 1] > 0.99
     torch.testing.assert_close(shares.sum(0), torch.ones(2))
@@ -98,7 +104,7 @@ def test_a_teacher_of_noise_changes_next_to_nothing(batch, rule, most):
     good, noise = _good(targets), _noise(targets)
     noise = noise._replace(heatmap=noise.heatmap * 0.3)  # haze: it is sure of nothing
     errors = errors_of_teachers(rule, [good, noise], model, samples)
-    shares = image_shares([1.0, 1.0], errors.mean(1), errors)
+    shares = _image_shares(errors)
     assert shares[1].max() < most
     student = torch.full_like(good.heatmap, 0.1).requires_grad_()
     loss = SoftFocalLoss()
@@ -187,14 +193,19 @@ def test_errors_are_averaged_over_steps(tmp_path, teachers):  # noqa: F811
         branch.load_state_dict(branch.state_dict() | dict(mean_error=torch.tensor(0.0),
                                                           steps=torch.tensor(0.0)))
     step = SimpleNamespace(teachers=distillation_hook(run).teachers)
-    key = 'labels', *(teacher.name for teacher in step.teachers)
 
-    def seen(*errors):
-        step.found = {key: torch.tensor(errors)}
-        return term.mean_errors(step).tolist()
+    def seen(*errors, labelled=True):
+        step.labelled = labelled
+        rule = 'labels' if labelled else 'certainty'
+        step.found = {(rule, *(one.name for one in step.teachers)): torch.tensor(errors)}
+        return [means.tolist() for means in term.means(step)]
 
-    assert seen([1.0, 3.0], [4.0, 4.0]) == pytest.approx([2, 4])
-    assert seen([3.0, 3.0], [1.0, 1.0]) == pytest.approx([2.5, 2.5])
+    assert seen([1.0, 3.0], [4.0, 4.0]) == [[2, 4], [2, 4]]
+    assert seen([3.0, 3.0], [1.0, 1.0]) == [[2.5, 2.5], [2.5, 2.5]]
+    # How unsure they are says nothing of the teachers beside labels, only of the images.
+    assert seen([1.0, 1.0], [7.0, 5.0], labelled=False) == [[2.5, 2.5], [1, 6]]
+    with torch.no_grad():
+        assert seen([9.0, 9.0], [9.0, 9.0])[0] == [9, 9], 'a trial'
     for branch in term.branches.values():
         branch.steps.fill_(1000)
-    assert seen([3.5, 3.5], [1.5, 1.5]) == pytest.approx([2.51, 2.49])
+    assert seen([3.5, 3.5], [1.5, 1.5])[0] == pytest.approx([2.51, 2.49])

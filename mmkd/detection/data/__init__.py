@@ -10,8 +10,9 @@ from mmkd.detection.data.fast_augment import (
 )
 from mmkd.detection.data.loading import LoadImage
 from mmkd.detection.data.synthetic import draw_dataset
+from mmkd.detection.data.unlabelled import UnlabelledImages
 from mmkd.detection.data.voc import VOCLayoutDataset
 
 __all__ = ['DRAWN_CLASSES', 'FastPackDetInputs', 'FastPhotoMetricDistortion',
-           'FastRandomCenterCropPad', 'FastRandomFlip', 'LoadImage', 'VOCLayoutDataset',
-           'check_voc', 'draw_dataset', 'extract_voc', 'split_voc']
+           'FastRandomCenterCropPad', 'FastRandomFlip', 'LoadImage', 'UnlabelledImages',
+           'VOCLayoutDataset', 'check_voc', 'draw_dataset', 'extract_voc', 'split_voc']

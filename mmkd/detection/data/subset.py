@@ -1,15 +1,19 @@
-"""Cut a data set out of PASCAL VOC by lists of image names, with smaller images."""
+"""Cut a data set out of PASCAL VOC by lists of images, with smaller ones; keep a part of labels."""
 
+import hashlib
+import os
+import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 
-from mmkd.detection.data.annotation import read_split
+from mmkd.deploy.files import written_atomically
+from mmkd.detection.data.annotation import find_images, read_split
 from mmkd.errors import UserError
 
-__all__ = ['cut_subset']
+__all__ = ['cut_subset', 'keep_labels']
 
 SPLITS = ('train', 'val', 'test')
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
@@ -50,6 +54,57 @@ def cut_subset(source: str | Path, lists: str | Path, out: str | Path,
         _write(out / f'ImageSets/Main/{split}.txt', names[split])
     _write(out / 'ImageSets/Main/trainval.txt', [*names['train'], *names['val']])
     return {split: len(names[split]) for split in SPLITS}
+
+
+def keep_labels(root: str | Path, share: float, seed: int = 0) -> tuple[Path, Path]:
+    """Choose a share of the training images, as if only these had labels.
+
+    Writes ``ImageSets/Main/train_10.txt`` (of a share of 0.1) with the chosen names, and the other
+    training images as hard links, or copies, into ``unlabelled_10``. Which are chosen depends on
+    the names and the seed alone.
+
+    Args:
+        root: a folder in VOC layout, with ``ImageSets/Main/train.txt``.
+        share: above 0 and below 1.
+        seed: another one chooses others.
+
+    Returns:
+        the list and the folder.
+
+    Raises:
+        UserError: the share is none, list or folder are there already, or an image is missing.
+    """
+    if not 0 < share < 1:
+        raise UserError(f'The share {share} leaves no images with labels, or none without: give a '
+                        'number above 0 and below 1.')
+    root, percent = Path(root), f'{100 * share:g}'
+    chosen, folder = root / f'ImageSets/Main/train_{percent}.txt', root / f'unlabelled_{percent}'
+    for path in (chosen, folder):
+        if path.exists():
+            raise UserError(f'{path} is there already and is not written anew: move it away.')
+    images = find_images(root / 'JPEGImages')
+    names = read_split(root / 'ImageSets/Main/train.txt')
+    if missing := [name for name in names if name not in images]:
+        raise UserError(f"{root / 'JPEGImages'} has no image '{missing[0]}' of train.txt: put it "
+                        'there or take it out of the list.')
+    names.sort(key=lambda name: hashlib.sha256(f'{seed}:{name}'.encode()).digest())
+    count = max(1, round(share * len(names)))
+    part = folder.with_name(f'{folder.name}.partial')
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    for name in names[count:]:
+        _link(root / 'JPEGImages' / images[name], part / images[name])
+    os.replace(part, folder)
+    with written_atomically(chosen) as temporary:
+        _write(temporary, sorted(names[:count]))
+    return chosen, folder
+
+
+def _link(source: Path, to: Path) -> None:
+    try:
+        os.link(source, to)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, to)
 
 
 def _names(path: Path) -> list[str]:

@@ -29,11 +29,13 @@ class CachedTeacher(Teacher):
         live: the network, for taps that are not stored; None if there are none.
         size: of its inputs, see :func:`~mmkd.distillation.teachers.build_teacher`.
         multiple_of: see there.
+        other_images: whether ``live`` answers alone for images that are not of the store.
     """
 
     def __init__(self, store: TeacherStore, codecs: Mapping[str, Codec], weight: float,
                  device: torch.device, live: Teacher | None = None,
-                 size: Sequence[int] | None = None, multiple_of: int | None = None) -> None:
+                 size: Sequence[int] | None = None, multiple_of: int | None = None,
+                 other_images: bool = False) -> None:
         assert store.contents is not None
         self.name = store.folder.name
         self.weight = weight
@@ -43,6 +45,8 @@ class CachedTeacher(Teacher):
         self.model = None if live is None else live.model
         """The network itself, if a term that is not cached needs it."""
         self._live = live
+        self._other_images = other_images
+        self._lives_beside = live is not None
         self._size, self._multiple_of = size, multiple_of
         self._stored: set[str] = set()
         self.classes = store.contents.classes and tuple(store.contents.classes)
@@ -59,7 +63,11 @@ class CachedTeacher(Teacher):
         values = self._decoded([self._entry(i % self.store.images, 0) for i in range(len(inputs))])
         found = {tap: {leaf: values[leaf] for leaf in leaves} for tap, leaves in stored.items()}
         others = [tap for tap in wanted if tap not in stored]
-        return found if self._live is None else found | self._live.tap(others, inputs, data_samples)
+        if self._live is None:
+            return found
+        self._lives_beside = bool(others) or not self._other_images
+        return self._live.tap(wanted if self._other_images else others, inputs,
+                              data_samples) | found
 
     def __call__(self, inputs: Tensor, data_samples: Any = None,
                  shared: dict[Any, Tensor] | None = None) -> dict[str, Tensor]:
@@ -74,9 +82,13 @@ class CachedTeacher(Teacher):
         Raises:
             UserError: they do not, the batch is of another size, or the store is damaged.
         """
+        if self._other_images and not _is_stored(data_samples):
+            return self._live(inputs, data_samples, shared)
         self.store.check_size(*inputs.shape[-2:])
         found = self._decoded(self._entries(data_samples))
-        return found if self._live is None else found | self._live(inputs, data_samples, shared)
+        if not self._lives_beside:
+            return found
+        return self._live(inputs, data_samples, shared) | found
 
     def input_size(self, own: Sequence[int]) -> tuple[int, int]:
         """Return height and width of what it was fed; see the base class."""
@@ -106,3 +118,7 @@ class CachedTeacher(Teacher):
                 found[tap] = self.codecs[tap].decode(arrays[start:start + count])
             start += count
         return found
+
+
+def _is_stored(samples: Any) -> bool:
+    return all('stored' in sample for sample in samples)

@@ -40,6 +40,7 @@ class CachePlan:
         loader: of the training data.
         student: the model.
         build_teacher: builds a teacher by its name and entry.
+        other_images: whether the teachers also see images that are not cached.
 
     Raises:
         UserError: ``options`` do not fit the run.
@@ -51,6 +52,7 @@ class CachePlan:
     loader: DataLoader
     student: nn.Module
     build_teacher: Callable[[str, Mapping[str, Any]], Teacher]
+    other_images: bool = False
 
     def __post_init__(self) -> None:
         self.preprocessor = self.student.data_preprocessor
@@ -107,14 +109,14 @@ class CachePlan:
                 found.append(self.build_teacher(name, entry))
                 continue
             live = [term for term in self.live if term.learns_from(name)]
-            needs_live = any(term.needs_model for term in live) or any(
+            needs_live = self.other_images or any(term.needs_model for term in live) or any(
                 tap not in self._codecs(name) for term in live
                 for tap in term.stored_as(self.options.dtype))
             found.append(CachedTeacher(
                 stores[name], self._expanded(name, stores[name].contents.patterns),
                 entry.get('weight', 1.0), device,
                 self.build_teacher(name, entry) if needs_live else None,
-                entry.get('size'), entry.get('multiple_of')))
+                entry.get('size'), entry.get('multiple_of'), self.other_images))
         if getattr(self.dataset.dataset, 'augments', True):
             self.dataset.stores = stores
         return found

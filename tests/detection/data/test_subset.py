@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmkd.detection.data.subset import cut_subset
+from mmkd.detection.data.subset import cut_subset, keep_labels
 from mmkd.errors import UserError
 
 XML = ('<annotation><size><width>{w}</width><height>{h}</height></size><object><name>cat</name>'
@@ -63,3 +63,37 @@ def test_what_is_there_is_not_made_again(voc):
     (out / 'JPEGImages/a.jpg').write_bytes(b'mine')
     cut_subset(folder, lists, out)
     assert (out / 'JPEGImages/a.jpg').read_bytes() == b'mine'
+
+
+def _names(path):
+    return set(path.read_text().split())
+
+
+def test_a_share_keeps_its_labels_and_the_others_lose_theirs(tmp_path):
+    names = {f'{i:03}' for i in range(40)}
+    for folder in ('JPEGImages', 'ImageSets/Main'):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in names | {'of_test'}:
+        (tmp_path / f'JPEGImages/{name}.jpg').write_text(name)
+    (tmp_path / 'ImageSets/Main/train.txt').write_text('\n'.join(names))
+    chosen, folder = keep_labels(tmp_path, 0.25, seed=3)
+    assert (chosen.name, folder.name) == ('train_25.txt', 'unlabelled_25')
+    others = {path.stem: path.read_text() for path in folder.iterdir()}
+    assert len(_names(chosen)) == 10 and all(name == text for name, text in others.items())
+    assert _names(chosen) | others.keys() == names and not _names(chosen) & others.keys()
+    first = _names(chosen)
+    with pytest.raises(UserError, match=r'train_25\.txt is there already'):
+        keep_labels(tmp_path, 0.25)
+    chosen.unlink()
+    folder.rename(tmp_path / 'kept')
+    assert _names(keep_labels(tmp_path, 0.25, seed=3)[0]) == first
+    assert _names(keep_labels(tmp_path, 0.5, seed=3)[0]) > first, 'a larger share has the smaller'
+    chosen.unlink()
+    (tmp_path / 'unlabelled_25').rename(tmp_path / 'kept too')
+    assert _names(keep_labels(tmp_path, 0.25, seed=4)[0]) != first
+
+
+@pytest.mark.parametrize('share', [0, 1, -0.1, float('nan')])
+def test_a_share_that_is_none(tmp_path, share):
+    with pytest.raises(UserError, match='above 0 and below 1'):
+        keep_labels(tmp_path, share)

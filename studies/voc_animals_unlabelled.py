@@ -1,0 +1,28 @@
+# python tools/study.py studies/voc_animals_unlabelled.py
+# Photographs of people and animals: how many labels does a ResNet-18 need that has a teacher?
+# Before the first run, choose the images whose labels it may see; the others lose theirs:
+#   python tools/prepare_voc.py part data/VOC_animals --share 0.1 --seed 0
+# Elsewhere than data/VOC_animals: VOC_ANIMALS_ROOT=/path/to/VOC_animals/ before the command, and
+# its folder unlabelled_10 below. The teacher has learnt from all labels, as one that somebody else
+# has trained. Of 10 % of the images an epoch is a tenth as long, so there are ten times as many:
+# all students make as many steps.
+STUDENT = 'configs/voc_animals/centernet_r18.py'
+TEACHER = 'work_dirs/voc_animals/centernet_r18_wide/epoch_30.pth'
+FEW = dict(config=STUDENT, epochs=80, options={
+    'train_dataloader.dataset.ann_file': 'ImageSets/Main/train_10.txt'})
+TAUGHT = dict(FEW, teacher=f'configs/voc_animals/centernet_r18_wide.py={TEACHER}')
+
+baseline = dict(FEW, title='10 % of the labels, alone')
+variants = dict(
+    taught=dict(TAUGHT, title='10 % of the labels, from the teacher'),
+    unlabelled=dict(TAUGHT, title='and on the other images, without labels', options={
+        **FEW['options'], 'unlabelled.data_root': 'data/VOC_animals/unlabelled_10'}),
+    all_labels=dict(title='all labels, alone', config=STUDENT,
+                    may_differ=['data', 'epochs', 'schedule']))
+teachers = dict(resnet18=dict(config='configs/voc_animals/centernet_r18_wide.py',
+                              checkpoint=TEACHER))
+seeds = [0, 1, 2]
+metric = 'pascal_voc/mAP'
+scale = 100
+threshold = 3.0
+picture = 'unlabelled'
