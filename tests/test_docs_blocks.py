@@ -256,9 +256,12 @@ def test_a_block_that_fits_no_rule_says_how_to_add_it(tmp_path, monkeypatch):
         walk(page, tmp_path, monkeypatch, steps)
 
 
-def test_what_docs_python_md_leaves(left):
+def test_what_docs_python_md_leaves(left, monkeypatch):
     found = mmkd.Detector(left.folder / 'student.onnx')(cv2.imread(str(left.folder / 'photo.jpg')))
     assert [*map(len, left.known['found'])] == [*map(len, found)]
+    monkeypatch.chdir(left.folder)
+    metrics = mmkd.evaluate('student.onnx', config='work_dirs/student')
+    assert metrics == pytest.approx(mmkd.evaluate('work_dirs/student'), abs=1e-3, nan_ok=True)
     assert set(torch.load(left.folder / 'student.pth')) == {'0.weight', '0.bias', '4.weight',
                                                             '4.bias'}
 
