@@ -1,6 +1,5 @@
-"""The docs are a site without a broken link, their Python is Python, their commands are mmkd's."""
+"""The docs are a site without a broken link, and their commands are mmkd's."""
 
-import ast
 import re
 import runpy
 import shlex
@@ -45,21 +44,6 @@ def test_the_site_is_built_without_a_warning(tmp_path, monkeypatch):
     links = Links()
     links.feed(page)
     assert links.loaded and not [one for one in links.loaded if one.startswith('http')]
-
-
-@pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
-def test_examples_are_python(page):
-    for block in re.findall(r'```python\n(.*?)```', page.read_text(), re.S):
-        ast.parse(block)
-
-
-def test_the_training_loop_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    [block] = [block for block in re.findall(r'```python\n(.*?)```',
-                                             (ROOT / 'docs/python.md').read_text(), re.S)
-               if 'for images' in block]
-    exec(block, {})
-    assert (tmp_path / 'student.pth').exists()
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)

@@ -84,7 +84,8 @@ def _obstacle(runner: Runner) -> str | None:
         return 'there are no validation images'
     sample = runner.val_dataloader.dataset[0]
     boxes = isinstance(sample, dict) and 'gt_instances' in sample.get('data_samples', {})
-    return None if boxes else 'the validation images come without boxes'
+    return None if boxes else ('that is done for detectors alone, and these validation images come '
+                               'without boxes')
 
 
 def _report(runner: Runner, name: str, entry: Mapping[str, Any], student: nn.Module

@@ -1,10 +1,11 @@
 """Panels of what ``results.csv`` has: losses, learning rate, validation."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
-from mmkd.engine.results import FIRST, VALIDATION
+from mmkd.engine.results import FIRST, VALIDATION, Row
 from mmkd.errors import UserError
-from mmkd.report.panels import Figure, Panel
+from mmkd.report.panels import Figure, Panel, Table
 from mmkd.report.plots import colours_of, lines
 from mmkd.report.runs import Run
 
@@ -36,10 +37,37 @@ def validation(runs: Sequence[Run], made: Panel) -> None:
                         'val_dataloader, val_cfg and val_evaluator')
     classes = _columns(runs, lambda name: '/AP/' in name)
     hidden = set(classes[MOST_CLASSES:])
-    _draw(runs, made, lambda name: name.startswith(VALIDATION) and name not in hidden)
+    names = _columns(runs, lambda name: name.startswith(VALIDATION) and name not in hidden)
+    empty = [name for name in names if not any(_is_told(row.get(name))
+                                               for run in runs for row in run.rows)]
+    shown = [name for name in names if name not in empty]
+    if all(len(_validated(run)) < 2 for run in runs):  # a curve of one point shows nothing
+        made.tables.append(_metrics(runs, shown))
+    elif shown:
+        _draw(runs, made, shown.__contains__)
     if hidden:
-        made.sentences.append(f'Of {len(classes)} classes the first {MOST_CLASSES} are drawn; '
+        made.sentences.append(f'Of {len(classes)} classes the first {MOST_CLASSES} are shown; '
                               'results.csv has all.')
+    if empty:
+        made.sentences.append('Left out, since no validation image has such objects: '
+                              f'{", ".join(name[len(VALIDATION):] for name in empty)}.')
+
+
+def _is_told(value: float | None) -> bool:
+    """Whether a metric says something: that of objects which are not there is NaN, or COCO's -1."""
+    return value is not None and value != -1 and not math.isnan(value)
+
+
+def _validated(run: Run) -> list[Row]:
+    return [row for row in run.rows if run.metric in row]
+
+
+def _metrics(runs: Sequence[Run], names: Sequence[str]) -> Table:
+    """Return the metrics of runs that were validated once, a column for each."""
+    of_runs = [(run.name, row) for run in runs for row in _validated(run)]
+    return Table(('metric', *(f'{name}, epoch {row["epoch"]:g}' for name, row in of_runs)), [
+        (name[len(VALIDATION):], *(f'{row[name]:.4f}' if _is_told(row.get(name)) else ''
+                                   for _, row in of_runs)) for name in names])
 
 
 def _draw(runs: Sequence[Run], made: Panel, wanted: Callable[[str], bool]) -> None:

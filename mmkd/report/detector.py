@@ -151,10 +151,11 @@ def heatmaps(runs: Sequence[Run], made: Panel) -> None:
             except UserError as error:
                 made.sentences.append(f"Teacher '{name}' is left out: {error}.")
         before = f'{run.name}: ' if len(runs) > 1 else ''
+        taught = len(networks) > 1
         made.figures.append(Figure(
-            f'{before}the highest class score of each cell, 0 to 1; differences: red where the '
-            'teacher is surer, blue where the student is', _heat_figure(networks, dataset),
-            wide=len(networks) > 1))
+            f'{before}the highest class score of each cell, 0 to 1' + (
+                '; differences: red where the teacher is surer, blue where the student is'
+                if taught else ''), _heat_figure(networks, dataset), wide=taught))
 
 
 def _heat_figure(networks: Mapping[str, tuple[nn.Module, Mapping]], dataset: BaseDataset) -> str:

@@ -88,16 +88,19 @@ def confusion(counts: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     few = len(rows) <= MOST_NUMBERS
     size = max(3.2, 1.6 + 0.42 * len(columns)) if few else 6.5
+    font = min(8 * size / 3.2, 12)  # the page shows all sizes as wide
     with drawing(size, size) as figure:
         axes = figure.subplots()
         axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
-        axes.set(xlabel='predicted', ylabel='true')
+        axes.set_xlabel('predicted', fontsize=font)
+        axes.set_ylabel('true', fontsize=font)
+        axes.tick_params(labelsize=font)
         if few:
             axes.set_xticks(range(len(columns)), columns, rotation=45, ha='right')
             axes.set_yticks(range(len(rows)), rows)
-            for (i, j), share in np.ndenumerate(shares):
-                axes.text(j, i, f'{counts[i, j]:.0f}', ha='center', va='center', fontsize=8,
-                          color='white' if share > 0.5 else 'black')
+            for i, j in np.argwhere(counts):
+                axes.text(j, i, f'{counts[i, j]:.0f}', ha='center', va='center', fontsize=font,
+                          color='white' if shares[i, j] > 0.5 else 'black')
         return svg(figure)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ from mmkd.engine.config import load_config
 from mmkd.engine.launch import train
 from mmkd.errors import UserError
 from mmkd.evaluation.voc_map import Detections, Objects
-from mmkd.report import classifier, detector
+from mmkd.report import classifier, curves, detector
 from mmkd.report.page import write_report
-from mmkd.report.panels import panel
+from mmkd.report.panels import Panel, panel
 
 ROOT = Path(__file__).parents[2]
 DETECTOR = """
@@ -177,6 +178,28 @@ def test_which_class_was_taken_for_which():
     labels, predicted = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 0])
     assert classifier.class_confusion(labels, predicted, 3).tolist() == [
         [1, 1, 0], [0, 1, 0], [1, 0, 0]]
+
+
+def _validated(*rows):
+    made, metric = Panel('validation', 'Validation'), 'val/coco/bbox_mAP'
+    runs = [SimpleNamespace(name=name, metric=metric, rows=of_run)
+            for name, of_run in zip('ab', rows, strict=False)]
+    curves.validation(runs, made)
+    return made
+
+
+def test_metrics_of_one_validation_are_a_table_and_those_of_nothing_are_named():
+    one = {'epoch': 2, 'val/coco/bbox_mAP': 0.25, 'val/coco/bbox_mAP_s': -1}
+    other = {'epoch': 4, 'val/coco/bbox_mAP': 0.5, 'val/x/AP/owl': float('nan')}
+    made = _validated([{'epoch': 1}, one], [other])
+    [table] = made.tables
+    assert (*table.header, *table.rows) == ('metric', 'a, epoch 2', 'b, epoch 4',
+                                            ('coco/bbox_mAP', '0.2500', '0.5000'))
+    assert not made.figures
+    assert made.sentences == ['Left out, since no validation image has such objects: '
+                              'coco/bbox_mAP_s, x/AP/owl.']
+    made = _validated([one, other])
+    assert not made.tables and [figure.caption for figure in made.figures] == ['coco/bbox_mAP']
 
 
 def test_images_are_evenly_spaced():
