@@ -29,6 +29,7 @@ from mmkd.distillation import load_checkpoint_safely, losses
 from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.entries import built_terms
 from mmkd.engine.config import load_config, validate_config
+from mmkd.engine.unlabelled import use_unlabelled
 from mmkd.registry import MODELS
 from mmkd.study.plan import read_study, settled, what_differs
 
@@ -38,7 +39,8 @@ sys.path.insert(0, str(ROOT / 'tests/detection'))
 from dense_zoo import narrow  # noqa: E402
 from test_bare_teachers import TinyViT  # noqa: E402
 
-ENTRIES = {'_base_', 'teachers', 'terms', 'distill_weights', 'teacher_cache', 'custom_hooks'}
+ENTRIES = {'_base_', 'teachers', 'terms', 'distill_weights', 'teacher_cache', 'custom_hooks',
+           'unlabelled', 'val_dataloader', 'val_cfg', 'val_evaluator'}
 PAGES = {page.name: page for page in (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')))
          if '```python\n' in page.read_text()}
 FROM_PYTHON = 'python.md'  # what its program leaves is what other pages begin with
@@ -147,6 +149,7 @@ class Steps:
         self.folder, self.cifar_config = folder, cifar_config
         self.ready, self.tap = {
             'README.md': (self.centernet, 'neck'), 'recipe.md': (self.centernet, 'neck'),
+            'unlabelled.md': (self.centernet, 'neck'),
             'contributing.md': (self.retinanet, 'neck:*'),
             'detectors.md': (self.retinanet, 'neck:*'),
             'classification.md': (self.classifier, 'head.fc'),
@@ -176,13 +179,15 @@ class Steps:
         names = [name for term in said.terms.values() for name in term.get('teachers') or ()]
         teachers = said.get('teachers') or {name: {} for name in names or ('one', 'two')}
         entries = {name: self.teacher(name, entry, said, tiny) for name, entry in teachers.items()}
-        more = {key: said[key] for key in ('distill_weights', 'teacher_cache') if key in said}
+        more = {key: said[key] for key in ('distill_weights', 'teacher_cache', 'unlabelled')
+                if key in said}
         step = train_config(self.folder / 'run', tiny, said.custom_hooks, iters=1,
                             teachers=entries, terms=said.terms, **more)
         step.train_dataloader = load_config(self.folder / DRAWN).train_dataloader
         step.train_dataloader.update(batch_size=2)
         [resize] = [one for one in step.train_dataloader.dataset.pipeline if one.type == 'Resize']
         resize.scale = (64, 64)
+        use_unlabelled(step)
         return step
 
     def teacher(self, name, entry, said, tiny):
@@ -220,8 +225,9 @@ def fill(folder):
     for name, width in (('teacher', 16), ('student', 8)):
         (folder / f'{name}.py').write_text(DETECTOR.format(width=width, drawn=DRAWN))
     photo = cv2.imread(str(next((folder / 'data/drawn/JPEGImages').glob('*.jpg'))))
-    (folder / 'data/photos').mkdir()
-    for path in ('photo.jpg', 'data/photos/one.jpg'):
+    for photos in ('data/photos', 'photos'):
+        (folder / photos).mkdir()
+    for path in ('photo.jpg', 'data/photos/one.jpg', 'photos/one.jpg'):
         cv2.imwrite(str(folder / path), photo)
     clip = cv2.VideoWriter(str(folder / 'clip.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 5, (64, 64))
     for _ in range(2):
