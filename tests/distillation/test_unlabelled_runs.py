@@ -62,7 +62,7 @@ class _Watch(Hook):
         self.start = copy.deepcopy(runner.model.state_dict())
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.logged.append({name: float(value) for name, value in outputs.items()})
+        self.logged.append({name: torch.as_tensor(value).item() for name, value in outputs.items()})
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_resumed_is_undisturbed(workers, tmp_path, photos, teacher):
 
 
 def test_teachers_alone_train_without_any_label(tmp_path, photos, teacher):
-    run = _run(tmp_path, photos, teacher, iters=12, only=True)
+    run = _run(tmp_path, photos, teacher, iters=8, only=True)
     run.train()
     assert all(mode == 'tensor' for mode, _, _ in run.model.passes)
     logged = _watch(run).logged
@@ -207,7 +207,7 @@ def test_teachers_alone_train_without_any_label(tmp_path, photos, teacher):
     batch = run.model.passes[4 - 2][2]
     by_hand = 3 * (student(batch) - other(batch)).square().mean().item()
     assert logged[0]['loss'] == pytest.approx(by_hand, rel=1e-5)
-    assert np.mean([one['loss'] for one in logged[-3:]]) < 0.7 * logged[0]['loss']
+    assert max(one['loss'] for one in logged[-3:]) < 0.8 * logged[0]['loss']
 
 
 def test_a_damaged_image_is_named_once_and_counted(tmp_path, photos, teacher):
