@@ -86,11 +86,11 @@ HINT = dict(tap='last', loss=dict(type='_Square'), weight=3.0)
 
 
 def _run(work_dir, photos, teacher, iters=1, ratio=1.0, weight=1.0, only=False, terms=None,
-         **options):
+         model='_Net', **options):
     dataset = dict(type='UnlabelledImages', data_root=str(photos), pipeline=PIPELINE)
     hooks = distillation(dict(t=teacher), terms or dict(hint=HINT), check_teachers=False,
                          unlabelled=dict(dataset=dataset, ratio=ratio, weight=weight, only=only))
-    cfg = train_config(work_dir, dict(type='_Net'), hooks, iters, **options)
+    cfg = train_config(work_dir, dict(type=model), hooks, iters, **options)
     if only:
         cfg.train_dataloader.dataset = dataset
     run = runner(cfg)
@@ -195,7 +195,7 @@ def test_resumed_is_undisturbed(workers, tmp_path, photos, teacher):
 
 
 def test_teachers_alone_train_without_any_label(tmp_path, photos, teacher):
-    run = _run(tmp_path, photos, teacher, iters=8, only=True)
+    run = _run(tmp_path, photos, teacher, iters=12, only=True)
     run.train()
     assert all(mode == 'tensor' for mode, _, _ in run.model.passes)
     logged = _watch(run).logged
@@ -207,7 +207,7 @@ def test_teachers_alone_train_without_any_label(tmp_path, photos, teacher):
     batch = run.model.passes[4 - 2][2]
     by_hand = 3 * (student(batch) - other(batch)).square().mean().item()
     assert logged[0]['loss'] == pytest.approx(by_hand, rel=1e-5)
-    assert max(one['loss'] for one in logged[-3:]) < 0.8 * logged[0]['loss']
+    assert np.mean([one['loss'] for one in logged[-3:]]) < 0.7 * logged[0]['loss']
 
 
 def test_a_damaged_image_is_named_once_and_counted(tmp_path, photos, teacher):
@@ -272,6 +272,21 @@ def test_what_a_student_without_losses_of_its_own_needs(term, sentence):
     check_without_labels(built_terms(dict(x=term), None), only=False)
     with pytest.raises(UserError, match=sentence):
         check_without_labels(built_terms(dict(x=term), None), only=True)
+
+
+@MODELS.register_module()
+class _AlwaysLoses(_Net):
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        if mode == 'tensor' and self.training:
+            raise TypeError('the head got an argument that only losses take')
+        return super().forward(inputs, data_samples, mode)
+
+
+@pytest.mark.parametrize('only', [False, True])
+def test_a_student_that_does_not_run_without_its_losses(tmp_path, photos, teacher, only):
+    run = _run(tmp_path, photos, teacher, only=only, model='_AlwaysLoses')
+    with pytest.raises(UserError, match=r'a _AlwaysLoses cannot be trained on .* only losses take'):
+        run.train()
 
 
 def test_a_run_that_was_not_prepared_says_how(tmp_path, teacher):
