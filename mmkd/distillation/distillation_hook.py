@@ -39,7 +39,12 @@ from mmkd.distillation.entries import build_entry, built_terms, check_names, che
 from mmkd.distillation.inherit import Inheritance, hand_down, inheritance
 from mmkd.distillation.teachers import Teacher, undisturbed_random_state
 from mmkd.distillation.term import Term
-from mmkd.distillation.unlabelled import Unlabelled, check_without_labels, without_labels
+from mmkd.distillation.unlabelled import (
+    Unlabelled,
+    check_without_labels,
+    run_without_losses,
+    without_labels,
+)
 from mmkd.errors import UserError
 from mmkd.registry import HOOKS
 
@@ -158,10 +163,13 @@ class DistillationHook(Hook):
     def _prepare(self, runner: Runner, student: nn.Module, distillation: Distillation) -> None:
         loader = runner.train_dataloader
         inputs, samples = first_batch(loader, student)
-        mode = 'tensor' if self._only else 'loss'
-        distillation.prepare(
-            inputs, without_labels(samples) if self._only else samples,
-            lambda: student(inputs, samples, mode=mode), loader.dataset, not self._only)
+        if self._only:
+            distillation.prepare(
+                inputs, without_labels(samples),
+                lambda: run_without_losses(student, inputs, samples), loader.dataset, False)
+        else:
+            distillation.prepare(inputs, samples, lambda: student(inputs, samples, mode='loss'),
+                                 loader.dataset)
         if self._unlabelled is not None:
             self._unlabelled.prepare(loader, runner.seed, distillation)
 

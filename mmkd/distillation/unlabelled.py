@@ -21,6 +21,7 @@ from mmengine.config import Config
 from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmkd.distillation.cache.views import FixedViews
@@ -32,7 +33,7 @@ from mmkd.distillation.term import Term
 from mmkd.errors import UserError, did_you_mean
 
 __all__ = ['SKIPPED', 'Unlabelled', 'UnlabelledOptions', 'check_without_labels',
-           'unlabelled_options', 'without_labels']
+           'run_without_losses', 'unlabelled_options', 'without_labels']
 
 SKIPPED = 'skipped'
 """Entry of a sample's metainfo: by their paths the images that it takes the place of, and why."""
@@ -143,11 +144,7 @@ class Unlabelled:
         dataset = self.dataset if self.beside else loader.dataset
         batch = loader.collate_fn([dataset[i % len(dataset)] for i in range(IMAGES)])
         with undisturbed_random_state(), torch.no_grad(), untouched(distillation.student):
-            try:
-                step = self._step(distillation, batch)
-            except UserError as error:
-                raise UserError('on images without labels the student runs without its own '
-                                f'losses: {error}') from error
+            step = self._step(distillation, batch)
             for term in distillation.terms:
                 term.check_unlabelled(step)
 
@@ -181,8 +178,12 @@ class Unlabelled:
         data = student.data_preprocessor(batch, True)
         inputs, samples = data['inputs'], data['data_samples']
         with distillation.recording():
-            student(inputs, samples, mode='tensor')
-        return distillation.step(inputs, without_labels(samples), labelled=False)
+            run_without_losses(student, inputs, samples)
+        try:
+            return distillation.step(inputs, without_labels(samples), labelled=False)
+        except UserError as error:
+            raise UserError('on images without labels the student runs without its own losses, and '
+                            f'{error}') from error
 
     def stop(self) -> None:
         """Let the workers go, and say which images could not be read."""
@@ -233,6 +234,20 @@ def check_without_labels(terms: Sequence[Term], only: bool) -> None:
     if only and all(term.until is not None for term in terms):
         raise UserError('all terms end before the run does (until), and with unlabelled.only the '
                         'student learns from nothing else: take `until` out of one of them')
+
+
+def run_without_losses(student: nn.Module, inputs: Tensor, samples: Any) -> None:
+    """Run a student as on images without labels.
+
+    Raises:
+        UserError: it cannot be run so: MMDetection's DINO hands its head what only losses take.
+    """
+    try:
+        student(inputs, samples, mode='tensor')
+    except (TypeError, AttributeError, KeyError) as error:
+        raise UserError(f"a {type(student).__name__} cannot be trained on images without labels: "
+                        f'without its losses it does not run in training ({error}): take another '
+                        'student, or take unlabelled out') from error
 
 
 def without_labels(samples: Sequence[BaseDataElement]) -> list[BaseDataElement]:

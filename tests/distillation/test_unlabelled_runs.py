@@ -62,7 +62,7 @@ class _Watch(Hook):
         self.start = copy.deepcopy(runner.model.state_dict())
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.logged.append({name: float(value) for name, value in outputs.items()})
+        self.logged.append({name: torch.as_tensor(value).item() for name, value in outputs.items()})
 
 
 @pytest.fixture
@@ -86,11 +86,11 @@ HINT = dict(tap='last', loss=dict(type='_Square'), weight=3.0)
 
 
 def _run(work_dir, photos, teacher, iters=1, ratio=1.0, weight=1.0, only=False, terms=None,
-         **options):
+         model='_Net', **options):
     dataset = dict(type='UnlabelledImages', data_root=str(photos), pipeline=PIPELINE)
     hooks = distillation(dict(t=teacher), terms or dict(hint=HINT), check_teachers=False,
                          unlabelled=dict(dataset=dataset, ratio=ratio, weight=weight, only=only))
-    cfg = train_config(work_dir, dict(type='_Net'), hooks, iters, **options)
+    cfg = train_config(work_dir, dict(type=model), hooks, iters, **options)
     if only:
         cfg.train_dataloader.dataset = dataset
     run = runner(cfg)
@@ -272,6 +272,21 @@ def test_what_a_student_without_losses_of_its_own_needs(term, sentence):
     check_without_labels(built_terms(dict(x=term), None), only=False)
     with pytest.raises(UserError, match=sentence):
         check_without_labels(built_terms(dict(x=term), None), only=True)
+
+
+@MODELS.register_module()
+class _AlwaysLoses(_Net):
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        if mode == 'tensor' and self.training:
+            raise TypeError('the head got an argument that only losses take')
+        return super().forward(inputs, data_samples, mode)
+
+
+@pytest.mark.parametrize('only', [False, True])
+def test_a_student_that_does_not_run_without_its_losses(tmp_path, photos, teacher, only):
+    run = _run(tmp_path, photos, teacher, only=only, model='_AlwaysLoses')
+    with pytest.raises(UserError, match=r'a _AlwaysLoses cannot be trained on .* only losses take'):
+        run.train()
 
 
 def test_a_run_that_was_not_prepared_says_how(tmp_path, teacher):

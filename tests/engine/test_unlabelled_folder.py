@@ -32,7 +32,8 @@ class _Watch(Hook):
         _Watch.logged = []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        _Watch.logged.append({name: float(value) for name, value in outputs.items()})
+        _Watch.logged.append({name: torch.as_tensor(value).item()
+                              for name, value in outputs.items()})
         if runner.iter == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
             threading.Event().wait()
