@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+from copy import deepcopy
 
 import pytest
 from mmengine.config import Config
@@ -148,12 +149,12 @@ def test_a_kill_before_a_validation(number, values, run, tmp_path, monkeypatch, 
 
 
 def test_a_kill_within_a_row_of_iterations(run, tmp_path, monkeypatch, killed):
-    whole = run(**ITERATIONS)
+    whole = run(**deepcopy(ITERATIONS))
     with monkeypatch.context() as patch:
         patch.setitem(LOOPS._module_dict, 'ValLoop', _kill_before_validation(1))
-        killed(lambda: run(**ITERATIONS))
+        killed(lambda: run(**deepcopy(ITERATIONS)))
     assert (tmp_path / 'work/iter_3.pth').exists()
-    rows = run('auto', **ITERATIONS)
+    rows = run('auto', **deepcopy(ITERATIONS))
     assert [row['val/score'] for row in rows] == ['', '0.25', '', '0.5']
     # The row that ends with the third iteration has its loss, which was seen before the kill.
     for row in (rows[1], whole[1]):
@@ -204,7 +205,7 @@ def test_validation_without_a_checkpoint_of_that_epoch(run, tmp_path):
 
 
 def test_iterations_where_there_are_no_epochs(run, tmp_path):
-    rows = run(**ITERATIONS)
+    rows = run(**deepcopy(ITERATIONS))
     # A pass is two iterations; validated after 3 and 5.
     assert [(row['epoch'], row['iterations'], row['val/score']) for row in rows] == [
         ('1', '2', ''), ('1.5', '3', '0.25'), ('2', '4', ''), ('2.5', '5', '0.5')]

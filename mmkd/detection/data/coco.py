@@ -25,6 +25,9 @@ class CocoDataset(MMDetectionCocoDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the file of annotations."""
+        if 'img' not in self.data_prefix:
+            raise UserError(f"the data set of '{self.ann_file}' does not say where its images lie: "
+                            "give it data_prefix=dict(img='FOLDER/')")
         try:
             found = super().load_data_list()
         except OSError as error:

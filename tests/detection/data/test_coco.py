@@ -16,7 +16,7 @@ SPEC = dict(
 def read(folder, content, **options):
     (folder / 'train.json').write_bytes(content)
     return DATASETS.build(dict(
-        type='CocoDataset', data_root=str(folder), ann_file='train.json',
+        type='CocoDataset', data_root=str(folder), ann_file='train.json', data_prefix=dict(img=''),
         metainfo=dict(classes=('cat', )), pipeline=[], **options))
 
 
@@ -56,4 +56,10 @@ def test_a_damaged_file_is_one_sentence(content, message, tmp_path, capsys):
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"nothing\.json' cannot be read \(No such file"):
+        DATASETS.build(dict(type='CocoDataset', ann_file=str(tmp_path / 'nothing.json'),
+                            data_prefix=dict(img='')))
+
+
+def test_images_without_a_folder(tmp_path):
+    with pytest.raises(UserError, match='does not say where its images lie'):
         DATASETS.build(dict(type='CocoDataset', ann_file=str(tmp_path / 'nothing.json')))
