@@ -17,6 +17,6 @@ torchrun_here() {
         cores=$(python -c 'import os; print(os.cpu_count() or 1)')
         export OMP_NUM_THREADS=$((cores > processes ? cores / processes : 1))
     fi
-    PYTHONPATH="$(dirname "$TOOLS"):${PYTHONPATH:-}" exec python -m torch.distributed.run \
+    PYTHONPATH="$(dirname "$TOOLS"):${PYTHONPATH:-}" exec python "$TOOLS/torchrun.py" \
         "${rendezvous[@]}" --nproc-per-node="$processes" "${@:2}"
 }

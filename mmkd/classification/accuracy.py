@@ -64,7 +64,8 @@ class BestAndLastHook(Hook):
     holds ``{epoch: {metric: percent}}``.
     """
 
-    priority = 'VERY_LOW'
+    priority = 'BELOW_NORMAL'
+    """Before ResultsHook, whose row tells a resumed run that everything of this epoch was kept."""
     metric = 'accuracy/top1'
     file_name = 'accuracy.json'
 

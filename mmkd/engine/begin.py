@@ -96,7 +96,8 @@ def add_hooks(cfg: Config) -> None:
     cfg.setdefault('default_hooks', {})
     hooks = cfg.default_hooks
     for name, kind in (('stop_on_invalid_loss', 'StopOnInvalidLossHook'),
-                       ('results', 'ResultsHook'), ('summary', 'SummaryHook')):
+                       ('results', 'ResultsHook'),
+                       ('missed_validation', 'MissedValidationHook'), ('summary', 'SummaryHook')):
         hooks.setdefault(name, dict(type=kind))
     hooks.setdefault('checkpoint', dict(type='SafeCheckpointHook', interval=1))
     checkpoint = hooks['checkpoint']

@@ -25,7 +25,8 @@ from mmkd.engine.run_folder import BEST, LAST, link_atomically
 from mmkd.errors import UserError
 from mmkd.registry import HOOKS
 
-__all__ = ['SafeCheckpointHook', 'last_good', 'latest_checkpoint', 'write_atomically']
+__all__ = ['SafeCheckpointHook', 'last_good', 'latest_checkpoint', 'resumed_from',
+           'write_atomically']
 
 TEMPORARY = '.tmp'
 POINTER = 'last_checkpoint'
@@ -106,6 +107,8 @@ class SafeCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Prepare the folder; drop what a killed run left half written."""
         super().before_train(runner)
+        if resumed_from(runner, self.out_dir):
+            self.last_ckpt = os.path.join(self.out_dir, Path(runner._load_from).name)
         self._remove_outdated()
         if is_main_process():
             for leftover in Path(self.out_dir).glob(f'*{TEMPORARY}'):
@@ -213,6 +216,12 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
             print_log(f"checkpoint '{path}' is truncated and passed over", 'current',
                       logging.WARNING)
     return None
+
+
+def resumed_from(runner: Runner, folder: str | Path) -> bool:
+    """Tell whether a run goes on from a checkpoint in this folder."""
+    return (runner._resume and runner._load_from is not None
+            and Path(runner._load_from).resolve().parent == Path(folder).resolve())
 
 
 def last_good(runner: Runner) -> str:

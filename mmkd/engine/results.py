@@ -27,6 +27,7 @@ VALIDATION = 'val/'
 """How the columns of validation metrics begin."""
 FIRST = ('epoch', 'iterations', 'seconds')
 NOT_KEPT = ('time', 'data_time')
+UNFINISHED = 'unfinished_row'
 Row = dict[str, float]
 
 
@@ -38,9 +39,9 @@ class ResultsHook(Hook):
     training (the mean over the epoch of each loss and of the gradient's norm; the learning rate
     at its end), and, under ``val/``, the validation metrics, where there was a validation. Where
     iterations and no epochs are counted, a row is a pass over the data or what lies between two
-    validations. A resumed run goes on with the rows before its checkpoint. The whole file is
-    written anew and renamed each time: a kill leaves the rows before, and a new column stands in
-    the header.
+    validations. A resumed run goes on with the rows before its checkpoint, and with what the
+    checkpoint holds of a row that was not finished. The whole file is written anew and
+    renamed each time: a kill leaves the rows before, and a new column stands in the header.
 
     The best epoch, by :func:`~mmkd.engine.run_folder.main_metric`, is ``best_epoch`` in the
     message hub, the last validation ``last_validation``.
@@ -61,11 +62,28 @@ class ResultsHook(Hook):
         """Take up the rows of a resumed run."""
         rows = read_results(Path(runner.work_dir, RESULTS)) if runner.iter else []
         self.rows = [row for row in rows if row['iterations'] <= runner.iter]
+        if self.rows and self.rows[-1]['iterations'] == runner.iter:
+            self._sums = {}  # this row was finished after the checkpoint
         for name in ('best_epoch', 'last_validation'):
             runner.message_hub.runtime_info.pop(name, None)
         self._restore(runner)
         self._first = runner.iter
         self._start = time.monotonic()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Save what there is of a row that is not finished."""
+        if self._sums:
+            checkpoint[UNFINISHED] = self._sums
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Go on with it in a resumed run."""
+        if runner._resume:
+            self._sums = checkpoint.get(UNFINISHED, {})
+
+    def is_validated(self, iterations: int) -> bool:
+        """Tell whether the validation after so many iterations has its place in a row."""
+        return any(row['iterations'] == iterations and any(map(_of_validation, row))
+                   for row in self.rows)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: dict[str, Any] | None = None) -> None:
@@ -130,7 +148,7 @@ class ResultsHook(Hook):
 
         A checkpoint is saved before its epoch is validated, so it does not know.
         """
-        name = next((name for row in self.rows for name in row if name.startswith(VALIDATION)), '')
+        name = next((name for row in self.rows for name in row if _of_validation(name)), '')
         validated = [row for row in self.rows if name in row]
         if not name or not validated:
             return
@@ -165,6 +183,10 @@ def _judge(runner: Runner, name: str, value: float, row: Row) -> None:
     runner.message_hub.update_info('last_validation', (name, value))
 
 
+def _of_validation(name: str) -> bool:
+    return name.startswith(VALIDATION)
+
+
 def _by_epoch(runner: Runner) -> bool:
     return isinstance(runner._train_loop, EpochBasedTrainLoop)
 
@@ -189,15 +211,15 @@ def _link_epoch(runner: Runner, row: Row) -> bool:
 
 def _as_csv(rows: Sequence[Row]) -> bytes:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    names = [*FIRST, *(name for name in names if name not in FIRST
-                       and not name.startswith(VALIDATION)),
-             *(name for name in names if name.startswith(VALIDATION))]
+    names = [*FIRST, *(name for name in names if name not in FIRST and not _of_validation(name)),
+             *(name for name in names if _of_validation(name))]
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval='', lineterminator='\n')
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: f'{value:.6g}' if isinstance(value, float) else value
-                         for name, value in row.items()})
+        # Of a validation every digit: a resumed run compares its own with it.
+        writer.writerow({name: f'{value:.6g}' if isinstance(value, float)
+                         and not _of_validation(name) else value for name, value in row.items()})
     return text.getvalue().encode()
 
 

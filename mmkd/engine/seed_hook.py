@@ -1,13 +1,14 @@
-"""Make every epoch's randomness a function of the seed and the epoch alone."""
+"""Make every epoch's (or iteration's) randomness a function of the seed and its number alone."""
 
 import random
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmkd.registry import HOOKS
 
@@ -23,6 +24,10 @@ class EpochSeedHook(Hook):
     are started anew each epoch; with ``persistent_workers=True`` a resumed run is as good, but
     not the same. It also ends a habit of mmengine's own seeding: workers started anew would
     repeat the same random numbers in every epoch.
+
+    Where a loop counts iterations, what a network draws depends on seed and iteration. Images come
+    in the order of the uninterrupted run, with other augmentations from the first one after the
+    resume.
     """
 
     priority = 'VERY_HIGH'
@@ -33,8 +38,22 @@ class EpochSeedHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed this process."""
-        rank = get_rank() if runner.cfg.get('randomness', {}).get('diff_rank_seed') else 0
-        _seed(_mix(runner.seed, runner.epoch, rank))
+        # Iterations done so far, where no epochs are counted: a resumed run draws other numbers.
+        _seed(_mix(runner.seed, runner.epoch, _rank(runner),
+                   *([runner.iter] if runner.iter and _by_iteration(runner) else [])))
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Seed this process, where no epochs are counted."""
+        if _by_iteration(runner):
+            _seed(_mix(runner.seed, runner.epoch, _rank(runner), runner.iter))
+
+
+def _by_iteration(runner: Runner) -> bool:
+    return isinstance(runner._train_loop, IterBasedTrainLoop)
+
+
+def _rank(runner: Runner) -> int:
+    return get_rank() if runner.cfg.get('randomness', {}).get('diff_rank_seed') else 0
 
 
 def _seed_worker(worker_id: int, rank: int) -> None:

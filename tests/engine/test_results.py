@@ -3,9 +3,12 @@
 import csv
 import os
 import signal
+from copy import deepcopy
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import LOOPS
+from mmengine.runner import ValLoop
 from tiny_run import write_config
 
 from mmkd.distillation.checkpoints import load_checkpoint_safely
@@ -123,6 +126,67 @@ def test_a_kill_before_the_best_was_linked(run, tmp_path, monkeypatch, killed):
     assert _epoch(tmp_path / 'work/best.pth') == 2
 
 
+def _kill_before_validation(number):
+    """A ValLoop whose process dies when it is to validate for the time `number`, from 1."""
+    def run(self, calls=[]):  # noqa: B006
+        calls.append(0)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ValLoop.run(self)
+    return type('ValLoop', (ValLoop, ), dict(run=run))
+
+
+@pytest.mark.parametrize('number, values', [(2, [0.5, 0.375, 0.125]), (4, [0.125])])
+def test_a_kill_before_a_validation(number, values, run, tmp_path, monkeypatch, killed):
+    with monkeypatch.context() as patch:
+        patch.setitem(LOOPS._module_dict, 'ValLoop', _kill_before_validation(number))
+        killed(run)
+    assert (tmp_path / f'work/epoch_{number}.pth').exists()
+    rows = run('auto', **{'val_evaluator.values': values})
+    assert [row['val/score'] for row in rows] == ['0.25', '0.5', '0.375', '0.125']
+    best = load_checkpoint_safely(tmp_path / 'work/best.pth')
+    assert best['meta']['epoch'] == 2 and 'optimizer' in best
+
+
+def test_a_kill_within_a_row_of_iterations(run, tmp_path, monkeypatch, killed):
+    whole = run(**deepcopy(ITERATIONS))
+    with monkeypatch.context() as patch:
+        patch.setitem(LOOPS._module_dict, 'ValLoop', _kill_before_validation(1))
+        killed(lambda: run(**deepcopy(ITERATIONS)))
+    assert (tmp_path / 'work/iter_3.pth').exists()
+    rows = run('auto', **deepcopy(ITERATIONS))
+    assert [row['val/score'] for row in rows] == ['', '0.25', '', '0.5']
+    # The row that ends with the third iteration has its loss, which was seen before the kill.
+    for row in (rows[1], whole[1]):
+        del row['seconds']
+    assert rows[1] == whole[1]
+
+
+def test_a_rate_that_follows_the_validations(run, tmp_path):
+    plateau = {'param_scheduler': [dict(type='ReduceOnPlateauLR', monitor='score', rule='greater',
+                                        patience=1, factor=0.1)]}
+    # Not better than 0.5 for two epochs: the rate falls behind the third.
+    rows = run(more=VALIDATION.replace('0.25, 0.5, 0.375', '0.5, 0.25, 0.375'), **plateau)
+    assert [row['lr'] for row in rows] == ['0.01', '0.01', '0.01', '0.001']
+    rows = run(str(tmp_path / 'work/epoch_2.pth'), **plateau,
+               **{'val_evaluator.values': [0.25, 0.375, 0.125]})
+    assert [row['lr'] for row in rows] == ['0.01', '0.01', '0.01', '0.001']
+
+
+def test_a_checkpoint_of_another_folder_is_not_validated(run, tmp_path):
+    run(**{'train_cfg.max_epochs': 2})
+    (tmp_path / 'work').rename(tmp_path / 'other')
+    rows = run(str(tmp_path / 'other/epoch_2.pth'), **{'val_evaluator.values': [0.375, 0.125]})
+    assert [(row['epoch'], row['val/score']) for row in rows] == [('3', '0.375'), ('4', '0.125')]
+
+
+def test_a_validation_is_written_with_all_its_digits(run, tmp_path):
+    # A resumed run judges by what is written, and 0.1234567 is better than 0.1234564.
+    rows = run(**{'val_evaluator.values': [0.1234564, 0.1234567, 0.1234561, 0.1]})
+    assert rows[1]['val/score'] == '0.1234567'
+    assert _epoch(tmp_path / 'work/best.pth') == 2
+
+
 def test_another_run_in_the_same_folder(run, tmp_path):
     run()
     old = (tmp_path / 'work/results.csv').read_text()
@@ -141,7 +205,7 @@ def test_validation_without_a_checkpoint_of_that_epoch(run, tmp_path):
 
 
 def test_iterations_where_there_are_no_epochs(run, tmp_path):
-    rows = run(**ITERATIONS)
+    rows = run(**deepcopy(ITERATIONS))
     # A pass is two iterations; validated after 3 and 5.
     assert [(row['epoch'], row['iterations'], row['val/score']) for row in rows] == [
         ('1', '2', ''), ('1.5', '3', '0.25'), ('2', '4', ''), ('2.5', '5', '0.5')]

@@ -1,0 +1,65 @@
+"""A COCO file that is damaged, or another file: one sentence, whatever MMDetection would raise."""
+
+import json
+
+import pytest
+
+from mmkd.errors import UserError
+from mmkd.registry import DATASETS
+
+SPEC = dict(
+    images=[dict(id=1, file_name='a.jpg', width=64, height=48)],
+    annotations=[dict(id=1, image_id=1, category_id=7, bbox=[1, 2, 30, 40], area=1200, iscrowd=0)],
+    categories=[dict(id=7, name='cat')])
+
+
+def read(folder, content, **options):
+    (folder / 'train.json').write_bytes(content)
+    return DATASETS.build(dict(
+        type='CocoDataset', data_root=str(folder), ann_file='train.json', data_prefix=dict(img=''),
+        metainfo=dict(classes=('cat', )), pipeline=[], **options))
+
+
+def changed(**parts):
+    return json.dumps({key: value for key, value in (SPEC | parts).items()
+                       if value is not None}).encode()
+
+
+def test_a_whole_file_is_read_as_by_mmdetection(tmp_path):
+    [image] = [read(tmp_path, changed()).get_data_info(0)]
+    assert image['instances'] == [dict(bbox=[1, 2, 31, 42], bbox_label=0, ignore_flag=0)]
+    assert (image['width'], image['height'], image['img_id']) == (64, 48, 1)
+
+
+@pytest.mark.parametrize('content, message', [
+    (changed()[:-30], 'are no COCO JSON, or are damaged'),
+    (b'', 'are no COCO JSON, or are damaged'),
+    (b'\xff\xfe\x00', 'are no COCO JSON, or are damaged'),
+    (b'[1, 2]', 'are no COCO JSON, or are damaged'),
+    (b'[' * 100_000, 'are no COCO JSON, or are damaged'),
+    (changed(images=[dict(file_name='a.jpg')]), 'are no COCO JSON, or are damaged'),
+    (changed(images=[dict(id=1, width=64, height=48)]), 'are no COCO JSON, or are damaged'),
+    (changed(annotations=[dict(id=1, image_id=1, category_id=7, bbox=[1, 2], area=9)]),
+     'are no COCO JSON, or are damaged'),
+    (changed(annotations=[dict(id=1, image_id=1, category_id=7, bbox=None, area=9)]),
+     'are no COCO JSON, or are damaged'),
+    (changed(annotations=[1]), 'are no COCO JSON, or are damaged'),
+    (changed(categories=None), 'are no COCO JSON, or are damaged'),
+    (changed(images=[]), 'list no images'),
+    (changed(images=None), 'list no images'),
+    (changed(categories=[dict(id=7, name='dog')]), 'have none of the classes cat')])
+def test_a_damaged_file_is_one_sentence(content, message, tmp_path, capsys):
+    with pytest.raises(UserError, match=message) as raised:
+        read(tmp_path, content)
+    assert str(tmp_path / 'train.json') in str(raised.value) and '\n' not in str(raised.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"nothing\.json' cannot be read \(No such file"):
+        DATASETS.build(dict(type='CocoDataset', ann_file=str(tmp_path / 'nothing.json'),
+                            data_prefix=dict(img='')))
+
+
+def test_images_without_a_folder(tmp_path):
+    with pytest.raises(UserError, match='does not say where its images lie'):
+        DATASETS.build(dict(type='CocoDataset', ann_file=str(tmp_path / 'nothing.json')))
