@@ -5,6 +5,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +21,16 @@ def _scope():
     """Every test starts in mmkd's scope, as a config with `default_scope = 'mmkd'` does."""
     from mmengine.registry import DefaultScope
     with DefaultScope.overwrite_default_scope('mmkd'):
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _no_waiting():
+    """mmengine formats the whole config for every checkpoint, which takes most of a second, and
+    sleeps two seconds where a loop of iterations begins its data anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **options: (text, True))
+        patch.setattr('mmengine.runner.loops.time', SimpleNamespace(sleep=lambda seconds: None))
         yield
 
 

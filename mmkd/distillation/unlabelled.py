@@ -11,7 +11,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -27,10 +27,11 @@ from torch.utils.data import DataLoader
 from mmkd.distillation.cache.views import FixedViews
 from mmkd.distillation.distillation import Distillation
 from mmkd.distillation.dry_run import IMAGES, untouched
+from mmkd.distillation.options import read_options
 from mmkd.distillation.random_state import undisturbed_random_state
 from mmkd.distillation.step import Step
 from mmkd.distillation.term import Term
-from mmkd.errors import UserError, did_you_mean
+from mmkd.errors import UserError
 
 __all__ = ['SKIPPED', 'Unlabelled', 'UnlabelledOptions', 'check_without_labels',
            'run_without_losses', 'unlabelled_options', 'without_labels']
@@ -85,17 +86,7 @@ def unlabelled_options(cfg: Config) -> UnlabelledOptions | None:
     Raises:
         UserError: it has unknown or wrong entries.
     """
-    entry = cfg.get('unlabelled')
-    if entry is None:
-        return None
-    known = [field.name for field in fields(UnlabelledOptions)]
-    if not isinstance(entry, Mapping) or 'data_root' not in entry:
-        raise UserError("unlabelled needs data_root, a folder with images: write unlabelled = "
-                        "dict(data_root='photos/')")
-    for name in entry.keys() - set(known):
-        raise UserError(f"unlabelled has an unknown entry '{name}'."
-                        f"{did_you_mean(name, known) or f' It takes {chr(44).join(known)}'}")
-    return UnlabelledOptions(**entry)
+    return read_options(cfg, 'unlabelled', UnlabelledOptions, "dict(data_root='photos/')")
 
 
 class Unlabelled:

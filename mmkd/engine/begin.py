@@ -95,7 +95,10 @@ def add_hooks(cfg: Config) -> None:
     """Add what every training has, also of MMDetection's own configs."""
     cfg.setdefault('default_hooks', {})
     hooks = cfg.default_hooks
-    for name, kind in (('stop_on_invalid_loss', 'StopOnInvalidLossHook'),
+    # Of several processes each has batch statistics of its own: their mean is evaluated and saved,
+    # so that a resumed run, which begins with what was saved, is an undisturbed one.
+    for name, kind in (('sync_buffers', 'SyncBuffersHook'),
+                       ('stop_on_invalid_loss', 'StopOnInvalidLossHook'),
                        ('results', 'ResultsHook'),
                        ('missed_validation', 'MissedValidationHook'), ('summary', 'SummaryHook')):
         hooks.setdefault(name, dict(type=kind))

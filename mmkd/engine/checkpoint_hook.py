@@ -109,6 +109,9 @@ class SafeCheckpointHook(CheckpointHook):
         super().before_train(runner)
         if resumed_from(runner, self.out_dir):
             self.last_ckpt = os.path.join(self.out_dir, Path(runner._load_from).name)
+            if is_main_process():  # a kill may have come before it was linked
+                with _told_to_the_user(runner, last_good(runner)):
+                    link_atomically(self.last_ckpt, Path(runner.work_dir) / LAST)
         self._remove_outdated()
         if is_main_process():
             for leftover in Path(self.out_dir).glob(f'*{TEMPORARY}'):

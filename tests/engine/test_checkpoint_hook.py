@@ -80,6 +80,17 @@ def test_resume_after_kill_equals_the_uninterrupted_run(name, count, whole, work
     assert same(state(tmp_path / 'work/epoch_4.pth'), state(tmp_path / 'whole/epoch_4.pth'))
 
 
+def test_a_kill_before_the_last_checkpoint_was_linked(start, tmp_path, monkeypatch, killed):
+    """Nothing is left to train then, and so nothing to save."""
+    with monkeypatch.context() as patch:
+        kill_at(patch, os, 'replace', 12)
+        killed(lambda: start().train())
+    last, newest = tmp_path / 'work/last.pth', tmp_path / 'work/epoch_4.pth'
+    assert load_checkpoint_safely(last)['meta']['epoch'] == 3
+    resume(start)
+    assert last.read_bytes() == newest.read_bytes()
+
+
 def test_augmentation_differs_from_epoch_to_epoch(start):
     # With mmengine's own seeding, workers started anew draw the same numbers in every epoch.
     runner = start(**{'train_dataloader.num_workers': 1, 'train_dataloader.sampler.shuffle': False})

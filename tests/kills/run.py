@@ -1,5 +1,6 @@
 """Start, kill, resume, compare."""
 
+import atexit
 import itertools
 import os
 import random
@@ -123,6 +124,7 @@ def forked(arguments, said, aims=(), environment=None):
     if pid:
         return pid
     status = 3
+    atexit._clear()  # what this process would do at its end, such as remove the folder
     try:
         out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1)

@@ -25,8 +25,6 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 default_hooks = dict(
-    # Of several processes each has batch statistics of its own: their mean is evaluated and saved.
-    sync_buffers=dict(type='SyncBuffersHook'),
     logger=dict(interval=100),
     checkpoint=dict(interval=10, max_keep_ckpts=2),
     check_data=dict(type='CheckTrainingDataHook'))

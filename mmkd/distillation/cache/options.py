@@ -1,12 +1,12 @@
 """The config's line about cached teachers."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config
 
-from mmkd.errors import UserError, did_you_mean
+from mmkd.distillation.options import read_options
+from mmkd.errors import UserError
 
 __all__ = ['CacheOptions', 'cache_options', 'fix_views']
 
@@ -58,17 +58,8 @@ def cache_options(cfg: Config) -> CacheOptions | None:
     Raises:
         UserError: it has unknown or wrong entries.
     """
-    entry = cfg.get('teacher_cache')
-    if entry is None:
-        return None
-    known = [field.name for field in fields(CacheOptions)]
-    if not isinstance(entry, Mapping) or not {'folder', 'views'} <= entry.keys():
-        raise UserError("teacher_cache needs folder and views: write teacher_cache = "
+    return read_options(cfg, 'teacher_cache', CacheOptions,
                         "dict(folder='work_dirs/cache', views=8)")
-    for name in entry.keys() - set(known):
-        raise UserError(f"teacher_cache has an unknown entry '{name}'."
-                        f"{did_you_mean(name, known) or f' It takes {chr(44).join(known)}'}")
-    return CacheOptions(**entry)
 
 
 def fix_views(cfg: Config) -> None:
