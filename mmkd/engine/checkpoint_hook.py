@@ -30,6 +30,7 @@ __all__ = ['SafeCheckpointHook', 'last_good', 'latest_checkpoint', 'resumed_from
 
 TEMPORARY = '.tmp'
 POINTER = 'last_checkpoint'
+OUTDATED = 'outdated_ckpt'
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -109,9 +110,12 @@ class SafeCheckpointHook(CheckpointHook):
         super().before_train(runner)
         if resumed_from(runner, self.out_dir):
             self.last_ckpt = os.path.join(self.out_dir, Path(runner._load_from).name)
-            if is_main_process():  # a kill may have come before it was linked
+            # What a kill left undone: the link, and the removal of the oldest.
+            if is_main_process():
                 with _told_to_the_user(runner, last_good(runner)):
                     link_atomically(self.last_ckpt, Path(runner.work_dir) / LAST)
+            if outdated := runner.message_hub.runtime_info.get(OUTDATED):
+                self.file_backend.remove(os.path.join(self.out_dir, outdated))
         self._remove_outdated()
         if is_main_process():
             for leftover in Path(self.out_dir).glob(f'*{TEMPORARY}'):
@@ -154,6 +158,7 @@ class SafeCheckpointHook(CheckpointHook):
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
                 oldest = self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
                 self.file_backend.remove(os.path.join(self.out_dir, oldest))
+                runner.message_hub.update_info(OUTDATED, oldest)  # a kill may come before
             self.keep_ckpt_ids.append(step)
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         name, previous = self.filename_tmpl.format(step), last_good(runner)

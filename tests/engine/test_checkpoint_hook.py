@@ -87,8 +87,11 @@ def test_a_kill_before_the_last_checkpoint_was_linked(start, tmp_path, monkeypat
         killed(lambda: start().train())
     last, newest = tmp_path / 'work/last.pth', tmp_path / 'work/epoch_4.pth'
     assert load_checkpoint_safely(last)['meta']['epoch'] == 3
+    (tmp_path / 'work/mine.pth').write_bytes(b'')
     resume(start)
     assert last.read_bytes() == newest.read_bytes()
+    assert checkpoints(tmp_path / 'work') == ['epoch_2.pth', 'epoch_3.pth', 'epoch_4.pth',
+                                              'last.pth', 'mine.pth']
 
 
 def test_augmentation_differs_from_epoch_to_epoch(start):
