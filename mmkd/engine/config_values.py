@@ -32,6 +32,10 @@ def check_kinds(cfg: 'Config') -> None:
     hooks = cfg.get('custom_hooks')
     if hooks is not None and not isinstance(hooks, list | tuple):
         raise UserError(f"custom_hooks is {hooks!r:.200}: write a list, [dict(type='...')]")
+    if sum(isinstance(hook, Mapping) and hook.get('type') == 'DistillationHook'
+           for hook in hooks or ()) > 1:
+        raise UserError('custom_hooks has more than one DistillationHook: keep one, which takes '
+                        'all teachers and terms')
 
 
 def check_loaders(cfg: 'Config') -> None:

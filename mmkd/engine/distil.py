@@ -72,6 +72,8 @@ def distil(cfg: Config, teachers: Sequence[str], names: Sequence[str] | None = N
     Taps, connectors, weights and matching come from the methods' presets, which are config files in
     ``configs/_base_/distillation``, and from what the student's and the teachers' models are.
 
+    Teachers and terms that the config has already are replaced.
+
     Args:
         cfg: of a training; changed.
         teachers: ``'CONFIG=CHECKPOINT'`` each, or the folder of a run.
@@ -95,7 +97,10 @@ def distil(cfg: Config, teachers: Sequence[str], names: Sequence[str] | None = N
     cfg.teachers = entries
     cfg.distill_weights = {key: term.pop('weight', 1.0) for key, term in terms.items()}
     cfg.terms = terms
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='DistillationHook')]
+    # Without the config's own hook, if it distils already: two would both record the student.
+    others = [hook for hook in cfg.get('custom_hooks') or []
+              if not (isinstance(hook, Mapping) and hook.get('type') == 'DistillationHook')]
+    cfg.custom_hooks = [*others, dict(type='DistillationHook')]
 
 
 def _entry(text: str, known: Mapping[str, Any]) -> dict[str, dict[str, str]]:

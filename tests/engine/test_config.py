@@ -77,6 +77,7 @@ def test_shipped_runtime_passes(tmp_path):
     ('default_scope = ""', "default_scope is '': write default_scope = 'mmkd'"),
     ('train_dataloader = [1, 2]', r'train_dataloader is \[1, 2\]: write dict'),
     ('default_hooks = 3', 'default_hooks is 3: write dict'),
+    ('custom_hooks = 2 * [dict(type="DistillationHook")]', 'more than one DistillationHook: keep'),
     ('custom_hooks = dict(type="NaN")', "custom_hooks is {'type': 'NaN'}: write a list"),
     ('train_dataloader["batch_size"] = True', 'batch_size is True: give a whole number'),
     ('model["type"] = ".CenterNet"', "unknown type '.CenterNet' at model"),

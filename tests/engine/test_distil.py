@@ -62,6 +62,13 @@ def test_centernets_learn_from_centernets_by_the_recommended_recipe():
     assert cfg.terms == recipe.terms and cfg.distill_weights == recipe.distill_weights
 
 
+def test_a_config_that_distils_already_takes_other_teachers():
+    cfg = load_config('configs/centernet_mt_r18.py')
+    distil(cfg, [f'{HOURGLASS}=a.pth'])
+    assert cfg.custom_hooks == [dict(type='DistillationHook')]
+    assert list(cfg.teachers) == ['centernet_hourglass104_voc']
+
+
 def test_each_teacher_teaches_what_fits_it():
     cfg = load_config(CENTERNET)
     distil(cfg, [f'{HOURGLASS}=a.pth', f'{RETINANET}=b.pth'], ['joint', 'pkd'])
