@@ -1,5 +1,6 @@
 """Record what named parts of a model take in or give out; see :mod:`.tap_paths` for the names."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -39,6 +40,21 @@ def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
     return value
 
 
+def _copied(value: Any) -> Any:
+    """Clone every tensor in nested lists, tuples and dicts, and keep their types."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, Mapping):
+        same = copy.copy(value)  # some give their items as attributes, too
+        for key, item in value.items():
+            same[key] = _copied(item)
+        return same
+    if isinstance(value, (list, tuple)):
+        items = map(_copied, value)
+        return type(value)(*items) if hasattr(value, '_fields') else type(value)(items)
+    return value
+
+
 def flat(tapped: Tapped) -> dict[str, Tensor]:
     """Return all leaves of all taps."""
     return {name: leaf for leaves in tapped.values() for name, leaf in leaves.items()}
@@ -70,8 +86,8 @@ class TapRecorder:
 
     A later in-place operation (``ReLU(inplace=True)``, ``out += identity``) would silently change
     what was recorded: such values are found out by the tensors' version counters in the dry run
-    and cloned from then on, the others are not copied. In a network that was compiled before that,
-    all are cloned.
+    and the network goes on with clones of them from then on; the others are not copied. In a
+    network that was compiled before that, all are cloned.
 
     Args:
         model: the network.
@@ -112,27 +128,32 @@ class TapRecorder:
         leaving = [endpoint for endpoint in wanted if endpoint not in entering]
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
+            given = [*args, *kwargs.values()]
             for endpoint in entering:
-                given = [*args, *kwargs.values()]
-                self._record(endpoint, given if endpoint.endswith(INPUTS) else given[0])
-            output = own(*args, **kwargs)
+                if endpoint.endswith(INPUTS):
+                    given = self._record(endpoint, given)
+                else:
+                    given[0] = self._record(endpoint, given[0])
+            output = own(*given[:len(args)],
+                         **dict(zip(kwargs, given[len(args):], strict=True)))
             for endpoint in leaving:
-                self._record(endpoint, output)
+                output = self._record(endpoint, output)
             return output
 
         return recorded
 
-    def _record(self, endpoint: str, value: Any) -> None:
+    def _record(self, endpoint: str, value: Any) -> Any:
+        """Keep a value; return what the network goes on with."""
         if not self._recording:
-            return
+            return value
         if torch.compiler.is_compiling() and self._is_dry:  # a graph has no versions
             self._cloned.add(endpoint)
-        if endpoint in self._cloned:
-            value = map_tensors(torch.clone, value)
         self._values.setdefault(endpoint, []).append(value)
         if not torch.compiler.is_compiling():
             self._versions.setdefault(endpoint, []).append(
                 map_tensors(lambda tensor: tensor._version, value))
+        # The network gets the clone: so gradients of its own loss pass through what is recorded.
+        return _copied(value) if endpoint in self._cloned else value
 
     def start(self) -> None:
         """Forget what was recorded and record from now on."""

@@ -1,6 +1,8 @@
 """Which tensors taps name, and recording them as they were given."""
 
 import copy
+from collections import OrderedDict
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -57,6 +59,49 @@ def test_gradients_flow_through_a_tap(recorder_and_model):
     model(torch.randn(2, 3, 4, 4))
     recorder.take()['bn'].square().sum().backward()
     assert model.bn.weight.grad.abs().sum() > 0 and model.conv.weight.grad is None
+
+
+def test_the_networks_own_loss_has_its_gradient_at_a_tap_that_is_changed(recorder_and_model):
+    recorder, model = recorder_and_model
+    recorder.start()
+    out = model(torch.randn(2, 3, 4, 4))
+    taps = recorder.take()
+    found = torch.autograd.grad(out.sum(), [taps['bn'], taps['conv']])
+    # d sum(last(conv + 100)) / d conv is the sum of last's weights by input channel.
+    by_channel = model.last.weight.sum(0).flatten()
+    torch.testing.assert_close(found[1], by_channel[None, :, None, None].expand(2, 3, 4, 4))
+    behind = by_channel @ model.conv.weight[:, :, 0, 0]
+    torch.testing.assert_close(found[0], (taps['bn'] > 0) * behind[None, :, None, None])
+
+
+class Named(NamedTuple):
+    features: torch.Tensor
+    size: int
+
+
+class Gives(nn.Module):
+    def forward(self, x):
+        return Named(x * 1, 7), OrderedDict(x=x * 1)
+
+
+class Changes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gives = Gives()
+
+    def forward(self, x):
+        named, mapping = self.gives(x)
+        return named.features.add_(named.size), mapping['x'].add_(1), type(mapping)
+
+
+def test_a_network_goes_on_with_what_its_module_gave_of_the_same_kind():
+    model = Changes()
+    recorder = TapRecorder(model, ['gives:*'])
+    recorder.dry_run(lambda: model(torch.zeros(2)))
+    recorder.start()
+    seven, one, kind = model(torch.zeros(2))
+    assert [leaf.tolist() for leaf in recorder.take().values()] == [[0, 0], [0, 0]]
+    assert (seven.tolist(), one.tolist(), kind) == ([7, 7], [1, 1], OrderedDict)
 
 
 def _traces(model):
