@@ -2,7 +2,7 @@
 
     python benchmarks/run.py [PART ...] [--rounds 15] [--threads 2] [--out results.csv]
 
-Prints a table in Markdown, and with --out adds its rows to a CSV file, part by part. A ratio below
+Prints tables in Markdown, and with --out adds their rows to a CSV file, row by row. A ratio below
 1 is slower than the baseline, and stays in the table. A part that fails is named, the others go
 on, and the exit status is 1.
 """
@@ -101,14 +101,14 @@ def add_to_csv(path: Path, new: Sequence[dict[str, object]]) -> None:
         writer.writerows(new)
 
 
-def markdown(results: Sequence[Result]) -> str:
-    """Return the table of one part."""
-    lines = ['| what | ms | baseline | ms | ratio (quartiles) | note |', f'|{" --- |" * 6}']
-    for one in results:
-        ratio = f'{one.ratio:.2f} ({one.low:.2f} ... {one.high:.2f})'
-        lines.append(f'| {one.name} | {one.ms:.4g} | {one.baseline} | {one.baseline_ms:.4g} | '
-                     f'{ratio} | {one.note} |')
-    return '\n'.join(lines)
+HEAD = f'| what | ms | baseline | ms | ratio (quartiles) | note |\n|{" --- |" * 6}'
+
+
+def table_row(one: Result) -> str:
+    """Return one line of a part's table."""
+    ratio = f'{one.ratio:.2f} ({one.low:.2f} ... {one.high:.2f})'
+    return (f'| {one.name} | {one.ms:.4g} | {one.baseline} | {one.baseline_ms:.4g} | '
+            f'{ratio} | {one.note} |')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,16 +120,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(', '.join(f'{name} {value}' for name, value in common.items() if value), '\n')
     failed = []
     for name in args.parts or part_names():
-        print(f'## {name}\n', flush=True)
+        print(f'## {name}\n\n{HEAD}', flush=True)
         try:
-            results = list(importlib.import_module(f'parts.{name}').measure(options))
+            for one in importlib.import_module(f'parts.{name}').measure(options):
+                print(table_row(one), flush=True)
+                if args.out is not None:
+                    add_to_csv(args.out, rows([one], common))
         except Exception as error:  # the others go on, whatever it is
             traceback.print_exc()
             failed.append(f'{name} ({type(error).__name__}: {error})')
-            continue
-        print(markdown(results), '\n', flush=True)
-        if args.out is not None:
-            add_to_csv(args.out, rows(results, common))
+        print(flush=True)
     for line in failed:
         print(f'failed: {line}', file=sys.stderr)
     return 1 if failed else 0

@@ -43,10 +43,10 @@ NARROW = dict(resnet50='bccd_small/centernet_r50.py',
 def measure(options: Options) -> Iterable[Result]:
     """Time epochs of detectors and of classifiers."""
     with tempfile.TemporaryDirectory() as folder:
-        yield from _epochs(detection_config(Path(folder), options.quick), 'two teachers',
-                           Path(folder, 'detection'), 2, options)
         yield from _epochs(retinanet_config(Path(folder), options.quick), 'RetinaNet-R50',
                            Path(folder, 'retinanet'), 2, options)
+        yield from _epochs(detection_config(Path(folder), options.quick), 'two teachers',
+                           Path(folder, 'detection'), 2, options)
         yield from _epochs(classification_config(Path(folder), options.quick), 'KD',
                            Path(folder, 'classification'), 'all', options)
 
