@@ -7,12 +7,7 @@
 #       work_dirs/centernet_mt_r18/epoch_100.pth
 #   python tools/export.py configs/centernet_mt_r18.py \
 #       work_dirs/centernet_mt_r18/epoch_100.pth --out centernet_mt_r18.onnx
-_base_ = ['./centernet/centernet_r18_voc.py', './_base_/distillation/joint.py']
-
-teachers = dict(
-    resnet50=dict(
-        config='configs/centernet/centernet_r50_voc.py',
-        checkpoint='work_dirs/centernet_r50_voc/epoch_100.pth'),
-    hourglass=dict(
-        config='configs/centernet/centernet_hourglass104_voc.py',
-        checkpoint='work_dirs/centernet_hourglass104_voc/epoch_100.pth'))
+_base_ = [
+    './centernet/centernet_r18_voc.py', './_base_/teachers/voc.py',
+    './_base_/distillation/joint.py'
+]

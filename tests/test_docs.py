@@ -13,7 +13,7 @@ import pytest
 from mmkd.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 
 
 CALL = r'(?P<program>mmkd \w+|python tools/\w+\.py)(?P<rest>.*)'

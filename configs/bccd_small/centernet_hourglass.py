@@ -6,11 +6,9 @@ _base_ = [
     '../_base_/models/narrow_hourglass.py',
     '../_base_/datasets/bccd_small.py',
     '../_base_/schedules/small_24e.py',
-    '../_base_/default_runtime.py',
+    '../_base_/cpu_runtime.py',
 ]
 
-amp = 'auto'
-channels_last = True
 model = dict(
     data_preprocessor=dict(pad_size_divisor={{_base_.image_size}}),
     bbox_head=dict(num_classes={{_base_.num_classes}}))

@@ -1,12 +1,5 @@
 # python tools/train.py configs/bccd_small/centernet_mt_source_r18.py
-# Needs its teachers, trained with --work-dir as named below.
-_base_ = ['./centernet_r18.py', '../_base_/distillation/source.py']
-
-teachers = dict(
-    resnet50=dict(
-        config='configs/bccd_small/centernet_r50.py',
-        checkpoint='work_dirs/bccd_small/centernet_r50/epoch_72.pth'),
-    hourglass=dict(
-        config='configs/bccd_small/centernet_hourglass.py',
-        checkpoint='work_dirs/bccd_small/centernet_hourglass/epoch_24.pth'))
-teacher_cache = dict(folder='work_dirs/bccd_small/cache', views=24)  # one for each epoch
+_base_ = [
+    './centernet_r18.py', '../_base_/teachers/bccd_small.py',
+    '../_base_/distillation/source.py'
+]

@@ -6,11 +6,9 @@ _base_ = [
     '../_base_/models/narrow_gfl_r18.py',
     '../_base_/datasets/bccd_small_coco.py',
     '../_base_/schedules/small_72e.py',
-    '../_base_/default_runtime.py',
+    '../_base_/cpu_runtime.py',
 ]
 
-amp = 'auto'
-channels_last = True
 model = dict(
     backbone=dict(depth=50, zero_init_residual=True),
     neck=dict(in_channels=[64, 128, 256, 512], out_channels=96),

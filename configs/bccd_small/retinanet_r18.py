@@ -6,9 +6,7 @@ _base_ = [
     '../_base_/models/narrow_retinanet_r18.py',
     '../_base_/datasets/bccd_small_coco.py',
     '../_base_/schedules/small_24e.py',
-    '../_base_/default_runtime.py',
+    '../_base_/cpu_runtime.py',
 ]
 
-amp = 'auto'
-channels_last = True
 model = dict(bbox_head=dict(num_classes={{_base_.num_classes}}))

@@ -8,12 +8,7 @@
 #   python tools/export.py configs/multi_teacher/centernet_mt_efficientnetb0_voc.py \
 #       work_dirs/centernet_mt_efficientnetb0_voc/epoch_100.pth \
 #       --out centernet_mt_efficientnetb0_voc.onnx
-_base_ = ['../centernet/centernet_efficientnetb0_voc.py', '../_base_/distillation/joint.py']
-
-teachers = dict(
-    resnet50=dict(
-        config='configs/centernet/centernet_r50_voc.py',
-        checkpoint='work_dirs/centernet_r50_voc/epoch_100.pth'),
-    hourglass=dict(
-        config='configs/centernet/centernet_hourglass104_voc.py',
-        checkpoint='work_dirs/centernet_hourglass104_voc/epoch_100.pth'))
+_base_ = [
+    '../centernet/centernet_efficientnetb0_voc.py', '../_base_/teachers/voc.py',
+    '../_base_/distillation/joint.py'
+]

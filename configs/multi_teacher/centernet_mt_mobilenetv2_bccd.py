@@ -8,12 +8,7 @@
 #   python tools/export.py configs/multi_teacher/centernet_mt_mobilenetv2_bccd.py \
 #       work_dirs/centernet_mt_mobilenetv2_bccd/epoch_100.pth \
 #       --out centernet_mt_mobilenetv2_bccd.onnx
-_base_ = ['../centernet/centernet_mobilenetv2_bccd.py', '../_base_/distillation/joint.py']
-
-teachers = dict(
-    resnet50=dict(
-        config='configs/centernet/centernet_r50_bccd.py',
-        checkpoint='work_dirs/centernet_r50_bccd/epoch_100.pth'),
-    hourglass=dict(
-        config='configs/centernet/centernet_hourglass104_bccd.py',
-        checkpoint='work_dirs/centernet_hourglass104_bccd/epoch_100.pth'))
+_base_ = [
+    '../centernet/centernet_mobilenetv2_bccd.py', '../_base_/teachers/bccd.py',
+    '../_base_/distillation/joint.py'
+]

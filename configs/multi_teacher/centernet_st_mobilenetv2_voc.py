@@ -7,9 +7,9 @@
 #   python tools/export.py configs/multi_teacher/centernet_st_mobilenetv2_voc.py \
 #       work_dirs/centernet_st_mobilenetv2_voc/epoch_100.pth \
 #       --out centernet_st_mobilenetv2_voc.onnx
-_base_ = ['../centernet/centernet_mobilenetv2_voc.py', '../_base_/distillation/joint.py']
+_base_ = [
+    '../centernet/centernet_mobilenetv2_voc.py', '../_base_/teachers/voc.py',
+    '../_base_/distillation/joint.py'
+]
 
-teachers = dict(
-    resnet50=dict(
-        config='configs/centernet/centernet_r50_voc.py',
-        checkpoint='work_dirs/centernet_r50_voc/epoch_100.pth'))
+teachers = dict(_delete_=True, resnet50=_base_.teachers.resnet50)

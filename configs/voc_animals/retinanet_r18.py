@@ -9,8 +9,4 @@ model = dict(
     neck=dict(out_channels=48),
     bbox_head=dict(in_channels=48, feat_channels=48, stacked_convs=2))
 train_cfg = dict(max_epochs=8, val_interval=8)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=8, eta_min=1e-6,
-         convert_to_iter_based=True),
-]
+param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], end=8)]

@@ -6,12 +6,10 @@
 _base_ = [
     '../_base_/models/narrow_retinanet_r18.py',
     '../_base_/datasets/voc_animals.py',
-    '../_base_/schedules/small_24e.py',
-    '../_base_/default_runtime.py',
+    '../_base_/schedules/pretrained_30e.py',
+    '../_base_/cpu_runtime.py',
 ]
 
-amp = 'auto'
-channels_last = True
 model = dict(
     data_preprocessor=dict(pad_size_divisor={{_base_.image_size}}),
     backbone=dict(
@@ -24,10 +22,3 @@ model = dict(
         num_classes={{_base_.num_classes}}, in_channels=128, feat_channels=128, stacked_convs=3,
         anchor_generator=dict(
             octave_base_scale=4, scales_per_octave=3, ratios=[0.5, 1.0, 2.0], strides=[8, 16, 32])))
-optim_wrapper = dict(optimizer=dict(lr=5e-4))
-train_cfg = dict(max_epochs=30, val_interval=15)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=30, eta_min=1e-6,
-         convert_to_iter_based=True),
-]

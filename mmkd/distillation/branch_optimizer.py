@@ -19,7 +19,7 @@ __all__ = ['Terms', 'join_optimizer', 'trainable']
 
 
 class Terms(nn.Module):
-    """All branches of all terms as one module; called with a step or more, gives their losses.
+    """All branches of all terms as one module; called with steps, it returns their losses.
 
     DistributedDataParallel wants one call for each backward pass, whatever the number of batches.
 

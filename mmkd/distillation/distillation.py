@@ -284,10 +284,10 @@ class Distillation:
 
 
 def checked_schedule(schedule: str) -> str:
-    """Return it if it is one.
+    """Return the name of a schedule if there is one of that name.
 
     Raises:
-        UserError: it is not.
+        UserError: there is none of that name.
     """
     if schedule not in SCHEDULES:
         raise UserError(f'a distillation has schedule={schedule!r}: give one of '

@@ -111,7 +111,7 @@ class DistillationHook(Hook):
 
     @property
     def teachers(self) -> list[Teacher]:
-        """All of them."""
+        """All teachers of the run; none before it is set up."""
         return [] if self.distillation is None else self.distillation.teachers
 
     def _configure(self, runner: Runner) -> None:

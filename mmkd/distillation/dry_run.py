@@ -59,7 +59,7 @@ def rehearse(run: Callable[[], Any], inputs: Tensor, samples: Any, student: nn.M
 
 @contextmanager
 def untouched(student: nn.Module) -> Iterator[None]:
-    """Put the student into training mode, and its buffers back behind it.
+    """Put the student into training mode, and restore its buffers afterwards.
 
     A run initialises its weights after this pass, and what a constructor leaves uninitialised until
     then (``level_embed`` of Deformable DETR) may be anything, also no number: here it is 0.

@@ -61,12 +61,12 @@ def fact(name: str, of_labels: bool = False) -> Callable[[Fact], Fact]:
 
 
 def known_facts() -> list[str]:
-    """Return the names that are registered."""
+    """Return the names of all registered facts."""
     return sorted(_FACTS)
 
 
 def facts_of_labels() -> set[str]:
-    """Return the names of those that only labels tell."""
+    """Return the names of the facts that only labels can tell."""
     return set(_OF_LABELS)
 
 

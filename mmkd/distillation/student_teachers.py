@@ -85,7 +85,7 @@ class PartnerTeacher(Teacher):
         self.classes = None
 
     def tap(self, taps: Iterable[str], inputs: Tensor, data_samples: Any = None) -> Tapped:
-        """As a teacher's, in eval mode: no batch norm learns from the dry run."""
+        """Choose what to record, in eval mode so that no batch norm learns from the dry run."""
         training = self.model.training
         self.model.eval()
         try:

@@ -1,4 +1,4 @@
-"""What a tap names: an end of a module, and which tensor of what comes there.
+"""What a tap names: the input or the output of a module, and a tensor in it.
 
 ``MODULE[:input][:STEP]...``, where ``MODULE`` is the dotted name that ``model.named_modules()``
 gives (``backbone.layer3``) and stands for what the module returns, ``:input`` for its first

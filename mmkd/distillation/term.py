@@ -122,7 +122,7 @@ class Term:
         self.branches: dict[str, Branch] = {}
 
     def begin_epoch(self, epoch: int, share: float = 0.0) -> None:
-        """Let the weight rise during the warm-up, and end the term when its time has come.
+        """Let the weight rise during the warm-up, and end the term where ``until`` says so.
 
         Args:
             epoch: counts from 0.
@@ -258,7 +258,7 @@ class Term:
                 self.seen_of_teacher(step, source, picked(step.taps[source], teacher)))
 
     def seen_of_teacher(self, step: Step, source: str, leaves: Features) -> Features:
-        """Return a teacher's leaves behind ``teacher_connector``."""
+        """Return a teacher's leaves as ``teacher_connector`` makes them."""
         if self.teacher_connector is None:
             return leaves
         size = step.teacher(source).input_size(step.inputs.shape[-2:])
@@ -310,7 +310,7 @@ class Term:
 
 
 def shares(teachers: Sequence[Teacher]) -> list[tuple[str, float]]:
-    """Return each teacher's name with its weight over the sum of all weights."""
+    """Return each teacher's name with its weight divided by the sum of all weights."""
     total = sum(teacher.weight for teacher in teachers)
     return [(teacher.name, teacher.weight / total) for teacher in teachers]
 

@@ -260,7 +260,7 @@ class SkippedImages:
         self.reasons: dict[str, str] = {}
 
     def look(self, batch: Mapping[str, Any]) -> None:
-        """Name those that a batch, as it comes from the loader, had to replace."""
+        """Log each unreadable image that the loader replaced in this batch, the first time only."""
         for sample in batch.get('data_samples') or ():
             for path, reason in sample.metainfo.get(SKIPPED, {}).items():
                 if path not in self.reasons:
@@ -269,7 +269,7 @@ class SkippedImages:
                               'place)', 'current', logging.WARNING)
 
     def tell(self) -> None:
-        """Say how many there were, over all processes."""
+        """Log how many images were unreadable, over all processes."""
         paths = sorted(set().union(*all_gather_object(list(self.reasons))))
         if paths:
             print_log(f'{len(paths)} images without labels could not be read and were skipped, '

@@ -4,6 +4,4 @@ _base_ = ['./data.py', './cifar_240e.py']
 num_classes = 10
 data_preprocessor = dict(
     type='BatchPreprocessor', mean=[72.9, 72.9, 72.9], std=[90.0, 90.0, 90.0])
-train_dataloader = dict(dataset=dict(type='FashionMNIST'))
-val_dataloader = dict(dataset=dict(type='FashionMNIST'))
-test_dataloader = dict(dataset=dict(type='FashionMNIST'))
+train_dataloader = val_dataloader = test_dataloader = dict(dataset=dict(type='FashionMNIST'))

@@ -5,6 +5,4 @@ _base_ = ['./data.py', './cifar_240e.py']
 num_classes = 100
 data_preprocessor = dict(
     type='BatchPreprocessor', mean=[122.6, 113.7, 100.5], std=[64.4, 62.7, 66.2])
-train_dataloader = dict(dataset=dict(type='TinyImageNet100'))
-val_dataloader = dict(dataset=dict(type='TinyImageNet100'))
-test_dataloader = dict(dataset=dict(type='TinyImageNet100'))
+train_dataloader = val_dataloader = test_dataloader = dict(dataset=dict(type='TinyImageNet100'))

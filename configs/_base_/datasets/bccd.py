@@ -2,35 +2,12 @@
 # data/BCCD holds JPEGImages, Annotations and ImageSets/Main/{train,val,test}.txt.
 # Another place: --data-root /data/BCCD
 # Your own VOC-layout data: copy this file and change classes and data_root.
-_base_ = './voc0712.py'
+_base_ = './voc_layout.py'
 classes = ('RBC', 'WBC', 'Platelets')
 num_classes = len(classes)
 data_root = '{{$BCCD_ROOT:data/BCCD/}}'
 
-train_dataloader = dict(
-    dataset=dict(
-        _delete_=True,
-        type='VOCLayoutDataset',
-        data_root=data_root,
-        ann_file='ImageSets/Main/train.txt',
-        metainfo=dict(classes=classes),
-        filter_cfg=dict(filter_empty_gt=True),
-        pipeline={{_base_.train_pipeline}}))
-val_dataloader = dict(
-    dataset=dict(
-        _delete_=True,
-        type='VOCLayoutDataset',
-        data_root=data_root,
-        ann_file='ImageSets/Main/val.txt',
-        metainfo=dict(classes=classes),
-        test_mode=True,
-        pipeline={{_base_.test_pipeline}}))
-test_dataloader = dict(
-    dataset=dict(
-        _delete_=True,
-        type='VOCLayoutDataset',
-        data_root=data_root,
-        ann_file='ImageSets/Main/test.txt',
-        metainfo=dict(classes=classes),
-        test_mode=True,
-        pipeline={{_base_.test_pipeline}}))
+train_dataloader = val_dataloader = test_dataloader = dict(
+    num_workers=4,
+    persistent_workers=True,
+    dataset=dict(data_root=data_root, metainfo=dict(classes=classes)))

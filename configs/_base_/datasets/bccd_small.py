@@ -10,19 +10,13 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5, direction='vertical'),
     dict(type='PackDetInputs'),
 ]
+# As in voc_layout.py, at this size.
 test_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='Resize', scale=(image_size, image_size), keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),  # after Resize: the boxes keep their size
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-]
+    dict(step, scale=(image_size, image_size)) if step.type == 'Resize' else step
+    for step in _base_.test_pipeline]
 
 # Without workers: on two cores they cost more than they save.
 train_dataloader = dict(
     batch_size=8, num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(
-    num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
-test_dataloader = dict(
+val_dataloader = test_dataloader = dict(
     num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))

@@ -1,7 +1,7 @@
 # COCO 2017 under data/coco (annotations, train2017, val2017), or any data in its format:
 # copy this file and change classes, data_root and the paths.
 # Another place: --data-root /data/coco
-_base_ = './voc0712.py'
+_base_ = './voc_layout.py'
 classes = ('person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat',
            'traffic light', 'fire hydrant', 'stop sign', 'parking meter', 'bench', 'bird', 'cat',
            'dog', 'horse', 'sheep', 'cow', 'elephant', 'bear', 'zebra', 'giraffe', 'backpack',
@@ -17,26 +17,23 @@ num_classes = len(classes)
 data_root = '{{$COCO_ROOT:data/coco/}}'
 
 train_dataloader = dict(
+    num_workers=4,
+    persistent_workers=True,
     dataset=dict(
-        _delete_=True,
         type='CocoDataset',
         data_root=data_root,
         ann_file='annotations/instances_train2017.json',
         data_prefix=dict(img='train2017/'),
-        metainfo=dict(classes=classes),
-        filter_cfg=dict(filter_empty_gt=True),
-        pipeline={{_base_.train_pipeline}}))
-val_dataloader = dict(
+        metainfo=dict(classes=classes)))
+val_dataloader = test_dataloader = dict(
+    num_workers=4,
+    persistent_workers=True,
     dataset=dict(
-        _delete_=True,
         type='CocoDataset',
         data_root=data_root,
         ann_file='annotations/instances_val2017.json',
         data_prefix=dict(img='val2017/'),
-        metainfo=dict(classes=classes),
-        test_mode=True,
-        pipeline={{_base_.test_pipeline}}))
-test_dataloader = val_dataloader
+        metainfo=dict(classes=classes)))
 
 val_evaluator = dict(
     _delete_=True,

@@ -1,5 +1,6 @@
 # The synthetic data set, made by: python tools/prepare_voc.py draw data/drawn
 # Another place: --data-root /data/drawn
+_base_ = './voc_layout.py'
 classes = ('disc', 'square', 'triangle')
 num_classes = len(classes)
 image_size = 128
@@ -12,50 +13,15 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
+# As in voc_layout.py, at this size.
 test_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='Resize', scale=(image_size, image_size), keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),  # after Resize: the boxes keep their size
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-]
+    dict(step, scale=(image_size, image_size)) if step.type == 'Resize' else step
+    for step in _base_.test_pipeline]
 
 train_dataloader = dict(
     batch_size=8,
-    num_workers=0,  # small images: on two cores workers cost more than they save
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='VOCLayoutDataset',
-        data_root=data_root,
-        ann_file='ImageSets/Main/train.txt',
-        metainfo=dict(classes=classes),
-        filter_cfg=dict(filter_empty_gt=True),
-        pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=16,
-    num_workers=0,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
+        data_root=data_root, metainfo=dict(classes=classes), pipeline=train_pipeline))
+val_dataloader = test_dataloader = dict(
     dataset=dict(
-        type='VOCLayoutDataset',
-        data_root=data_root,
-        ann_file='ImageSets/Main/val.txt',
-        metainfo=dict(classes=classes),
-        test_mode=True,
-        pipeline=test_pipeline))
-test_dataloader = dict(
-    batch_size=16,
-    num_workers=0,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='VOCLayoutDataset',
-        data_root=data_root,
-        ann_file='ImageSets/Main/test.txt',
-        metainfo=dict(classes=classes),
-        test_mode=True,
-        pipeline=test_pipeline))
-
-val_evaluator = dict(type='VOCMeanAPMetric')
-test_evaluator = val_evaluator
+        data_root=data_root, metainfo=dict(classes=classes), pipeline=test_pipeline))

@@ -21,15 +21,8 @@ val_dataloader = dict(
         data_prefix=dict(img=''),
         test_mode=True))
 test_dataloader = dict(
-    batch_size=16,
-    num_workers=0,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='CocoDataset',
-        ann_file='annotations/instances_test.json',
-        data_prefix=dict(img=''),
-        test_mode=True))
+    val_dataloader,
+    dataset=dict(val_dataloader['dataset'], ann_file='annotations/instances_test.json'))
 
 val_evaluator = dict(type='CocoMetric', metric='bbox')
-test_evaluator = dict(type='CocoMetric', metric='bbox')
+test_evaluator = val_evaluator

@@ -1,4 +1,6 @@
 # cwd_norm: as cwd, with channels standardised first, and without the last of the epochs.
+# When: as mmyolo distils RTMDet: where features of student and teacher differ in scale, with the
+# last epochs left to the labels.
 terms = dict(cwd_norm=dict(
     tap='neck:*', match='stride', size='teacher', connector=dict(type='ConvConnector'),
     loss=dict(type='CWDLoss', tau=1.0, standardise=True),

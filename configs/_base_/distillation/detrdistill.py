@@ -1,4 +1,6 @@
 # DETRDistill: set matching, features where queries look, the teacher's queries; DETRs of a family.
+# When: between Deformable DETRs and their like, where features and queries are to be taught beside
+# the outputs.
 terms = dict(
     logits=dict(type='DETRTerm', loss=dict(
         type='SetKDLoss', class_weight=1.0, box_weight=5.0, giou_weight=2.0)),

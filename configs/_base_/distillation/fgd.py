@@ -1,4 +1,6 @@
 # fgd: feature maps inside and outside the labelled boxes, attention and relations.
+# When: where images have labelled boxes and these cover little of the image: objects and
+# background count apart.
 terms = dict(fgd=dict(
     tap='neck:*', match='stride', size='teacher', connector=dict(type='AlignConnector'),
     loss=dict(type='FGDLoss')))

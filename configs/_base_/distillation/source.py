@@ -1,7 +1,9 @@
 # source: the reading closest to the publication, between CenterNets.
-# The reading that is closest to the source (Liu, Du, She, Yang 2024), for the rows of its tables:
-# mean square of heatmaps, sizes and offsets at the teacher's maxima, attention on features, every
-# teacher with the same say. Name it in `_base_` in place of joint.py.
+# For the rows of its tables: mean square of heatmaps, sizes and offsets at the teacher's maxima,
+# attention on features, every teacher with the same say. Name it in `_base_` in place of joint.py.
+# Paper: Liu, Du, She, Yang, Systems Engineering and Electronics 46(4), 2024.
+# When: to compare with the publication's own tables; joint.py ended above it in each of our five
+# studies.
 terms = dict(
     heatmap=dict(
         type='CenterNetTerm', map='heatmap', loss=dict(type='HeatmapLoss'), joint='each'),

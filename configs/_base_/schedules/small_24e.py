@@ -2,8 +2,4 @@
 _base_ = './small_8e.py'
 
 train_cfg = dict(max_epochs=24, val_interval=24)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=24, eta_min=1e-5,
-         convert_to_iter_based=True),
-]
+param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], end=24)]

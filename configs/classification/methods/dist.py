@@ -1,4 +1,6 @@
 # DIST: relations between and within classes, T = 4 on CIFAR and 1 on ImageNet (the authors' code).
+# When: with a teacher much stronger than the student: it asks for the order of classes and images,
+# not for the same probabilities.
 on_imagenet = '{{$MMKD_DATA:cifar100}}' == 'imagenet'
 terms = dict(dist=dict(
     tap='head.fc', weight=1.0,

@@ -1,5 +1,7 @@
 # Decoupled KD as in mdistiller: alpha 1, T = 4, 20 epochs of warm-up, beta 8 or what it takes for a
 # pair; on ImageNet T = 1 without warm-up, beta 0.5 or 2 (MobileNetV1).
+# When: where the logits of the teacher are all that is to be taught: its temperature and beta have
+# published values for many pairs.
 on_imagenet = '{{$MMKD_DATA:cifar100}}' == 'imagenet'
 student = '{{$MMKD_STUDENT:resnet8x4}}'
 beta = dict(

@@ -1,5 +1,8 @@
 # FSECD, instance-level: the student's embedding, brought into the teacher's feature space, against
 # the teacher's embeddings of the batch. The source prints neither weight nor temperature.
+# Paper: Ye, Chen, Lai, Journal of South China University of Technology 51(5), 2023.
+# When: to draw an embedding to that of the same image in the teacher; its weight and temperature
+# are ours.
 terms = dict(fsecd=dict(
     tap='backbone.embedding', weight=1.0,
     loss=dict(type='FSECDLoss', policy='instance', temperature=0.1),

@@ -1,4 +1,5 @@
 # Deep mutual learning: everyone imitates everyone else, at temperature 1 and weight 1.
+# When: first: it is the simplest, needs logits alone, and takes any networks.
 _base_ = '../../_base_/classification/cifar_300e.py'
 
 terms = dict(dml=dict(

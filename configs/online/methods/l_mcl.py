@@ -2,6 +2,8 @@
 # meta-network that weighs the pairs of stages learns from two inner steps. On ImageNet images are
 # contrasted with memory banks, tau is 0.07, the contrastive parts count 0.01, and the interval is
 # 500; elsewhere batches have two images of every class, where there are classes enough.
+# When: where features of all stages are to be shared and time allows it: it trains a meta-network
+# beside the members.
 _base_ = '../../_base_/classification/cifar_300e.py'
 
 data = '{{$MMKD_DATA:cifar100}}'

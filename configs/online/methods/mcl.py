@@ -1,5 +1,6 @@
 # MCL: embeddings of 128 dimensions, tau 0.1 (ImageNet: 0.07), T = 3, 0.1 for the contrastive parts
 # and 1 for their soft forms; two images of every class in a batch, where there are classes enough.
+# When: where embeddings are to be shared, on data with many classes.
 _base_ = '../../_base_/classification/cifar_300e.py'
 
 on_imagenet = '{{$MMKD_DATA:cifar100}}' == 'imagenet'

@@ -1,5 +1,6 @@
 # OKDDip: all members but the last imitate mixtures of one another, weighted by attention; the last
 # one leads and imitates their mean. T = 3, 80 epochs of warm-up; the paper has four members.
+# When: with three members or more, of which the last is the one to deploy.
 _base_ = '../../_base_/classification/cifar_300e.py'
 
 terms = dict(okddip=dict(

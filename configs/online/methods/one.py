@@ -1,5 +1,7 @@
 # ONE between separate networks: a gate on all embeddings joins the logits, and everyone imitates
 # the whole, T = 3, 80 epochs of warm-up. The paper's branches of one network: ../../selfdistill.
+# When: where a gate is to find out which member says what is true; the gate looks at all
+# embeddings.
 _base_ = '../../_base_/classification/cifar_300e.py'
 
 terms = dict(one=dict(

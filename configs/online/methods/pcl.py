@@ -1,6 +1,7 @@
 # PCL: every peer sees an augmentation of its own, and imitates a classifier on all embeddings and
 # the moving averages of the other peers. T = 3, 80 epochs of warm-up; the paper has three peers,
 # and deploys a moving average: NAME.mean.pth.
+# When: with three members or more; what is deployed is the moving average of a member.
 _base_ = '../../_base_/classification/cifar_300e.py'
 
 data_preprocessor = dict(views='{{$MMKD_MEMBERS:resnet32,resnet32}}'.count(',') + 1)

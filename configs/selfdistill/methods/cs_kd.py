@@ -1,6 +1,8 @@
 # CS-KD: an image learns from what the network says of another one of its class, T = 4, weight 1. As
 # in its authors' code a batch holds as many partners as images, and the partners have no
 # cross-entropy: twice the batch size makes the same steps.
+# When: for classes with many different images: two images of a class are to have the same
+# prediction. A batch holds twice the images.
 _base_ = '../../_base_/classification/{{$MMKD_DATA:cifar100}}.py'
 
 data_preprocessor = dict(pairs=True)

@@ -124,5 +124,5 @@ class PeakOffsetLoss(_PeakL1):
     ``L = sum_{byx} m_{byx} |O^s_{byx} - O^t_{byx}|_1 / sum_{byx} m_{byx}``, in cells, with ``m`` as
     in :class:`PeakWidthHeightLoss`.
 
-    Source: as there.
+    Source: that of :class:`PeakWidthHeightLoss`.
     """
