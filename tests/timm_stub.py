@@ -1,11 +1,13 @@
 """What mmkd calls of timm, with tiny networks of the same names, strides and manners."""
 
+import re
 from types import SimpleNamespace
 
 import torch
 from torch import nn
 
-CHANNELS = dict(resnet10t=(4, 6, 8, 10, 12), vit_tiny_patch16_224=(8,))
+CHANNELS = dict(resnet10t=(4, 6, 8, 10, 12), vit_tiny_patch16_224=(8,),
+                vit_small_patch14_dinov2=(8,))
 
 
 def is_model(name):
@@ -17,12 +19,13 @@ def list_models():
 
 
 class Network(nn.Module):
-    """Convolutions, each twice as coarse; a "transformer" is one of stride 16."""
+    """Convolutions, each twice as coarse; a "transformer" is one of a patch."""
 
     def __init__(self, name, num_classes):
         super().__init__()
         self.channels = CHANNELS[name]
-        self.stride = 16 if name.startswith('vit') else 2
+        patch = re.search(r'patch(\d+)', name)
+        self.stride = int(patch[1]) if patch else 2
         self.conv1, *later = (nn.Conv2d(a, b, self.stride + 1, self.stride, self.stride // 2)
                               for a, b in zip((3, *self.channels), self.channels, strict=False))
         self.layers = nn.ModuleList(later)
@@ -32,7 +35,7 @@ class Network(nn.Module):
             classifier='fc', mean=(0.5, 0.4, 0.3), std=(0.5, 0.2, 0.1), input_size=(3, 224, 224))
         if name.startswith('vit'):
             self.num_prefix_tokens = 1
-            self.patch_embed = SimpleNamespace(patch_size=(16, 16))
+            self.patch_embed = SimpleNamespace(patch_size=(self.stride, self.stride))
         self.feature_info = [dict(num_chs=c, reduction=self.stride ** i)
                              for i, c in enumerate(self.channels, 1)]
 
