@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 
 from mmkd.config_files import CARRIED, config_path, read_config
+from mmkd.detection.data.unlabelled import images_below
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.engine.checkpoint_hook import write_atomically
 from mmkd.engine.config import load_config
@@ -51,7 +52,8 @@ def pretraining(backbone: str, teachers: Sequence[str], data: str, method: str =
         batch_size: images in a step; None for the base's.
 
     Raises:
-        UserError: the backbone, a teacher or the method is none, or has no map to compare.
+        UserError: the backbone, a teacher or the method is none, or has no map to compare; the
+            folder has fewer images than a step.
     """
     cfg = load_config(BASE)
     cfg.model.backbone = _backbone(backbone)
@@ -74,10 +76,22 @@ def pretraining(backbone: str, teachers: Sequence[str], data: str, method: str =
         cfg.train_dataloader.dataset.pipeline[2].scale = (size, size)
     if batch_size is not None:
         cfg.train_dataloader.batch_size = batch_size
+    _check_sizes(cfg, str(data))
     if epochs is not None:
         set_epochs(cfg, epochs)
     cfg.work_dir = f"work_dirs/pretrain_{Path(re.sub('[:]', '_', backbone)).stem}"
     return cfg
+
+
+def _check_sizes(cfg: Config, data: str) -> None:
+    size = cfg.train_dataloader.dataset.pipeline[2].scale[0]
+    batch, images = cfg.train_dataloader.batch_size, len(images_below(data))
+    if size < 1 or batch < 2:
+        raise UserError(f'--size {size} and --batch-size {batch}: give at least 1 pixel and 2 '
+                        'images')
+    if images < batch:
+        raise UserError(f"the folder '{data}' holds {images} images, fewer than a step takes: give "
+                        f'a --batch-size of at most {images}, or more images')
 
 
 def write_backbone(cfg: Config) -> Path:

@@ -93,18 +93,18 @@ def test_a_network_of_timm_from_two_teachers(timm, classifier, photos, tmp_path)
     ('resnet20', dict(type='resnet20')),
     (RETINANET, dict(type='ResNet', depth=18, frozen_stages=-1, norm_eval=False, init_cfg=None))])
 def test_backbones(text, expected, classifier, photos):
-    cfg = pretraining(text, [classifier], photos, epochs=7, size=64, batch_size=16)
+    cfg = pretraining(text, [classifier], photos, epochs=7, size=64, batch_size=4)
     found = cfg.model.backbone.to_dict()
     assert {key: found[key] for key in expected} == expected
     tap = 'backbone.stage3' if text == 'resnet20' else 'backbone:-1'
     assert cfg.terms.foundation.tap == tap and 'gradient_share' not in cfg.terms.foundation
     assert (cfg.train_cfg.max_epochs, cfg.param_scheduler[0].T_max) == (7, 7)
-    assert cfg.train_dataloader.batch_size == 16
+    assert cfg.train_dataloader.batch_size == 4
     assert cfg.train_dataloader.dataset.pipeline[2].scale == (64, 64)
 
 
 def test_a_detector_teaches_by_its_backbone(photos):
-    cfg = pretraining('resnet18', [f'{RETINANET}=r18.pth'], photos, method='foundation_l2')
+    cfg = pretraining('resnet18', [f'{RETINANET}=r18.pth'], photos, 'foundation_l2', batch_size=4)
     assert cfg.terms.foundation_l2.teacher_tap == 'backbone:-1'
     assert cfg.terms.foundation_l2.loss.type == 'FitNetLoss'
 
@@ -117,3 +117,14 @@ def test_a_detector_teaches_by_its_backbone(photos):
 def test_mistakes(backbone, method, sentence, classifier, photos):
     with pytest.raises(UserError, match=sentence):
         pretraining(backbone, [classifier], photos, method)
+
+
+@pytest.mark.parametrize(('options', 'sentence'), [
+    ({}, 'holds 8 images, fewer than a step takes: give a --batch-size of at most 8'),
+    (dict(batch_size=1), '--size 224 and --batch-size 1: give at least'),
+    (dict(batch_size=4, size=0), '--size 0 and --batch-size 4: give at least')])
+def test_sizes_that_train_nothing(options, sentence, classifier, photos):
+    with pytest.raises(UserError, match=sentence):
+        pretraining('resnet18', [classifier], photos, **options)
+    with pytest.raises(UserError, match='there is no folder'):
+        pretraining('resnet18', [classifier], photos / 'none')
