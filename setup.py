@@ -38,6 +38,7 @@ setup(
         'docs': ['mkdocs-material>=9.5', 'mkdocstrings[python]>=0.26'],
         'completion': ['argcomplete>=3'],
         'timm': ['timm>=1.0.15', 'torchvision'],  # the torchvision that belongs to torch
+        'transformers': ['transformers>=5', 'safetensors>=0.4'],
         'dev': ['argcomplete>=3', 'pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.8'],
     },
 )

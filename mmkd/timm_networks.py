@@ -10,7 +10,7 @@ from mmkd.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ['TIMM', 'check_name', 'create', 'load_published']
+__all__ = ['TIMM', 'check_name', 'create', 'create_features', 'load_published']
 
 TIMM = 'timm:'
 """How the name of a network begins that is timm's: ``timm:resnet18``."""
@@ -50,6 +50,28 @@ def create(name: str, **options: Any) -> 'nn.Module':
     """
     check_name(name)
     return _timm().create_model(name, pretrained=False, **options)
+
+
+def create_features(name: str, **options: Any) -> 'nn.Module':
+    """Build a network of timm without its classifier, for images of any size if it can take them.
+
+    Args:
+        name: as timm has it; perhaps with a name of weights behind it, whose normalisation
+            ``pretrained_cfg`` then has: ``vit_base_patch16_224.dino``.
+        options: of ``timm.create_model``.
+
+    Raises:
+        UserError: timm is not installed, has no such network or weights, or it takes no such
+            option.
+    """
+    check_name(name.partition('.')[0])
+    error: Exception | None = None
+    for more in (dict(dynamic_img_size=True), {}):  # transformers alone know this option
+        try:
+            return _timm().create_model(name, pretrained=False, num_classes=0, **more, **options)
+        except (TypeError, RuntimeError, ValueError, AssertionError) as caught:
+            error = caught
+    raise UserError(f"timm cannot build '{name}' ({error}): correct the name or its options")
 
 
 def load_published(network: 'nn.Module', file: str) -> None:

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import cv2
 import pytest
+import timm_stub
 import torch
 from helpers import centernet, distillation_hook, runner, save_teacher, train_config
 from mmengine.registry import DefaultScope
@@ -192,6 +193,10 @@ class Steps:
 
     def teacher(self, name, entry, said, tiny):
         """A bare network's weights lie where the entry says; a detector becomes a tiny one."""
+        if isinstance(entry.get('model'), str):  # of timm; what others publish as .safetensors
+            state = timm_stub.create_model(entry['model'].removeprefix('timm:'), False).state_dict()
+            torch.save(state, 'timm.pth')
+            return dict(entry, checkpoint='timm.pth')
         if 'model' in entry:
             state = MODELS.build(entry['model']).state_dict()
             torch.save({entry['prefix'] + key: value for key, value in state.items()},
@@ -276,6 +281,7 @@ def test_what_docs_python_md_leaves(left, monkeypatch):
 def test_the_blocks_of_a_page_run(page, left, cifar_config, monkeypatch):
     monkeypatch.chdir(left.folder)
     monkeypatch.setitem(sys.modules, 'my_package', SimpleNamespace(ViT=lambda depth: TinyViT()))
+    monkeypatch.setitem(sys.modules, 'timm', timm_stub)
     monkeypatch.setattr(MODELS, '_module_dict', dict(MODELS.module_dict))
     monkeypatch.setattr('mmkd.distillation.step._FACTS', dict(mmkd.distillation.step._FACTS))
     walk(PAGES[page], left.folder, monkeypatch, Steps(page, left.folder, cifar_config))

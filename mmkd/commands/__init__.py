@@ -24,6 +24,7 @@ COMMANDS = {
     'browse': 'training images as the network sees them',
     'check': 'is a data set in PASCAL VOC layout whole?',
     'train': 'train a model, or let it learn from teachers',
+    'pretrain': 'let a backbone learn from teachers on images without labels',
     'test': 'evaluate a checkpoint or an exported model',
     'report': 'one page on a run, or on several side by side',
     'export': 'write a trained model as ONNX or torch.export',

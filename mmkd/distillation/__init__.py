@@ -17,6 +17,7 @@ from mmkd.distillation.connectors import (
 )
 from mmkd.distillation.distillation import Distillation
 from mmkd.distillation.distillation_hook import DistillationHook
+from mmkd.distillation.foundation import HuggingFaceModel, TimmModel
 from mmkd.distillation.self_term import SelfTerm
 from mmkd.distillation.step import Step, fact
 from mmkd.distillation.taps import TapRecorder, list_taps
@@ -26,10 +27,10 @@ from mmkd.distillation.term import Term
 from mmkd.registry import MODELS
 
 __all__ = ['AlignConnector', 'ConvConnector', 'Distillation', 'DistillationHook', 'FixedViews',
-           'LinearConnector', 'MLPConnector', 'OFDConnector', 'RegressorConnector',
-           'ReviewConnector', 'SelfTerm', 'Step', 'TapRecorder', 'Teacher', 'Term', 'TokensToMap',
-           'ViewSampler', 'build_model', 'build_teacher', 'fact', 'list_taps',
-           'load_checkpoint_safely', 'load_weights']
+           'HuggingFaceModel', 'LinearConnector', 'MLPConnector', 'OFDConnector',
+           'RegressorConnector', 'ReviewConnector', 'SelfTerm', 'Step', 'TapRecorder', 'Teacher',
+           'Term', 'TimmModel', 'TokensToMap', 'ViewSampler', 'build_model', 'build_teacher',
+           'fact', 'list_taps', 'load_checkpoint_safely', 'load_weights']
 
 for _name in losses.__all__:
     # Here and not beside each loss, so that losses import only torch.

@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from mmkd.distillation.foundation import spelled_out
 from mmkd.distillation.inference import best_precision
 from mmkd.distillation.student_teachers import MeanTeacher, PartnerTeacher
 from mmkd.distillation.teachers import Teacher, build_teacher
@@ -39,7 +40,9 @@ def build_entry(name: str, entry: Mapping[str, Any], student: nn.Module,
 
 
 def checked_entries(entries: Any) -> Mapping[str, Mapping[str, Any]]:
-    """Return the entries of ``teachers`` if their keys make sense, ``precision='auto'`` resolved.
+    """Return the entries of ``teachers`` if their keys make sense, spelled out.
+
+    ``precision='auto'`` and names of models (``timm:``, ``hf:``) are resolved.
 
     Raises:
         UserError: there are none, or an entry has other keys.
@@ -47,6 +50,7 @@ def checked_entries(entries: Any) -> Mapping[str, Mapping[str, Any]]:
     if not entries:
         raise UserError('DistillationHook has no teachers: put '
                         'teachers = dict(NAME=dict(config=..., checkpoint=...)) into the config')
+    entries = {name: spelled_out(name, entry) for name, entry in entries.items()}
     for name, entry in entries.items():
         keys = set(entry) - {'weight'}
         if 'checkpoint' in keys:

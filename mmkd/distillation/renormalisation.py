@@ -83,7 +83,7 @@ def renormalisation(student: nn.Module, teacher: nn.Module, size: tuple[int, int
     Returns:
         a function of ``(inputs, data_samples)``, or None if both agree.
     """
-    flip = _takes_other_order(student) != _takes_other_order(teacher)
+    flip = _gives_rgb(student) != _gives_rgb(teacher)
     (mean_s, std_s), (mean_t, std_t) = _constants(student), _constants(teacher)
     if flip:
         mean_s, std_s = mean_s.flip(0), std_s.flip(0)
@@ -101,5 +101,7 @@ def _constants(preprocessor: nn.Module) -> tuple[Tensor, Tensor]:
     return torch.zeros(3).double(), torch.ones(3).double()
 
 
-def _takes_other_order(preprocessor: nn.Module) -> bool:
-    return bool(getattr(preprocessor, '_channel_conversion', False))
+def _gives_rgb(preprocessor: nn.Module) -> bool:
+    # Images of classifiers are RGB when they come, those of detectors BGR.
+    return bool(getattr(preprocessor, '_channel_conversion', False)
+                or getattr(preprocessor, 'takes_rgb', False))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmkd.config_files import config_path, read_config
 from mmkd.distillation.checkpoints import load_weights
+from mmkd.distillation.foundation import FoundationModel
 from mmkd.distillation.inference import PRECISIONS, CompiledRun, runs_channels_last
 from mmkd.distillation.random_state import undisturbed_random_state
 from mmkd.distillation.renormalisation import Renormalisation, fed_size, renormalisation
@@ -183,6 +184,7 @@ def build_teacher(name: str, config: str | Path | Config, checkpoint: str | Path
             from 0 to 255.
         size: height and width that its inputs are resized to.
         multiple_of: number that the height and width of its inputs are rounded up to multiples of.
+            A :class:`~mmkd.distillation.foundation.FoundationModel` knows both by itself.
 
     Raises:
         UserError: from :func:`build_model`, or the checkpoint is missing, truncated, of another
@@ -195,6 +197,8 @@ def build_teacher(name: str, config: str | Path | Config, checkpoint: str | Path
     with undisturbed_random_state():
         model = build_model(config)
     own = _preprocessor_of(name, model, preprocessor)
+    if isinstance(model, FoundationModel):
+        size, multiple_of = size or model.size, multiple_of or model.multiple_of
     try:
         meta = load_weights(model, checkpoint, prefix)
     except UserError as error:

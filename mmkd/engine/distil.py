@@ -1,6 +1,11 @@
-"""Turn a training config into a distillation: ``--teacher CONFIG=CHECKPOINT --method NAME``."""
+"""Turn a training config into a distillation: ``--teacher CONFIG=CHECKPOINT --method NAME``.
+
+A teacher may also be a backbone alone, ``timm:NAME=CHECKPOINT`` or ``hf:FOLDER``; see
+:mod:`mmkd.distillation.foundation`.
+"""
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +14,15 @@ from mmengine.config import Config
 
 from mmkd.config_files import CARRIED, config_path, read_config
 from mmkd.distillation.branch import names_of_facts
+from mmkd.distillation.foundation import FEATURES as FOUNDATION
+from mmkd.distillation.foundation import is_foundation, spelled_out
 from mmkd.distillation.step import known_facts
 from mmkd.engine.run_folder import CONFIG, run_files
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import MODELS
 
-__all__ = ['describe_methods', 'distil', 'family_of', 'methods']
+__all__ = ['describe_methods', 'distil', 'family_of', 'methods', 'model_of', 'preset_of',
+           'teacher_entries']
 
 PRESETS = CARRIED / 'configs' / '_base_' / 'distillation'
 CENTERNET_TERMS = ('CenterNetTerm', 'FeatureTerm')
@@ -41,6 +49,7 @@ def describe_methods() -> str:
     for name, path in methods().items():
         terms = read_config(path).terms.values()
         kinds = [BETWEEN[term.type] for term in terms if term.get('type') in BETWEEN]
+        kinds += ['any, from a backbone' for term in terms if _is_of_foundation(term)]
         needs = sorted({fact for term in terms for fact, needed in
                         names_of_facts(MODELS.get(term.loss.type)).items()
                         if needed and fact in known_facts()})
@@ -53,7 +62,9 @@ def describe_methods() -> str:
 
 
 def family_of(model: Mapping[str, Any]) -> str:
-    """Return what kind of detector the config of a model describes."""
+    """Return what kind of detector the config of a model describes, or that it is a backbone."""
+    if is_foundation(model):
+        return 'foundation'
     if model.get('roi_head'):
         return 'two_stage'
     if model.get('decoder') or model.get('panoptic_head'):
@@ -76,20 +87,18 @@ def distil(cfg: Config, teachers: Sequence[str], names: Sequence[str] | None = N
 
     Args:
         cfg: of a training; changed.
-        teachers: ``'CONFIG=CHECKPOINT'`` each, or the folder of a run.
-        names: methods; None for the recommended recipe (``joint``) between CenterNets, else PKD.
+        teachers: ``'CONFIG=CHECKPOINT'`` each, the folder of a run, ``'timm:NAME=CHECKPOINT'`` or
+            ``'hf:FOLDER'``.
+        names: methods; None for the recommended recipe (``joint``) between CenterNets, else PKD,
+            and ``foundation`` from a backbone alone.
 
     Raises:
         UserError: a method does not exist or fits none of the teachers, or a teacher is misnamed.
     """
-    entries: dict[str, dict[str, str]] = {}
-    for text in teachers:
-        entries.update(_entry(text, entries))
-    models = {name: read_config(entry['config']).get('model') or {}
-              for name, entry in entries.items()}
+    entries = teacher_entries(teachers)
+    models = {name: model_of(entry) for name, entry in entries.items()}
     if names is None:
-        kinds = {family_of(model) for model in (cfg.model, *models.values())}
-        names = ['joint' if kinds == {'centernet'} else 'pkd']
+        names = _usual(cfg.model, models)
     terms: dict[str, dict[str, Any]] = {}
     for name in names:
         for key, term in _terms_of(name, cfg.model, models, several=len(names) > 1):
@@ -103,7 +112,44 @@ def distil(cfg: Config, teachers: Sequence[str], names: Sequence[str] | None = N
     cfg.custom_hooks = [*others, dict(type='DistillationHook')]
 
 
-def _entry(text: str, known: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def teacher_entries(teachers: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the entries of ``teachers`` for what ``--teacher`` says, each time it is given.
+
+    Raises:
+        UserError: a teacher is misnamed, or its files are not there.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    for text in teachers:
+        entries.update(_entry(text, entries))
+    return entries
+
+
+def model_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the config of a teacher's model."""
+    return entry['model'] if 'model' in entry else read_config(entry['config']).get('model') or {}
+
+
+def _usual(student: Mapping[str, Any], teachers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the methods that are taken where none is named."""
+    kinds = {family_of(model) for model in teachers.values()}
+    detectors = kinds - {'foundation'}
+    names = ['foundation'] if 'foundation' in kinds else []
+    if detectors:
+        names.insert(0, 'joint' if detectors | {family_of(student)} == {'centernet'} else 'pkd')
+    return names
+
+
+def _entry(text: str, known: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    if is_foundation(text):
+        model, _, checkpoint = text.partition('=')
+        name = Path(model.rstrip('/').partition(':')[2]).name.partition('=')[0]
+        entry = dict(model=model, **(dict(checkpoint=checkpoint) if checkpoint else {}))
+        name = _unused(re.sub(r'\W', '_', name), known)
+        found = spelled_out(name, entry)
+        if 'checkpoint' not in found:
+            raise UserError(f"--teacher '{text}': nothing is downloaded, so give the file of its "
+                            f'weights, too, as in {text}=weights.safetensors')
+        return {name: found}
     if Path(text).is_dir() or (text.endswith('.pth') and '=' not in text):
         config, checkpoint = run_files(text)
     else:
@@ -116,25 +162,28 @@ def _entry(text: str, known: Mapping[str, Any]) -> dict[str, dict[str, str]]:
                         'path')
     path = Path(config.partition('::')[2] or config)
     name = (path.absolute().parent.name if path.name == CONFIG else path.stem).replace('.', '_')
+    return {_unused(name, known): dict(config=config, checkpoint=checkpoint)}
+
+
+def _unused(name: str, known: Mapping[str, Any]) -> str:
     while name in known:
         name += '_2'
-    return {name: dict(config=config, checkpoint=checkpoint)}
+    return name
 
 
 def _terms_of(method: str, student: Mapping[str, Any], teachers: Mapping[str, Mapping[str, Any]],
               several: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the terms of a method's preset for these models."""
-    known = methods()
-    if method not in known:
-        raise UserError(f"--method '{method}' is none of {', '.join(known)}."
-                        f'{did_you_mean(method, known)}')
-    preset = read_config(known[method])
+    preset = preset_of(method)
     weights = preset.get('distill_weights') or {}
     if not isinstance(weights, Mapping):
         weights = dict(zip(preset.terms, weights, strict=True))
     special = (preset.get('for_family', {}).get(family_of(student), {}),
                preset.get('for_head', {}).get(_head_of(student), {}))
-    centernets = [name for name, model in teachers.items() if family_of(model) == 'centernet']
+    kinds = {name: family_of(model) for name, model in teachers.items()}
+    centernets = [name for name, kind in kinds.items() if kind == 'centernet']
+    alone = [name for name, kind in kinds.items() if kind == 'foundation']
+    detectors = [name for name in teachers if name not in alone]
     for key, entry in preset.terms.items():
         described = Config(dict(term=copy.deepcopy(entry.to_dict())))
         if key in weights:
@@ -147,10 +196,40 @@ def _terms_of(method: str, student: Mapping[str, Any], teachers: Mapping[str, Ma
                 raise UserError(f'--method {method} is for a CenterNet that learns from '
                                 'CenterNets: take one for features of any detector, such as pkd')
             taught = centernets
+        elif _is_of_foundation(term):
+            taught = alone
         else:
-            taught = [name for name in teachers if not several or name not in centernets
-                      or len(centernets) == len(teachers)]
+            taught = [name for name in detectors if not several or name not in centernets
+                      or len(centernets) == len(detectors)]
+        if not taught:
+            raise UserError(_unfit(method, _is_of_foundation(term), teachers))
         yield from _by_features(key, term, student, teachers, taught)
+
+
+def preset_of(method: str) -> Config:
+    """Return the preset of a method.
+
+    Raises:
+        UserError: there is no such method.
+    """
+    known = methods()
+    if method not in known:
+        raise UserError(f"--method '{method}' is none of {', '.join(known)}."
+                        f'{did_you_mean(method, known)}')
+    return read_config(known[method])
+
+
+def _is_of_foundation(term: Mapping[str, Any]) -> bool:
+    return term.get('teacher_tap') == FOUNDATION
+
+
+def _unfit(method: str, of_foundation: bool, teachers: Mapping[str, Any]) -> str:
+    if of_foundation:
+        return (f'--method {method} is for teachers that are a backbone alone '
+                f'(timm:NAME=CHECKPOINT, hf:FOLDER), and here are {", ".join(teachers)}: take '
+                'another method, such as pkd')
+    return (f'--method {method} is between detectors, and {", ".join(teachers)} is a backbone '
+            'alone: take foundation, foundation_pkd or foundation_l2')
 
 
 def _by_features(key: str, term: dict[str, Any], student: Mapping[str, Any],

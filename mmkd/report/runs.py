@@ -12,6 +12,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmkd.distillation import build_model, load_weights
+from mmkd.distillation.foundation import spelled_out
 from mmkd.engine.config import load_config
 from mmkd.engine.results import VALIDATION, Row, read_results
 from mmkd.engine.run_folder import CHECK, CONFIG, RESULTS, is_better, kept_weights
@@ -39,8 +40,8 @@ class Run:
     @property
     def teachers(self) -> dict[str, dict]:
         """The teachers that have a checkpoint; others are made of the student."""
-        return {name: entry for name, entry in (self.cfg.get('teachers') or {}).items()
-                if 'checkpoint' in entry}
+        return {name: spelled_out(name, entry) for name, entry in
+                (self.cfg.get('teachers') or {}).items() if 'checkpoint' in entry}
 
     @property
     def weights(self) -> Path:

@@ -43,6 +43,8 @@ class BatchPreprocessor(ImgDataPreprocessor):
             asked for.
     """
 
+    takes_rgb = True
+
     def __init__(self, mean: Sequence[float], std: Sequence[float], crop_padding: int = 4,
                  flip: bool = True, mixup: float = 0.0, cutmix: float = 0.0, views: int = 1,
                  pairs: bool = False) -> None:

@@ -44,6 +44,11 @@ class TappedNetwork(BaseModule):
         self.final = final
         self.embedding = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
+    @property
+    def last_stage(self) -> str:
+        """The name of the last stage."""
+        return f'stage{self.num_stages}'
+
     def forward(self, images: Tensor) -> Tensor:
         """Embed ``(B, 3, H, W)`` as ``(B, out_channels)``."""
         feature = self.stem(images)
@@ -109,8 +114,10 @@ def init_convolutions(network: nn.Module) -> None:
 
 def register_name(name: str, network: type[TappedNetwork], **options: Any) -> None:
     """Let a config say ``type=name`` for ``network`` with ``options``."""
-    def build(**more: Any) -> TappedNetwork:
-        return network(**options, **more)
+    def build(init_cfg: dict | None = None, **more: Any) -> TappedNetwork:
+        built = network(**options, **more)
+        built.init_cfg = init_cfg
+        return built
 
     build.__name__ = build.__qualname__ = name
     MODELS.register_module(name=name, module=build)

@@ -148,7 +148,8 @@ class ResNetImageNet(TappedNetwork):
     """ResNet for 224x224 images: four stages of strides 4, 8, 16 and 32.
 
     Registered by name: ``imagenet_resnet18``, ``imagenet_resnet34``, ``imagenet_resnet50``, and
-    with small images ``resnet50_cifar``. A bottleneck's stride is at its 3x3 convolution.
+    with small images ``resnet18_cifar``, ``resnet34_cifar``, ``resnet50_cifar``. A bottleneck's
+    stride is at its 3x3 convolution.
 
     Args:
         depth: 18, 34 or 50.
@@ -179,4 +180,4 @@ for _depth in (8, 32):
     register_name(f'resnet{_depth}x4', ResNetCIFAR, depth=_depth, width=4)
 for _depth in DEPTHS:
     register_name(f'imagenet_resnet{_depth}', ResNetImageNet, depth=_depth)
-register_name('resnet50_cifar', ResNetImageNet, depth=50, small_images=True)
+    register_name(f'resnet{_depth}_cifar', ResNetImageNet, depth=_depth, small_images=True)

@@ -47,6 +47,11 @@ class TimmNetwork(BaseModule):
         name = self.network.default_cfg['classifier']
         return name if isinstance(name, str) else name[0]  # of distilled ones, which have two
 
+    @property
+    def last_stage(self) -> str | None:
+        """The name of the last map; None of a network that gives none."""
+        return self._levels[-1] if self._levels else None
+
     def init_weights(self) -> None:
         """Load the checkpoint; timm has drawn its weights already."""
         if self.checkpoint is not None:

@@ -11,7 +11,7 @@ from mmkd.distillation.unlabelled import SKIPPED
 from mmkd.errors import UserError
 from mmkd.registry import DATASETS
 
-__all__ = ['UnlabelledImages']
+__all__ = ['UnlabelledImages', 'images_below']
 
 
 @DATASETS.register_module()
@@ -38,10 +38,7 @@ class UnlabelledImages(BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return one dict per image: its number, its path, and that it has no objects."""
-        images = _images_below(self.data_root)
-        if not images:
-            raise UserError(f"the folder '{self.data_root}' holds no image (unlabelled.data_root): "
-                            'name one with .jpg, .png or other image files, at any depth')
+        images = images_below(self.data_root)
         return [dict(img_id=number, img_path=path, instances=[])
                 for number, path in enumerate(images)]
 
@@ -80,8 +77,12 @@ class UnlabelledImages(BaseDataset):
         return results
 
 
+def images_below(root: str) -> list[str]:
+    """Return the paths of the images in a folder and in those below it, sorted.
 
-def _images_below(root: str) -> list[str]:
+    Raises:
+        UserError: there is no such folder, it cannot be read, or there is no image in it.
+    """
     if not os.path.isdir(root):
         raise UserError(f"there is no folder '{root}' (unlabelled.data_root): correct the path")
     found = []
@@ -93,6 +94,9 @@ def _images_below(root: str) -> list[str]:
     except OSError as error:
         raise UserError(f"the folder '{error.filename}' cannot be read ({error.strerror}): change "
                         'its permissions') from error
+    if not found:
+        raise UserError(f"the folder '{root}' holds no image (unlabelled.data_root): name one with "
+                        '.jpg, .png or other image files, at any depth')
     return sorted(found)
 
 
