@@ -14,7 +14,7 @@ from mmkd.engine.run_folder import CONFIG, run_files
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import MODELS
 
-__all__ = ['describe_methods', 'distil', 'family_of', 'methods']
+__all__ = ['describe_methods', 'distil', 'family_of', 'methods', 'terms_of']
 
 PRESETS = CARRIED / 'configs' / '_base_' / 'distillation'
 CENTERNET_TERMS = ('CenterNetTerm', 'FeatureTerm')
@@ -90,7 +90,7 @@ def distil(cfg: Config, teachers: Sequence[str], names: Sequence[str] | None = N
         names = ['joint' if kinds == {'centernet'} else 'pkd']
     terms: dict[str, dict[str, Any]] = {}
     for name in names:
-        for key, term in _terms_of(name, cfg.model, models, several=len(names) > 1):
+        for key, term in terms_of(name, cfg.model, models, several=len(names) > 1):
             terms[key if key not in terms else f'{name}_{key}'] = term
     cfg.teachers = entries
     cfg.distill_weights = {key: term.pop('weight', 1.0) for key, term in terms.items()}
@@ -116,9 +116,19 @@ def _entry(text: str, known: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     return {name: dict(config=config, checkpoint=checkpoint)}
 
 
-def _terms_of(method: str, student: Mapping[str, Any], teachers: Mapping[str, Mapping[str, Any]],
-              several: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the terms of a method's preset for these models."""
+def terms_of(method: str, student: Mapping[str, Any], teachers: Mapping[str, Mapping[str, Any]],
+             several: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the terms of a method's preset for these models, by name.
+
+    Args:
+        method: the preset.
+        student: its `model`.
+        teachers: theirs.
+        several: whether other methods teach besides.
+
+    Raises:
+        UserError: it does not exist or fits none of the teachers.
+    """
     known = methods()
     if method not in known:
         raise UserError(f"--method '{method}' is none of {', '.join(known)}."
