@@ -8,7 +8,8 @@
     mmkd quantize work_dirs/student --out student_int8.onnx
 
 Of a run, or of CONFIG and a checkpoint, the float32 model is exported first; if the student was
-trained for int8 (mmkd train --int8-aware), the ranges are those that it learned. Otherwise it is calibrated on images of the config's training data set or on those that --images names.
+trained for int8 (mmkd train --int8-aware), the ranges are those that it learned. Otherwise it is
+calibrated on images of the config's training data set or on those that --images names.
 """
 
 import argparse

@@ -136,8 +136,8 @@ class _Compared(Rounded):
         """Round, compare, and go on with the file's."""
         low, high = self.ranges.low[number], self.ranges.high[number]
         rounded = rounded_feature(x, low, high)
-        if number in self.theirs:
-            other = self.theirs[number][:len(x)]
+        other = self.theirs.get(number, x[:0])[:len(x)]
+        if other.shape == x.shape:  # and not padded, as an image may be here
             self.steps.add(((other - rounded).abs() / scale_and_zero(low, high)[0]).round())
             rounded = other
         rounded.feature = number

@@ -84,6 +84,7 @@ class _Value:
     place: Place | None = None
     source: '_Value | None' = None
     """Whose values it has, if it only passes them on."""
+    padded: bool = False
     behind: frozenset[Call] = frozenset()
     """The layers that it comes from without another one between."""
     readers: list[tuple[str, '_Value | None']] = field(default_factory=list)
@@ -182,7 +183,7 @@ class _Finder(TorchFunctionMode):
                 value.behind = frozenset([call])
                 self.given[call] = value
             elif passes_through(name, args, kwargs) and read:
-                value.source = read[0]
+                value.source, value.padded = read[0], name == 'pad'
             if name == NORM and len(args) > 1 and id(args[1]) in self.norms:
                 self.behind_norm.setdefault(self.norms[id(args[1])], []).append(value)
             for one in read:
@@ -225,10 +226,13 @@ class _Finder(TorchFunctionMode):
             found.outputs[call] = number(output)
         for call in calls:
             value = self.read[call]
+            while value.padded:  # the export makes padding a part of the layer
+                value = value.source
+            rounded = value
             while value not in numbers and value.source is not None:
                 value = value.source
             if value not in numbers:
-                value = self.read[call]
+                value = rounded
             found.inputs[call] = number(value)
         return found
 
