@@ -34,8 +34,7 @@ def settle_int8_aware(cfg: Config) -> None:
     """
     given = cfg.get('int8_aware')
     if not given:
-        if given is not None:
-            del cfg['int8_aware']
+        cfg.pop('int8_aware', None)
         return
     if given is not True and not isinstance(given, Mapping):
         raise UserError(f'int8_aware is {given!r}: give True, or dict(begin=0.8)')
