@@ -5,14 +5,19 @@
     mmkd quantize CONFIG student.onnx --out student_int8.onnx --no-eval \\
         --images data/photos --keep-float neck bbox_head.wh_head
     mmkd quantize CONFIG student.onnx --list-layers
+    mmkd quantize work_dirs/student --out student_int8.onnx
 
-It is calibrated on images of the config's training data set or on those that --images names.
+Of a run, or of CONFIG and a checkpoint, the float32 model is exported first; if the student was
+trained for int8 (mmkd train --int8-aware), the ranges are those that it learned. Otherwise it is
+calibrated on images of the config's training data set or on those that --images names.
 """
 
 import argparse
 import importlib.util
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmkd.engine.arguments import add_common_arguments
 from mmkd.engine.cli import user_errors
@@ -25,7 +30,8 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
         prog=prog, description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_arguments(parser)
-    parser.add_argument('model', help='the float32 .onnx file')
+    parser.add_argument('model', nargs='?', help='the float32 .onnx file, or a checkpoint; not '
+                        'needed where the folder of a run stands in place of the config')
     parser.add_argument('--out', default='student_int8.onnx',
                         help='the file to write: %(default)s')
     parser.add_argument('--calibration', type=int, default=100, metavar='N',
@@ -83,12 +89,42 @@ def advice(exact: Mapping[str, float], quantised: Mapping[str, float],
 
 @user_errors()
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
-    """Evaluate, quantise, evaluate again, report."""
+    """Export what is no .onnx file, and quantise."""
     args = arguments(prog).parse_args(argv)
     require_packages()
-    if args.list_layers:
-        print_layers(args.model)
-        return
+    if args.model is None:
+        from mmkd.engine.run_folder import run_files
+
+        args.config, args.model = run_files(args.config)
+    with tempfile.TemporaryDirectory() as folder:
+        student = None
+        if Path(args.model).suffix != '.onnx':
+            student = exported(args, Path(folder, 'float.onnx'))
+        if args.list_layers:
+            print_layers(args.model)
+        else:
+            quantise(args, student)
+
+
+def exported(args: argparse.Namespace, path: Path) -> Any:
+    """Export the checkpoint that ``args.model`` names to ``path``, named there from now on."""
+    from mmkd.deploy.export import export_onnx, load_model
+    from mmkd.engine.launch import config_from_arguments
+
+    student = load_model(config_from_arguments(args), args.model)
+    print(f'exporting {args.model}', flush=True)
+    print(f'same as PyTorch on random inputs: {export_onnx(student, path)[0]}')
+    args.model = str(path)
+    return student
+
+
+def quantise(args: argparse.Namespace, student: Any) -> None:
+    """Evaluate, quantise, evaluate again, report.
+
+    Args:
+        args: of the command line; its model is an ``.onnx`` file.
+        student: what was exported there, if that was now.
+    """
     from mmkd.deploy.calibration import calibration_images, draw_images, image_files
     from mmkd.deploy.evaluate import evaluate_onnx
     from mmkd.deploy.files import require_writable
@@ -105,8 +141,13 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     if not args.no_eval:
         print(f'evaluating {args.model}', flush=True)
         exact = evaluate_onnx(cfg, args.model)
-    print(f'quantising {args.model}, calibrated on {len(images)} images', flush=True)
-    report = quantize_onnx(args.model, args.out, images, args.keep_float)
+    trained = getattr(student, 'int8_ranges', None) is not None
+    print(f'quantising {"the student" if student is not None else args.model}, '
+          + ('with the ranges that it was trained with' if trained
+             else f'calibrated on {len(images)} images'), flush=True)
+    report = quantize_onnx(args.model, args.out, images, args.keep_float, student)
+    if report.steps is not None:
+        print(f'same as the rounded student in PyTorch: {report.steps}')
     sizes = [Path(path).stat().st_size / 1e6 for path in (args.model, args.out)]
     print(f'{len(report.layers)} layers in int8, {len(report.kept)} in float: '
           f"{', '.join(report.kept) or 'none'}")
@@ -116,5 +157,5 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
         print(f'evaluating {args.out}', flush=True)
         quantised = evaluate_onnx(cfg, args.out)
         print_metrics(exact, quantised)
-        if told := advice(exact, quantised, len(images)):
+        if not trained and (told := advice(exact, quantised, len(images))):
             print(told)

@@ -3,6 +3,8 @@
     mmkd train configs/centernet_mt_r18.py --work-dir work_dirs/student
     mmkd train configs/centernet_mt_r18.py --work-dir work_dirs/student --resume
     mmkd train configs/centernet_mt_r18.py --unlabelled photos/
+    mmkd train configs/centernet_mt_r18.py --int8-aware --epochs 3 \\
+        --cfg-options load_from=student.pth
     mmkd train mmdet::retinanet/retinanet_r18_fpn_1x_coco.py --method pkd \\
         --teacher mmdet::retinanet/retinanet_r50_fpn_1x_coco.py=r50.pth
     mmkd train classifier --data cifar100 --student resnet8x4 --teacher resnet32x4 --method dkd
@@ -42,6 +44,10 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
                         help='keep feature maps with the channels innermost')
     parser.add_argument('--compile', action='store_true', default=None,
                         help='compile the student with torch.compile')
+    parser.add_argument('--int8-aware', action='store_true', default=None,
+                        help='train for int8: round weights and features while learning; of a '
+                        'student named by --cfg-options load_from=FILE at once, else for the last '
+                        'fifth')
     return parser
 
 
@@ -55,6 +61,8 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     for name in ('amp', 'channels_last', 'compile'):
         if getattr(args, name) is not None:
             cfg[name] = getattr(args, name)
+    if args.int8_aware and not cfg.get('int8_aware'):
+        cfg.int8_aware = True
     if args.dump:
         if cfg.work_dir == launch.own_folder(cfg.filename):
             cfg.pop('work_dir')  # of this config; the new one has a folder of its own

@@ -33,6 +33,7 @@ from mmkd.deploy.verify import Image, Run, check_images, check_random
 from mmkd.distillation.checkpoints import load_weights
 from mmkd.distillation.teachers import build_model
 from mmkd.errors import UserError
+from mmkd.int8.student import RANGES
 from mmkd.registry import DATASETS
 
 __all__ = ['ExportableCenterNet', 'ExportableClassifier', 'export_onnx', 'export_pt2',
@@ -44,14 +45,15 @@ def load_model(cfg: Config, checkpoint: str | os.PathLike) -> nn.Module:
 
     Returns:
         the model on the CPU in evaluation mode, with ``cfg`` and ``dataset_meta`` set as
-        ``mmdet.apis.init_detector`` sets them.
+        ``mmdet.apis.init_detector`` sets them, and ``int8_ranges`` if it was trained for int8.
 
     Raises:
         UserError: If the checkpoint is missing, truncated, would run code, or belongs to another
             architecture, or no class names are to be found.
     """
     model = build_model(cfg)
-    dataset_meta = load_weights(model, checkpoint).get('dataset_meta')
+    meta = load_weights(model, checkpoint)
+    dataset_meta, model.int8_ranges = meta.get('dataset_meta'), meta.get(RANGES)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmkd')):
         model.dataset_meta = dataset_meta or _config_metainfo(cfg)
     model.cfg = cfg

@@ -1,7 +1,7 @@
 """Turn an exported float model into an int8 one that onnxruntime runs faster on a CPU."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,11 +16,14 @@ from onnxruntime.quantization import (
     QuantType,
     quantize_static,
 )
+from torch import nn
 
+from mmkd.deploy.agreement import MismatchError
 from mmkd.deploy.files import require_writable, with_hash, written_atomically
 from mmkd.deploy.metadata import ModelMetadata
 from mmkd.deploy.onnx_file import quiet_exporter
 from mmkd.deploy.runtime import Classification, Detections, open_model
+from mmkd.deploy.trained_int8 import Steps, check_rounded, features, overrides, trained_ranges
 from mmkd.deploy.transposed import is_convolution, transposed_to_convolutions
 from mmkd.deploy.verify import Image
 from mmkd.errors import UserError, did_you_mean
@@ -65,6 +68,8 @@ class QuantizationReport:
             objects, or images of a certain class.
         agreeing: How many of those the int8 model finds, too: an object with the same label and
             IoU 0.5 or more, the same class.
+        steps: How far its features are from those of the student that was trained for int8; None
+            if none was.
     """
 
     layers: tuple[str, ...]
@@ -72,6 +77,7 @@ class QuantizationReport:
     images: int
     certain: int
     agreeing: int
+    steps: Steps | None = None
 
 
 def list_layers(path: str | os.PathLike) -> list[Layer]:
@@ -126,7 +132,8 @@ def _layer_name(node: onnx.NodeProto) -> str:
 
 
 def quantize_onnx(float_path: str | os.PathLike, int8_path: str | os.PathLike,
-                  images: Sequence[Image], keep_float: Sequence[str] = ()) -> QuantizationReport:
+                  images: Sequence[Image], keep_float: Sequence[str] = (),
+                  student: nn.Module | None = None) -> QuantizationReport:
     """Write an int8 version of an exported model.
 
     Convolutions, with the ReLU after them, and linear layers compute in int8: weights in int8 with
@@ -148,6 +155,9 @@ def quantize_onnx(float_path: str | os.PathLike, int8_path: str | os.PathLike,
             the model is made for.
         keep_float: Layers or nodes to leave in float besides, or modules that hold them; ``*``
             and ``?`` stand for any characters.
+        student: What ``load_model`` returned of the checkpoint that ``float_path`` is of. If it was
+            trained for int8, it has the ranges, the layers are those that were trained so, and the
+            file is checked against it, rounded in PyTorch.
 
     Raises:
         UserError: If the float model does not serve, there are no images or one does not decode,
@@ -155,8 +165,13 @@ def quantize_onnx(float_path: str | os.PathLike, int8_path: str | os.PathLike,
             does, or the file cannot be written.
     """
     metadata = _float_metadata(float_path)
+    ranges = None if student is None else trained_ranges(student)
     layers = list_layers(float_path)
-    kept = kept_layers(layers, keep_float)
+    kept = kept_layers(layers, keep_float) if ranges is None else [
+        layer for layer in layers if f'{layer.name}:0:output' not in ranges]
+    if ranges is not None and keep_float:
+        raise UserError('the student was trained for int8 in all its layers but the last: leave '
+                        '--keep-float out')
     if not len(images):
         raise UserError('there are no images to calibrate on: give some with --images, or a '
                         'config with training data and a --calibration above 0')
@@ -167,20 +182,25 @@ def quantize_onnx(float_path: str | os.PathLike, int8_path: str | os.PathLike,
     model = onnx.load(float_path)
     transposed_to_convolutions(model, {layer.node for layer in layers
                                        if layer.transposed and layer not in kept})
+    tensors = features(model.graph, [(layer.name, layer.node) for layer in layers])
+    trained = {} if ranges is None else overrides(ranges, tensors)
     with written_atomically(int8_path) as temporary:
         # It advises to fold batch norms, which the exporter has done.
         with quiet_exporter():
             quantize_static(
-                model, temporary, _Calibration(images, metadata),
+                model, temporary, _Calibration(images if ranges is None else images[:1], metadata),
                 quant_format=QuantFormat.QDQ, calibrate_method=CalibrationMethod.MinMax,
                 activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, per_channel=True,
                 # Relu and Clip (ReLU6) count for their place alone: behind a layer in int8 they
                 # become the limits of its output.
                 op_types_to_quantize=['Conv', 'Gemm', 'Relu', 'Clip'],
-                nodes_to_exclude=[layer.node for layer in kept])
+                nodes_to_exclude=[layer.node for layer in kept],
+                extra_options=dict(TensorQuantOverrides=trained))
         proto = onnx.load(temporary)
         onnx.helper.set_model_props(proto, replace(metadata, precision='int8').to_props())
         temporary.write_bytes(with_hash(proto.SerializeToString()))
+        steps = None if ranges is None else _checked(int8_path, temporary, student, tensors,
+                                                     images[:COMPARED_IMAGES])
         certain, agreeing = _agreement(float_path, temporary, images[:COMPARED_IMAGES])
         if agreeing < REQUIRED_SHARE * certain:
             raise UserError(
@@ -189,7 +209,16 @@ def quantize_onnx(float_path: str | os.PathLike, int8_path: str | os.PathLike,
                 'float with --keep-float, or calibrate on images like those it is made for')
     return QuantizationReport(
         tuple(layer.name for layer in layers if layer not in kept),
-        tuple(layer.name for layer in kept), len(images), certain, agreeing)
+        tuple(layer.name for layer in kept), len(images), certain, agreeing, steps)
+
+
+def _checked(path: Path, temporary: Path, student: nn.Module, tensors: Mapping[str, str],
+             images: Sequence[Image]) -> Steps:
+    try:
+        return check_rounded(temporary, student, tensors, images)[1]
+    except MismatchError as error:
+        raise UserError(f"'{path}' was not written because it failed its check against the student "
+                        f'that was trained for int8: {error}') from error
 
 
 def kept_layers(layers: Sequence[Layer], patterns: Sequence[str]) -> list[Layer]:

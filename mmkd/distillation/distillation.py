@@ -22,7 +22,7 @@ from mmkd.distillation.gradients import (
 )
 from mmkd.distillation.random_state import undisturbed_random_state
 from mmkd.distillation.step import Step
-from mmkd.distillation.student_teachers import MeanTeacher
+from mmkd.distillation.student_teachers import FloatTeacher, MeanTeacher
 from mmkd.distillation.taps import TapRecorder
 from mmkd.distillation.teachers import Teacher
 from mmkd.distillation.term import Term
@@ -240,6 +240,12 @@ class Distillation:
         """Let mean teachers follow the student; to be called after each step of the optimizer."""
         for teacher in self.mean_teachers:
             teacher.update(self.student)
+
+    def freeze_float_teachers(self) -> None:
+        """Let teachers that are the student in float stay what they are now."""
+        for teacher in self.mean_teachers:
+            if isinstance(teacher, FloatTeacher):
+                teacher.freeze()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what has to be saved beside the student: connectors, weights, mean teachers."""

@@ -60,9 +60,10 @@ class DistillationHook(Hook):
             ``model=dict(...)``, or ``model='timm:NAME'`` or ``'hf:FOLDER'``
             (:mod:`mmkd.distillation.foundation`), may stand in place of ``config`` and
             ``compile=True`` and ``precision='auto'`` may follow, see :func:`build_teacher`; or, of
-            the student itself, ``dict(ema=0.999)``, see :class:`MeanTeacher`, or
-            ``dict(partners=True)``, see :class:`PartnerTeacher`. None for the config's top-level
-            ``teachers``. Not needed if every term is a :class:`SelfTerm`.
+            the student itself, ``dict(ema=0.999)``, see :class:`MeanTeacher`,
+            ``dict(partners=True)``, see :class:`PartnerTeacher`, or ``dict(float_self=True)``, see
+            :class:`FloatTeacher`. None for the config's top-level ``teachers``. Not needed if every
+            term is a :class:`SelfTerm`.
         terms: for each name the config of a :class:`Term`; None for the config's ``terms``. Their
             weights may stand in the config's ``distill_weights``.
         schedule: ``'joint'``, all teachers teach all the time, or ``'progressive'``, one after

@@ -10,7 +10,7 @@ from torch import nn
 
 from mmkd.distillation.foundation import spelled_out
 from mmkd.distillation.inference import best_precision
-from mmkd.distillation.student_teachers import MeanTeacher, PartnerTeacher
+from mmkd.distillation.student_teachers import FloatTeacher, MeanTeacher, PartnerTeacher
 from mmkd.distillation.teachers import Teacher, build_teacher
 from mmkd.distillation.term import Term
 from mmkd.errors import UserError, did_you_mean
@@ -31,6 +31,8 @@ def build_entry(name: str, entry: Mapping[str, Any], student: nn.Module,
     weight = entry.get('weight', 1.0)
     if 'ema' in entry:
         return MeanTeacher(name, student, entry['ema'], weight)
+    if 'float_self' in entry:
+        return FloatTeacher(name, student, weight)
     if 'partners' in entry:
         return PartnerTeacher(name, student, weight)
     config = Config(dict(model=entry['model'])) if 'model' in entry else entry['config']
@@ -55,10 +57,11 @@ def checked_entries(entries: Any) -> Mapping[str, Mapping[str, Any]]:
         keys = set(entry) - {'weight'}
         if 'checkpoint' in keys:
             keys -= set(OPTIONS)
-        if keys not in ({'config', 'checkpoint'}, {'model', 'checkpoint'}, {'ema'}, {'partners'}):
+        if keys not in ({'config', 'checkpoint'}, {'model', 'checkpoint'}, {'ema'}, {'partners'},
+                        {'float_self'}):
             raise UserError(f"teacher '{name}' has the keys {sorted(entry)}: give `config` (or "
                             f'`model`) and `checkpoint` (if wanted, {", ".join(OPTIONS)}), or '
-                            '`ema`, or `partners`, and, if wanted, `weight`')
+                            '`ema`, `partners` or `float_self`, and, if wanted, `weight`')
     return {name: {**entry, 'precision': best_precision()}
             if entry.get('precision') == 'auto' else entry for name, entry in entries.items()}
 

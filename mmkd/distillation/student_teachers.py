@@ -10,7 +10,7 @@ from mmkd.distillation.taps import Tapped
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError
 
-__all__ = ['MeanTeacher', 'PartnerTeacher']
+__all__ = ['FloatTeacher', 'MeanTeacher', 'PartnerTeacher']
 
 
 class _RampedAverage(BaseAveragedModel):
@@ -62,6 +62,30 @@ class MeanTeacher(Teacher):
     def update(self, student: nn.Module) -> None:
         """Move one step towards the student."""
         self.average.update_parameters(student)
+
+
+class FloatTeacher(MeanTeacher):
+    """The student as it was before it was rounded for int8; until then, the student itself.
+
+    Args:
+        name: its name in the config.
+        student: the network; copied.
+        weight: share of this teacher among its peers, > 0.
+    """
+
+    def __init__(self, name: str, student: nn.Module, weight: float = 1.0) -> None:
+        super().__init__(name, student, 0.0, weight)
+        self._frozen = False
+
+    def freeze(self) -> None:
+        """Follow the student no longer."""
+        self._frozen = True
+        self.average.steps.fill_(1)  # a resumed run does not begin with it anew
+
+    def update(self, student: nn.Module) -> None:
+        """Be the student, unless frozen."""
+        if not self._frozen:
+            self.average.module.load_state_dict(student.state_dict())
 
 
 class PartnerTeacher(Teacher):

@@ -24,7 +24,7 @@ from mmkd.errors import UserError, did_you_mean
 __all__ = ['classes_of', 'counted_classes', 'load_config', 'override', 'validate_config']
 
 ENTRIES = frozenset(inspect.signature(Runner.__init__).parameters).union(
-    OPTIONS, ['inherit', 'unlabelled'])
+    OPTIONS, ['inherit', 'int8_aware', 'unlabelled'])
 DATA = (registry.DATASETS, registry.TRANSFORMS, registry.DATA_SAMPLERS, FUNCTIONS)
 NETWORK = (registry.MODELS, registry.TASK_UTILS, registry.WEIGHT_INITIALIZERS)
 SECTIONS: dict[str, tuple[Registry, ...]] = {

@@ -22,7 +22,7 @@ from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import MODELS
 
 __all__ = ['describe_methods', 'distil', 'family_of', 'methods', 'model_of', 'preset_of',
-           'teacher_entries']
+           'teacher_entries', 'terms_of']
 
 PRESETS = CARRIED / 'configs' / '_base_' / 'distillation'
 CENTERNET_TERMS = ('CenterNetTerm', 'FeatureTerm')
@@ -101,7 +101,7 @@ def distil(cfg: Config, teachers: Sequence[str], names: Sequence[str] | None = N
         names = _usual(cfg.model, models)
     terms: dict[str, dict[str, Any]] = {}
     for name in names:
-        for key, term in _terms_of(name, cfg.model, models, several=len(names) > 1):
+        for key, term in terms_of(name, cfg.model, models, several=len(names) > 1):
             terms[key if key not in terms else f'{name}_{key}'] = term
     cfg.teachers = entries
     cfg.distill_weights = {key: term.pop('weight', 1.0) for key, term in terms.items()}
@@ -171,9 +171,19 @@ def _unused(name: str, known: Mapping[str, Any]) -> str:
     return name
 
 
-def _terms_of(method: str, student: Mapping[str, Any], teachers: Mapping[str, Mapping[str, Any]],
-              several: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the terms of a method's preset for these models."""
+def terms_of(method: str, student: Mapping[str, Any], teachers: Mapping[str, Mapping[str, Any]],
+             several: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the terms of a method's preset for these models, by name.
+
+    Args:
+        method: the preset.
+        student: its `model`.
+        teachers: theirs.
+        several: whether other methods teach besides.
+
+    Raises:
+        UserError: it does not exist or fits none of the teachers.
+    """
     preset = preset_of(method)
     weights = preset.get('distill_weights') or {}
     if not isinstance(weights, Mapping):

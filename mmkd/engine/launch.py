@@ -38,6 +38,7 @@ from mmkd.engine.screen import keep_in_file
 from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
 from mmkd.engine.unlabelled import use_unlabelled
 from mmkd.errors import UserError
+from mmkd.int8.options import settle_int8_aware, use_int8_aware
 
 __all__ = ['StudentRunner', 'TrainingRunner', 'cache_teachers', 'config_from_arguments',
            'own_folder', 'test', 'train']
@@ -84,6 +85,7 @@ def train(cfg: Config, resume: str | None = None) -> None:
         UserError: a checkpoint does not serve, or the run itself found something to mend.
     """
     refuse_code_in_files()  # of a config, too, that load_config has not read
+    settle_int8_aware(cfg)
     asked = copy.deepcopy(cfg)
     if resume is not None:
         cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
@@ -96,6 +98,7 @@ def train(cfg: Config, resume: str | None = None) -> None:
     if not torch.cuda.is_available():
         keep_freed_memory()
     use_unlabelled(cfg)
+    use_int8_aware(cfg)
     fix_views(cfg)
     add_hooks(cfg)
     with _processes(cfg):

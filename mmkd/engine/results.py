@@ -149,7 +149,7 @@ class ResultsHook(Hook):
         A checkpoint is saved before its epoch is validated, so it does not know.
         """
         name = next((name for row in self.rows for name in row if _of_validation(name)), '')
-        validated = [row for row in self.rows if name in row]
+        validated = [row for row in self.rows if name in row and _may_be_best(runner, row)]
         if not name or not validated:
             return
         metric, kept = name[len(VALIDATION):], _iterations_of(Path(runner.work_dir, BEST))
@@ -175,12 +175,17 @@ def _write_file(runner: Runner, name: str, content: bytes) -> None:
 
 def _judge(runner: Runner, name: str, value: float, row: Row) -> None:
     best = runner.message_hub.runtime_info.get('best_epoch')
-    if best is None or is_better(name, value, best['value']):
+    if _may_be_best(runner, row) and (best is None or is_better(name, value, best['value'])):
         runner.message_hub.update_info('best_epoch', dict(
             metric=name, value=value, iterations=int(row['iterations']),
             when=f'epoch {row["epoch"]:g}' if _by_epoch(runner)
             else f'iteration {row["iterations"]:g}'))
     runner.message_hub.update_info('last_validation', (name, value))
+
+
+def _may_be_best(runner: Runner, row: Row) -> bool:
+    """Whether a row is not of the time before the student was trained for int8."""
+    return row['iterations'] > runner.message_hub.runtime_info.get('judged_from', -1)
 
 
 def _of_validation(name: str) -> bool:
