@@ -27,15 +27,15 @@ from torch import Tensor, nn
 
 import mmkd  # noqa: F401
 from mmkd.deploy.compare import Entry, Row, Setup, compare, load_entry, parse_entry
-from mmkd.deploy.compare_table import machine
+from mmkd.deploy.compare.latency import Latency, measure, onnx_call, torch_call
+from mmkd.deploy.compare.random_weights import noise_images
+from mmkd.deploy.compare.table import machine
+from mmkd.deploy.device.runtime import open_session
 from mmkd.deploy.export import export_onnx, exportable, model_metadata
-from mmkd.deploy.folding import fold_batch_norms
-from mmkd.deploy.latency import Latency, measure, onnx_call, torch_call
-from mmkd.deploy.onnx_file import to_onnx
-from mmkd.deploy.quantize import quantize_onnx
-from mmkd.deploy.random_weights import noise_images
-from mmkd.deploy.runtime import open_session
-from mmkd.deploy.verify import find_images
+from mmkd.deploy.export.folding import fold_batch_norms
+from mmkd.deploy.export.onnx_file import to_onnx
+from mmkd.deploy.export.quantize import quantize_onnx
+from mmkd.deploy.export.verify import find_images
 from mmkd.engine.config import load_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

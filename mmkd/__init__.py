@@ -12,6 +12,7 @@ registered by mmkd is imported by its registries when a config first asks for it
 import importlib
 from typing import Any
 
+from mmkd.moved import find_moved_modules
 from mmkd.ops.extension import provide_mmcv_extension
 
 __version__ = '0.1.0'
@@ -19,6 +20,7 @@ __version__ = '0.1.0'
 __all__ = ['Classifier', 'Detector', 'Distillation', 'distill', 'evaluate', 'export', 'train']
 
 provide_mmcv_extension()
+find_moved_modules()
 
 _PLACES = (dict.fromkeys(('distill', 'evaluate', 'export', 'train'), 'mmkd.api')
            | dict.fromkeys(('Classifier', 'Detector'), 'mmkd.deploy')

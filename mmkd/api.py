@@ -16,13 +16,17 @@ A run is named by what :func:`train` returned, by its folder, or by one of its c
 
 import os
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmkd.errors import UserError
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
     from mmkd.report.runs import Run
 
 __all__ = ['distill', 'evaluate', 'export', 'train']
@@ -132,7 +136,27 @@ def evaluate(run: 'Run | PathLike', *, config: 'Run | PathLike | None' = None,
     cfg = launch.config_from_arguments(Namespace(
         config=config, data_root=data_root and str(data_root), work_dir=None,
         cfg_options=dict(options or {}), launcher='none'))
-    return launch.test(cfg, checkpoint, show_dir and str(show_dir))
+    return launch.test(cfg, checkpoint, show_dir and str(show_dir), runner_of=runner_of(checkpoint))
+
+
+def runner_of(checkpoint: str) -> 'Callable[[Config, str], Runner] | None':
+    """Return what builds the runner of a config and an ``.onnx`` file, and None for weights.
+
+    Raises:
+        UserError: it is an ``.onnx`` file, and onnxruntime is not installed.
+    """
+    if Path(checkpoint).suffix != '.onnx':
+        return None
+    try:
+        from mmkd.deploy.compare.evaluate import onnx_runner
+    except ModuleNotFoundError as error:
+        if error.name != 'onnxruntime':
+            raise
+        raise UserError(f"'{checkpoint}' cannot be evaluated without onnxruntime: pip install "
+                        'onnxruntime') from error
+    from mmkd.engine.launch import StudentRunner
+
+    return partial(onnx_runner, runner=StudentRunner)
 
 
 def export(run: 'Run | PathLike', *, out: PathLike = 'student.onnx',
@@ -157,9 +181,9 @@ def export(run: 'Run | PathLike', *, out: PathLike = 'student.onnx',
     Raises:
         UserError: a file is missing or damaged, or the model cannot be exported.
     """
+    from mmkd.deploy.device.files import require_writable
     from mmkd.deploy.export import export_onnx, load_model
-    from mmkd.deploy.files import require_writable
-    from mmkd.deploy.verify import find_images
+    from mmkd.deploy.export.verify import find_images
     from mmkd.engine.config import load_config
 
     require_writable(Path(out))

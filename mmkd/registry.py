@@ -36,7 +36,7 @@ def _child(name: str, parent: Registry, *locations: str, kind: type[Registry] = 
 
 
 MODELS = _child('model', mmdet.MODELS, 'mmkd.distillation', 'mmkd.detection',
-                'mmkd.classification', 'mmkd.selfdistill', 'mmkd.online', kind=Models)
+                'mmkd.classification', 'mmkd.online', kind=Models)
 HOOKS = _child('hook', mmdet.HOOKS, 'mmkd.engine.hooks', 'mmkd.distillation', 'mmkd.detection',
                'mmkd.classification', 'mmkd.online', 'mmkd.int8')
 DATASETS = _child('dataset', mmdet.DATASETS, 'mmkd.distillation', 'mmkd.detection',

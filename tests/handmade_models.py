@@ -7,7 +7,7 @@ softmax of the channels' means.
 
 import onnx
 
-from mmkd.deploy.metadata import ModelMetadata
+from mmkd.deploy.device.metadata import ModelMetadata
 
 HEAD = '<ir_version: 9, opset_import: ["" : 18]>\n'
 DETECTOR = HEAD + """

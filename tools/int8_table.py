@@ -32,9 +32,9 @@ def arguments() -> argparse.ArgumentParser:
 
 def files_of(runs: list[str], folder: Path, calibration: int) -> list[Path]:
     """Export three runs to the four files of a table's rows."""
-    from mmkd.deploy.calibration import calibration_images
     from mmkd.deploy.export import export_onnx, load_model
-    from mmkd.deploy.quantize import quantize_onnx
+    from mmkd.deploy.export.calibration import calibration_images
+    from mmkd.deploy.export.quantize import quantize_onnx
     from mmkd.engine.config import load_config
     from mmkd.engine.run_folder import run_files
 
@@ -57,9 +57,9 @@ def files_of(runs: list[str], folder: Path, calibration: int) -> list[Path]:
 def main() -> None:
     """Export, evaluate, time, write."""
     args = arguments().parse_args()
-    from mmkd.deploy.evaluate import evaluate_onnx
-    from mmkd.deploy.files import written_atomically
-    from mmkd.deploy.latency import measure, onnx_call
+    from mmkd.deploy.compare.evaluate import evaluate_onnx
+    from mmkd.deploy.compare.latency import measure, onnx_call
+    from mmkd.deploy.device.files import written_atomically
     from mmkd.engine.config import load_config
     from mmkd.engine.run_folder import run_files
 

@@ -24,7 +24,7 @@ from mmengine.runner import Runner
 from runs import classifier, classifier_run, started, without_validation
 
 from mmkd.config_files import config_path
-from mmkd.deploy.random_weights import settle_random_weights
+from mmkd.deploy.compare.random_weights import settle_random_weights
 from mmkd.detection.data.synthetic import DRAWN_CLASSES, draw_dataset
 from mmkd.distillation import DistillationHook
 from mmkd.distillation.cache.options import fix_views

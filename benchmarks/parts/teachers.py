@@ -20,7 +20,7 @@ from harness import Options, Result, compare
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmkd.deploy.random_weights import settle_random_weights
+from mmkd.deploy.compare.random_weights import settle_random_weights
 from mmkd.distillation.tap_paths import INPUT, endpoint_of, endpoints, find_module, leaves_of
 from mmkd.distillation.taps import forward_for_taps
 from mmkd.distillation.teachers import Teacher, build_model

@@ -234,8 +234,8 @@ def measured(runs: Iterable[Run], exported: Path) -> tuple[dict, dict]:
     """Return the latency of one image, and the number of parameters, of each run's network."""
     import torch
 
-    from mmkd.deploy.detector_graph import ExportableCenterNet
-    from mmkd.deploy.latency import measure, onnx_call, torch_call
+    from mmkd.deploy.compare.latency import measure, onnx_call, torch_call
+    from mmkd.deploy.export.detector_graph import ExportableCenterNet
     from mmkd.distillation import build_model, load_weights
 
     models = {run: build_model(run.model.config).eval() for run in runs}

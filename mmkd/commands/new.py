@@ -140,7 +140,7 @@ def _print_complaints(complaints: Complaints) -> None:
 
 def _write_config(out: Path, text: str, classes: Sequence[str], lists: Path) -> bool:
     """Write a config, or keep one for the same classes, which may have been edited since."""
-    from mmkd.deploy.files import written_atomically
+    from mmkd.deploy.device.files import written_atomically
     from mmkd.engine.config import load_config
 
     if out.exists():

@@ -21,10 +21,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mmkd.deploy.drawing import PictureWriter, draw
-from mmkd.deploy.files import require_writable, written_atomically
-from mmkd.deploy.runtime import Classification, Classifier, Detections, Detector, open_model
-from mmkd.deploy.sources import Frame, Sources
+from mmkd.deploy.device.drawing import PictureWriter, draw
+from mmkd.deploy.device.files import require_writable, written_atomically
+from mmkd.deploy.device.runtime import Classification, Classifier, Detections, Detector, open_model
+from mmkd.deploy.device.sources import Frame, Sources
 from mmkd.engine.cli import user_errors
 from mmkd.errors import UserError
 from mmkd.undrawn import undrawn_sentence

@@ -58,7 +58,7 @@ def require_packages() -> None:
 
 def print_layers(path: str) -> None:
     """List the layers, one a line."""
-    from mmkd.deploy.quantize import list_layers
+    from mmkd.deploy.export.quantize import list_layers
 
     for layer in list_layers(path):
         shape = 'x'.join(map(str, layer.shape))
@@ -125,10 +125,10 @@ def quantise(args: argparse.Namespace, student: Any) -> None:
         args: of the command line; its model is an ``.onnx`` file.
         student: what was exported there, if that was now.
     """
-    from mmkd.deploy.calibration import calibration_images, draw_images, image_files
-    from mmkd.deploy.evaluate import evaluate_onnx
-    from mmkd.deploy.files import require_writable
-    from mmkd.deploy.quantize import kept_layers, list_layers, quantize_onnx
+    from mmkd.deploy.compare.evaluate import evaluate_onnx
+    from mmkd.deploy.device.files import require_writable
+    from mmkd.deploy.export.calibration import calibration_images, draw_images, image_files
+    from mmkd.deploy.export.quantize import kept_layers, list_layers, quantize_onnx
     from mmkd.engine.launch import config_from_arguments
 
     # What does not serve is refused before anything is evaluated.

@@ -37,9 +37,10 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments and evaluate."""
     args = arguments(prog).parse_args(argv)
+    from mmkd.api import runner_of
     from mmkd.engine import launch
 
     if args.checkpoint is None:
         args.config, args.checkpoint = run_files(args.config)
     launch.test(launch.config_from_arguments(args), args.checkpoint, args.show_dir, args.out,
-                args.score_thr)
+                args.score_thr, runner_of(args.checkpoint))

@@ -5,7 +5,7 @@ import copy
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -134,24 +134,26 @@ def cache_teachers(cfg: Config) -> None:
 
 
 def test(cfg: Config, checkpoint: str, show_dir: str | None = None, out: str | None = None,
-         score_thr: float | None = None) -> dict[str, Any]:
-    """Evaluate a checkpoint, or an exported model, on the test data of ``cfg``.
+         score_thr: float | None = None,
+         runner_of: Callable[[Config, str], Runner] | None = None) -> dict[str, Any]:
+    """Evaluate a checkpoint on the test data of ``cfg``.
 
     Args:
         cfg: from :func:`config_from_arguments`.
-        checkpoint: weights of exactly this architecture, or an ``.onnx`` file that
-            ``mmkd export`` or ``mmkd quantize`` made of them.
+        checkpoint: weights of exactly this architecture, or what ``runner_of`` takes.
         show_dir: a folder for the images with the detections drawn in.
         out: a JSON file for the metrics.
         score_thr: draw no object below this score; None for what ``default_hooks.visualization``
             of the config says, or 0.3.
+        runner_of: builds the runner of a config and a checkpoint; None for one that loads weights.
+            :func:`mmkd.api.runner_of` is for exported models, too.
 
     Returns:
         the metrics by name.
 
     Raises:
         UserError: the checkpoint is missing, truncated, of another architecture, or would run
-            code; the ``.onnx`` file is missing, truncated, not of mmkd or not of this config.
+            code; or from ``runner_of``.
     """
     if 'test_dataloader' not in cfg or 'test_evaluator' not in cfg:
         raise UserError(f"config '{cfg.filename}' has nothing to test on: define test_dataloader, "
@@ -161,11 +163,7 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None, out: str | N
     if show_dir is not None:
         _draw_into(cfg, show_dir, score_thr)
     with _processes(cfg):
-        if Path(checkpoint).suffix == '.onnx':
-            runner = _onnx_runner(cfg, checkpoint)
-        else:
-            runner = StudentRunner.from_cfg(cfg)
-            load_weights(runner.model, checkpoint)
+        runner = (runner_of or _checkpoint_runner)(cfg, checkpoint)
         metrics = runner.test()
         if is_main_process():
             for name, value in metrics.items():
@@ -184,15 +182,10 @@ def _draw_into(cfg: Config, folder: str, score_thr: float | None) -> None:
     hooks['visualization'] = drawing
 
 
-def _onnx_runner(cfg: Config, path: str) -> Runner:
-    try:
-        from mmkd.deploy.evaluate import onnx_runner
-    except ModuleNotFoundError as error:
-        if error.name != 'onnxruntime':
-            raise
-        raise UserError(f"'{path}' cannot be evaluated without onnxruntime: pip install "
-                        'onnxruntime') from error
-    return onnx_runner(cfg, path, StudentRunner)
+def _checkpoint_runner(cfg: Config, path: str) -> Runner:
+    runner = StudentRunner.from_cfg(cfg)
+    load_weights(runner.model, path)
+    return runner
 
 
 class StudentRunner(Runner):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmkd.deploy.sources import IMAGE_SUFFIXES
+from mmkd.deploy.device.sources import IMAGE_SUFFIXES
 from mmkd.errors import UserError
 
 __all__ = ['Folder', 'split_in_name', 'split_of']

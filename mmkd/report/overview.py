@@ -7,8 +7,8 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
-from mmkd.deploy.complexity import count_parameters
-from mmkd.deploy.latency import measure
+from mmkd.deploy.compare.complexity import count_parameters
+from mmkd.deploy.compare.latency import measure
 from mmkd.engine.results import VALIDATION
 from mmkd.engine.run_folder import kept_weights
 from mmkd.engine.screen import shown

@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmkd.deploy.drawing import draw
-from mmkd.deploy.files import written_atomically
-from mmkd.deploy.runtime import Classification, Detections
+from mmkd.deploy.device.drawing import draw
+from mmkd.deploy.device.files import written_atomically
+from mmkd.deploy.device.runtime import Classification, Detections
 from mmkd.errors import UserError
 
 __all__ = ['labelled', 'spread', 'write_sheet']

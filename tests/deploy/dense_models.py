@@ -157,11 +157,11 @@ def heads_of(model):
 def predict_maps(model, feats):
     """Run what comes after the features."""
     if hasattr(model, 'roi_head'):
-        from mmkd.deploy.predictions import samples_of_sizes
+        from mmkd.deploy.export.predictions import samples_of_sizes
         samples = samples_of_sizes([(SIZE, SIZE)] * 2, (SIZE, SIZE))
         return model.roi_head.predict(feats, model.rpn_head.predict(feats, samples), samples)
     if hasattr(model, 'forward_transformer'):
-        from mmkd.deploy.predictions import samples_of_sizes
+        from mmkd.deploy.export.predictions import samples_of_sizes
         samples = samples_of_sizes([(SIZE, SIZE)] * 2, (SIZE, SIZE))
         return model.bbox_head(**model.forward_transformer(feats, samples))
     return model.bbox_head(feats)

@@ -19,8 +19,8 @@ from fuzz.judge import CANARY
 from fuzz.mutations import as_json, damaged_bytes, damaged_text, damaged_tree, values
 from fuzz.weights import Asks, Runs
 from mmkd.classification.data import CIFAR10, SVHN, FashionMNIST, TinyImageNet
-from mmkd.deploy.files import with_hash
-from mmkd.deploy.runtime import Detector, open_model
+from mmkd.deploy.device.files import with_hash
+from mmkd.deploy.device.runtime import Detector, open_model
 from mmkd.distillation.cache.shards import written_shard
 from mmkd.distillation.cache.store import Contents, TeacherStore
 from mmkd.engine.config import load_config, validate_config

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 
-from mmkd.deploy.files import written_atomically
+from mmkd.deploy.device.files import written_atomically
 from mmkd.detection.data.annotation import find_images, read_split
 from mmkd.errors import UserError
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.dataset import BaseDataset
 
-from mmkd.deploy.sources import IMAGE_SUFFIXES
+from mmkd.deploy.device.sources import IMAGE_SUFFIXES
 from mmkd.distillation.unlabelled import SKIPPED
 from mmkd.errors import UserError
 from mmkd.registry import DATASETS

@@ -21,7 +21,7 @@ class BYOTLoss(nn.Module):
     over the auxiliary classifiers ``i`` with logits ``z_i``, ``p = softmax(z / T)`` and pooled
     features ``f_i``; those of the deepest classifier ``C`` are constants, and its own cross-entropy
     is the network's. The classifiers come from
-    :class:`~mmkd.selfdistill.AuxiliaryClassifiers`.
+    :class:`~mmkd.classification.AuxiliaryClassifiers`.
 
     Source: L. Zhang, J. Song, A. Gao, J. Chen, C. Bao, K. Ma, "Be Your Own Teacher: Improve the
     Performance of Convolutional Neural Networks via Self Distillation", ICCV 2019, arXiv

@@ -1,0 +1,142 @@
+"""What a file must say, and that images are prepared as the data sets prepare them."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from handmade_models import metadata
+
+from mmkd.classification.data import BatchPreprocessor, ImageFolderInMemory, ImageNetFolder
+from mmkd.deploy.device.metadata import ModelMetadata
+from mmkd.errors import UserError
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def classifier_metadata(**values):
+    return metadata(**(dict(task='classification', channel_order='RGB', mean=MEAN, std=STD)
+                       | values))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One class of noise: landscape, portrait, tiny, odd, exact."""
+    generator = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        (tmp_path / split / 'noise').mkdir(parents=True)
+        for i, size in enumerate([(75, 100), (101, 37), (9, 11), (33, 47), (64, 64)]):
+            cv2.imwrite(str(tmp_path / split / 'noise' / f'{i}.png'),
+                        generator.integers(0, 256, (*size, 3), dtype=np.uint8))
+    return tmp_path
+
+
+def inputs_of(dataset):
+    """What PyTorch's network gets of all images of a data set."""
+    batch = dataset.__getitems__(range(len(dataset)))
+    return BatchPreprocessor(MEAN, STD)(batch)['inputs'].numpy()
+
+
+def same_but_for_rounding(ours, theirs):
+    """At most a grey level apart, which Pillow takes liberty with, see resize_antialiased."""
+    levels = np.abs(ours - theirs) * np.array(STD)[:, None, None]
+    assert levels.max() < 1.001
+    assert levels.mean() < 0.3
+
+
+def test_crop_is_that_of_imagenet(folder):
+    expected = inputs_of(ImageNetFolder(folder, 'test', image_size=56))
+    about = classifier_metadata(input_size=(56, 56), resize_to=(64, 64), resize_mode='crop')
+    for path, theirs in zip(sorted((folder / 'val/noise').iterdir()), expected, strict=True):
+        same_but_for_rounding(about.prepare(cv2.imread(str(path)))[0], theirs)
+
+
+def test_crop_of_the_whole_shorter_side(folder):
+    expected = inputs_of(ImageFolderInMemory(folder, 'test', image_size=32))
+    about = classifier_metadata(input_size=(32, 32), resize_to=(32, 32), resize_mode='crop')
+    for path, theirs in zip(sorted((folder / 'val/noise').iterdir()), expected, strict=True):
+        same_but_for_rounding(about.prepare(cv2.imread(str(path)))[0], theirs)
+
+
+def test_stretch_leaves_images_of_the_right_size_alone():
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    batch = dict(inputs=torch.from_numpy(image[None, ..., ::-1].transpose(0, 3, 1, 2).copy()))
+    expected = BatchPreprocessor(MEAN, STD)(batch)['inputs'].numpy()[0]
+    about = classifier_metadata(input_size=(32, 32), resize_mode='stretch')
+    prepared, factors = about.prepare(image)
+    np.testing.assert_array_equal(prepared, expected)
+    assert factors.tolist() == [1, 1]
+    prepared, factors = about.prepare(np.full((64, 16, 3), 200, np.uint8))
+    assert prepared.shape == (3, 32, 32)
+    assert np.ptp(prepared, axis=(1, 2)).max() == 0
+    assert factors.tolist() == [2, 0.5]
+
+
+@pytest.mark.parametrize(('mode', 'resize_to', 'size', 'expected'), [
+    # As long as 640 and as short as 480, whichever way round.
+    ('letterbox', (640, 480), (100, 200), (320, 640)),
+    ('letterbox', (640, 480), (200, 100), (640, 320)),
+    ('letterbox', (640, 480), (300, 301), (480, 482)),  # 481.6
+    ('crop', (256, 256), (300, 500), (256, 426)),  # 426.7: down, as the data sets do
+    ('crop', (256, 256), (500, 300), (426, 256)),
+    ('stretch', (256, 256), (300, 500), (640, 640)),
+])
+def test_scaled_size(mode, resize_to, size, expected):
+    about = metadata(input_size=(640, 640), resize_to=resize_to, resize_mode=mode)
+    assert about.scaled_size(*size) == expected
+
+
+def test_another_input_size():
+    about = metadata(input_size=(512, 512), resize_to=(512, 512), dynamic_size=True,
+                     size_divisor=32)
+    wide = about.with_input_size((320, 640))
+    assert (wide.input_size, wide.resize_to) == ((320, 640), (640, 320))
+    assert wide.scaled_size(100, 200) == (320, 640)
+    assert wide.scaled_size(200, 100) == (320, 160)  # Upright images fit in, too.
+    assert about.with_input_size((512, 512)) is about
+    for size, advice in {(500, 640): '512x640', (0, 64): '32x64', (-32, 32): '32x32'}.items():
+        with pytest.raises(UserError, match=f'multiples of 32 .*: give {advice}'):
+            about.with_input_size(size)
+    with pytest.raises(UserError, match='without --image-input'):
+        metadata(dynamic_size=True, input_kind='image').with_input_size((16, 16))
+
+
+def test_another_input_size_of_a_classifier():
+    about = classifier_metadata(input_size=(224, 224), resize_to=(256, 256), resize_mode='crop',
+                                dynamic_size=True)
+    larger = about.with_input_size((448, 448))
+    assert larger.resize_to == (512, 512)
+    assert larger.prepare(np.zeros((30, 50, 3), np.uint8))[0].shape == (3, 448, 448)
+
+
+def test_metadata_survives_the_file():
+    about = classifier_metadata(batch=4, size_divisor=2, dynamic_size=True, precision='int8',
+                                classes=('Ärger', 'b'), pad_value=0.5, resize_mode='crop')
+    props = about.to_props()
+    assert all(isinstance(json.dumps(json.loads(value)), str) for value in props.values())
+    assert ModelMetadata.from_props(props, 'a.onnx') == about
+
+
+@pytest.mark.parametrize(('name', 'value'), [
+    ('task', 'segmentation'), ('input_kind', 3), ('precision', ['float32']),
+    ('resize_mode', 'pad'), ('channel_order', 'GRAY'), ('resize_dtype', 'int8'),
+    ('dynamic_size', 1), ('classes', []), ('classes', 'dog'), ('classes', [1]),
+    ('mean', [1, 2]), ('std', [1, 2, 0]), ('std', 1), ('input_size', [512]),
+    ('input_size', [0, 512]), ('resize_to', ['a', 'b']), ('size_divisor', 0), ('batch', -1),
+    ('std', [1, 2, float('nan')]), ('mean', [1e30, 0, 0]), ('mean', [True, True, True]),
+    ('input_size', [True, 512]), ('input_size', [2**40, 512]), ('resize_to', [10**9, 10**9]),
+    ('size_divisor', True), ('batch', False), ('batch', 10**12), ('pad_value', True),
+    ('pad_value', [0, 0, float('inf')]), ('batch', 'any'), ('pad_value', 'black'),
+    ('mmkd_version', 1), ('mean', None),
+])
+def test_entries_that_are_refused(name, value):
+    props = metadata().to_props() | {name: json.dumps(value)}
+    with pytest.raises(UserError, match=rf"'a.onnx' has no valid '{name}'"):
+        ModelMetadata.from_props(props, 'a.onnx')
+
+
+def test_deep_json_is_refused():
+    props = metadata().to_props() | dict(mean='[' * 100_000 + ']' * 100_000)
+    with pytest.raises(UserError, match="no valid 'mean'"):
+        ModelMetadata.from_props(props, 'a.onnx')

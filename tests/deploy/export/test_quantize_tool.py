@@ -1,0 +1,148 @@
+"""mmkd quantize from argument to exit status."""
+
+import re
+import runpy
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+from conftest import config_of, pipeline
+from helpers import CLASSES
+from larger_boxes import with_larger_boxes
+from mmengine.config import Config
+from mmengine.logging import MessageHub, MMLogger
+
+from mmkd.commands import quantize
+from mmkd.deploy import Detector
+from mmkd.deploy.compare.evaluate import evaluate_onnx
+from mmkd.deploy.export.quantize import quantize_onnx
+from mmkd.detection.data.synthetic import draw_dataset
+
+TOOL = Path(__file__).parents[3] / 'tools/quantize.py'
+
+
+@pytest.fixture
+def run(monkeypatch):
+    # mmengine keeps loggers by name and second for the life of the process.
+    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
+    monkeypatch.setattr(MessageHub, '_instance_dict', OrderedDict())
+
+    def run(*args):
+        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
+        runpy.run_path(str(TOOL), run_name='__main__')
+
+    return run
+
+
+@pytest.fixture(scope='module')
+def detector(exported, tmp_path_factory):
+    return with_larger_boxes(exported, tmp_path_factory.mktemp('larger'))
+
+
+@pytest.fixture
+def config(detector_config, tmp_path, monkeypatch):
+    """A config with training and test data, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    draw_dataset(tmp_path / 'drawn', splits=dict(train=6, val=1, test=4), image_size=64)
+
+    def loader(split):
+        return dict(batch_size=2, num_workers=0,
+                    sampler=dict(type='DefaultSampler', shuffle=False),
+                    dataset=dict(type='VOCLayoutDataset', data_root=str(tmp_path / 'drawn'),
+                                 ann_file=f'ImageSets/Main/{split}.txt', test_mode=True,
+                                 metainfo=dict(classes=CLASSES), pipeline=pipeline()))
+
+    cfg = Config(dict(
+        config_of(detector_config).to_dict(), custom_imports=dict(imports=['mmkd']),
+        work_dir=str(tmp_path / 'work'), train_dataloader=loader('train'),
+        train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        test_dataloader=loader('test'), test_cfg=dict(type='TestLoop'),
+        test_evaluator=dict(type='VOCMeanAPMetric'),
+        visualizer=dict(type='DetLocalVisualizer', name=tmp_path.name)))
+    cfg.dump('config.py')
+    return cfg
+
+
+def test_quantises_and_evaluates_both(run, config, detector, capsys):
+    run('config.py', detector.onnx, '--out', 'a/int8.onnx', '--calibration', 4)
+    told = capsys.readouterr().out
+    assert 'calibrated on 4 images' in told
+    assert '15 layers in int8, 3 in float: bbox_head.heatmap_head.2, bbox_head.wh_head.2' in told
+    assert 'int8 agrees with float in ' in told
+    assert [entry.name for entry in Path('a').iterdir()] == ['int8.onnx']
+    assert Detector('a/int8.onnx').metadata.precision == 'int8'
+    line, = (line.split() for line in told.splitlines() if line.startswith('pascal_voc/mAP '))
+    config.launcher = 'none'
+    for value, model in zip(line[1:3], (detector.onnx, 'a/int8.onnx'), strict=True):
+        assert float(value) == pytest.approx(evaluate_onnx(config, model)['pascal_voc/mAP'],
+                                             abs=1e-4)
+    assert float(line[3]) == pytest.approx(float(line[2]) - float(line[1]), abs=2e-4)
+
+
+@pytest.mark.parametrize(('name', 'exact', 'int8', 'lost'), [
+    ('pascal_voc/mAP', 0.625, 0.593, '3.2'), ('pascal_voc/mAP', 0.6, 0.595, None),
+    ('pascal_voc/mAP', 0.5, 0.7, None), ('accuracy/top1', 70.0, 68.5, '1.5'),
+    ('accuracy/top1', 70.0, 69.5, None)])
+def test_a_loss_of_more_than_a_point_comes_with_advice(name, exact, int8, lost, capsys):
+    advice = quantize.advice({name: exact, 'other': 0.9}, {name: int8, 'other': 0.1}, 100)
+    if lost is None:
+        assert advice is None
+        return
+    assert advice.startswith(f'int8 loses {lost} points of {name}: ')
+    with pytest.raises(SystemExit):
+        quantize.main(['--help'])
+    options = re.findall(r'--[a-z-]+', advice)
+    assert len(options) == 4
+    told = capsys.readouterr().out
+    assert all(option in told for option in options)
+
+
+def test_on_images_without_evaluation(run, config, detector, images, capsys):
+    run('config.py', detector.onnx, '--images', images[0].parent, images[0], '--no-eval',
+        '--keep-float', 'backbone.conv1', '--out', 'int8.onnx')
+    told = capsys.readouterr().out
+    assert f'calibrated on {len(images) + 1} images' in told
+    assert '14 layers in int8, 4 in float: backbone.conv1' in told
+    assert 'mAP' not in told
+    assert not Path('work').exists()
+
+
+def test_the_layers_are_listed(run, config, detector, capsys):
+    run('config.py', detector.onnx, '--list-layers')
+    lines = [line.split('  ') for line in capsys.readouterr().out.splitlines()]
+    assert ['backbone.conv1', '4x3x7x7'] in lines
+    assert ['bbox_head.wh_head.2', '2x8x1x1', 'stays in float'] in lines
+    assert len(lines) == 18
+
+
+@pytest.mark.parametrize(('args', 'message'), [
+    (['float.onnx', '--calibration', '0'], '--calibration is 0'),
+    (['float.onnx', '--images', 'empty'], "folder 'empty' holds no image"),
+    (['float.onnx', '--images', 'broken.jpg', '--no-eval'], 'broken.jpg'),
+    (['float.onnx', '--images', 'none.jpg'], "'none.jpg' does not exist"),
+    (['float.onnx', '--keep-float', 'neck.conv'], "--keep-float 'neck.conv' names no layer"),
+    (['float.onnx', '--keep-float', 'b*', 'neck', '--no-eval'], 'all 18 layers would stay'),
+    (['float.onnx', '--cfg-options', 'train_dataloader.dataset.ann_file=no.txt'], 'no.txt does'),
+    (['float.onnx', '--cfg-options', 'model.type=Classifier'], 'is a model for detection but'),
+    (['int8.onnx'], "'int8.onnx' is quantised already"),
+    (['cut.onnx'], "'cut.onnx' is truncated or no ONNX model"),
+    (['cut.onnx', '--list-layers'], "'cut.onnx' is truncated or no ONNX model"),
+    (['none.onnx'], "'none.onnx' does not exist"),
+])
+def test_an_error_is_one_line(run, config, detector, images, capsys, args, message):
+    Path('float.onnx').symlink_to(detector.onnx)
+    quantize_onnx(detector.onnx, 'int8.onnx', images[:1])
+    Path('cut.onnx').write_bytes(detector.onnx.read_bytes()[:9000])
+    Path('empty').mkdir()
+    Path('broken.jpg').write_bytes(b'no image')
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        run('config.py', *args, '--out', 'out.onnx')
+    assert ended.value.code == 1
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert len(told) == 1
+    assert message in told[0]
+    assert not list(Path().glob('*out.onnx*'))
+    assert not list(Path().glob('.*'))
