@@ -188,3 +188,35 @@ def test_the_weights_of_classes_become_as_many():
     head = cfg.model.panoptic_head
     assert head.num_things_classes == 2
     assert head.loss_cls.class_weight == [1.0, 1.0, 0.1], 'the last is of no object'
+
+
+VIT = 'timm:vit_small_patch14_dinov2=dino.safetensors'
+
+
+def test_a_backbone_alone_teaches_by_its_own_methods():
+    cfg = load_config(RETINANET)
+    distil(cfg, [VIT])
+    assert cfg.teachers.to_dict() == dict(vit_small_patch14_dinov2=dict(
+        model=dict(type='TimmModel', name='vit_small_patch14_dinov2'),
+        checkpoint='dino.safetensors'))
+    [(name, term)] = cfg.terms.items()
+    assert (name, term.tap, term.teacher_tap) == ('foundation', 'backbone:-1', 'features')
+    assert 0 < term.gradient_share < 1 and 'teachers' not in term
+
+
+@pytest.mark.parametrize(('student', 'method'), [(CENTERNET, 'heatmap'), (RETINANET, 'pkd')])
+def test_a_backbone_alone_beside_a_detector(student, method):
+    cfg = load_config(student)
+    distil(cfg, [f'{student}=a.pth', VIT])
+    assert cfg.terms[method].teachers == [next(iter(cfg.teachers))]
+    assert cfg.terms.foundation.teachers == ['vit_small_patch14_dinov2']
+
+
+@pytest.mark.parametrize(('teacher', 'method', 'sentence'), [
+    (VIT, 'pkd', 'is a backbone alone: take foundation, foundation_pkd or foundation_l2'),
+    (f'{RETINANET}=a.pth', 'foundation', 'is for teachers that are a backbone alone'),
+    ('timm:resnet10t', 'foundation', 'nothing is downloaded, so give the file of its weights'),
+    ('hf:nowhere', 'foundation', "there is no folder 'nowhere' with a config.json")])
+def test_mistakes_with_a_backbone_alone(teacher, method, sentence):
+    with pytest.raises(UserError, match=sentence):
+        distil(load_config(RETINANET), [teacher], [method])
