@@ -1,9 +1,17 @@
 """Export a trained student to ONNX, check the file, time it, and run it without torch.
 
-Importing this package pulls in onnxruntime, NumPy and OpenCV, but neither torch nor mmengine:
-a device needs no more. ``mmkd.deploy.export`` needs torch.
+Importing this package needs neither torch nor mmengine, and its models need onnxruntime, NumPy and
+OpenCV: a device needs no more. ``mmkd.deploy.export`` needs torch.
 """
 
-from mmkd.deploy.runtime import Classification, Classifier, Detections, Detector, open_model
+from typing import Any
 
 __all__ = ['Classification', 'Classifier', 'Detections', 'Detector', 'open_model']
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'mmkd.deploy' has no attribute '{name}'")
+    from mmkd.deploy import runtime
+
+    return getattr(runtime, name)
