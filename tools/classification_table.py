@@ -25,10 +25,10 @@ from typing import NamedTuple
 
 import mmkd  # noqa: F401  (before anything of mmdet)
 from mmkd.classification.published import CELLS, TEACHERS, Cell
-from mmkd.engine.checkpoint_hook import write_atomically
 from mmkd.engine.cli import user_errors
 from mmkd.engine.config import load_config
 from mmkd.errors import UserError, did_you_mean
+from mmkd.files import write_atomically
 
 BASES = Path(__file__).parents[1] / 'configs/_base_/classification'
 FILTERS = ('data', 'method', 'teacher', 'student')

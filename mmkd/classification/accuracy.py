@@ -11,7 +11,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmkd.engine.checkpoint_hook import write_atomically
+from mmkd.files import write_atomically
 from mmkd.registry import HOOKS, METRICS
 
 __all__ = ['BestAndLastHook', 'TopKAccuracy']

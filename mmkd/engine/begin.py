@@ -14,9 +14,9 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from yapf.yapflib.yapf_api import FormatCode
 
-from mmkd.engine.checkpoint_hook import write_atomically
 from mmkd.engine.environment import environment_report
 from mmkd.engine.run_folder import BEST, CHECK, CONFIG, ENVIRONMENT, LAST, LOG, RESULTS
+from mmkd.files import write_atomically
 
 __all__ = ['add_hooks', 'prepare_folder', 'put_aside']
 

@@ -1,8 +1,7 @@
 """Checkpoints that survive a kill at any moment and a full disk.
 
-A file is written beside its final place, flushed to the disk and renamed over the old one, which
-POSIX does atomically: under its name there is always one whole file. Old checkpoints are removed
-only after the new one is there. ``last.pth`` and ``best.pth`` are hard links to them, or copies.
+Under its name there is always one whole file (:mod:`mmkd.files`). Old checkpoints are removed only
+after the new one is there. ``last.pth`` and ``best.pth`` are hard links to them, or copies.
 """
 
 import logging
@@ -20,59 +19,30 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 
+from mmkd import files
 from mmkd.checkpoint_checks import WEIGHTS_HASH, is_whole, weights_hash
-from mmkd.engine.run_folder import BEST, LAST, link_atomically
+from mmkd.engine.run_folder import BEST, LAST
 from mmkd.errors import UserError
+from mmkd.moved_names import moved_names
 from mmkd.registry import HOOKS
 
-__all__ = ['SafeCheckpointHook', 'last_good', 'latest_checkpoint', 'resumed_from',
-           'write_atomically']
+__all__ = ['SafeCheckpointHook', 'last_good', 'latest_checkpoint', 'resumed_from']
 
-TEMPORARY = '.tmp'
+__getattr__ = moved_names(__name__, write_atomically='mmkd.files')
+
 POINTER = 'last_checkpoint'
 OUTDATED = 'outdated_ckpt'
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write ``content`` so that ``path`` holds either the old content or all of the new.
-
-    Raises:
-        OSError: it cannot be written (the disk is full); ``path`` is as it was.
-    """
-    path = Path(path)
-    temporary = path.with_name(path.name + TEMPORARY)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(temporary, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    # The new name itself must reach the disk before an old checkpoint is removed.
-    if os.name == 'posix':
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 class AtomicBackend(LocalBackend):
-    """mmengine's local files: written by :func:`write_atomically`, removed when told so."""
+    """mmengine's local files: written all or nothing, removed when told so."""
 
     def __init__(self) -> None:
         self._outdated: list[str] = []
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write ``obj`` to ``filepath``, all or nothing."""
-        write_atomically(filepath, obj)
+        files.write_atomically(filepath, obj)
 
     def remove(self, filepath: str | Path) -> None:
         """Note that ``filepath`` is outdated."""
@@ -113,13 +83,14 @@ class SafeCheckpointHook(CheckpointHook):
             # What a kill left undone: the link, and the removal of the oldest.
             if is_main_process():
                 with _told_to_the_user(runner, last_good(runner)):
-                    link_atomically(self.last_ckpt, Path(runner.work_dir) / LAST)
+                    files.link_atomically(self.last_ckpt, Path(runner.work_dir) / LAST)
             if outdated := runner.message_hub.runtime_info.get(OUTDATED):
                 self.file_backend.remove(os.path.join(self.out_dir, outdated))
         self._remove_outdated()
         if is_main_process():
-            for leftover in Path(self.out_dir).glob(f'*{TEMPORARY}'):
-                leftover.unlink()
+            for folder in {str(runner.work_dir), str(self.out_dir)}:
+                for leftover in files.leftovers(folder):
+                    leftover.unlink(missing_ok=True)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put a hash of the weights beside them, after what other hooks changed."""
@@ -144,7 +115,7 @@ class SafeCheckpointHook(CheckpointHook):
                 meta=dict(epoch=runner.epoch, iter=runner.iter), by_epoch=False,
                 backend_args=self.backend_args)
         elif is_main_process():
-            link_atomically(saved, Path(runner.work_dir, BEST))
+            files.link_atomically(saved, Path(runner.work_dir, BEST))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
         with _told_to_the_user(runner, last_good(runner)):
@@ -170,8 +141,8 @@ class SafeCheckpointHook(CheckpointHook):
                 save_param_scheduler=self.save_param_scheduler, meta=meta,
                 by_epoch=self.by_epoch, backend_args=self.backend_args, **self.args)
             if is_main_process():
-                write_atomically(Path(runner.work_dir) / POINTER, self.last_ckpt.encode())
-                link_atomically(self.last_ckpt, Path(runner.work_dir) / LAST)
+                files.write_atomically(Path(runner.work_dir) / POINTER, self.last_ckpt.encode())
+                files.link_atomically(self.last_ckpt, Path(runner.work_dir) / LAST)
         self._remove_outdated()
 
     def _remove_outdated(self) -> None:

@@ -25,7 +25,7 @@ from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
 from mmkd.engine.amp import keep_strided_depthwise_in_float32
 from mmkd.engine.begin import add_hooks, prepare_folder
-from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
+from mmkd.engine.checkpoint_hook import latest_checkpoint
 from mmkd.engine.choices import chosen_config
 from mmkd.engine.config import override, validate_config
 from mmkd.engine.config_values import add_tracker
@@ -38,6 +38,7 @@ from mmkd.engine.screen import keep_in_file
 from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
 from mmkd.engine.unlabelled import use_unlabelled
 from mmkd.errors import UserError
+from mmkd.files import write_atomically
 from mmkd.int8.options import settle_int8_aware, use_int8_aware
 
 __all__ = ['StudentRunner', 'TrainingRunner', 'cache_teachers', 'config_from_arguments',

@@ -16,9 +16,9 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from mmkd.distillation import DistillationHook
 from mmkd.distillation.checkpoints import load_checkpoint_safely
-from mmkd.engine.checkpoint_hook import write_atomically
-from mmkd.engine.run_folder import BEST, CHECK, RESULTS, is_better, link_atomically, main_metric
+from mmkd.engine.run_folder import BEST, CHECK, RESULTS, is_better, main_metric
 from mmkd.errors import UserError
+from mmkd.files import link_atomically, write_atomically
 from mmkd.registry import HOOKS
 
 __all__ = ['VALIDATION', 'ResultsHook', 'read_results']

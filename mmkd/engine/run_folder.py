@@ -12,16 +12,18 @@
 """
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmkd.config_files import RUN_CONFIG as CONFIG
 from mmkd.errors import UserError
+from mmkd.moved_names import moved_names
 
 __all__ = ['BEST', 'CHECK', 'CONFIG', 'ENVIRONMENT', 'LAST', 'LOG', 'RESULTS', 'is_better',
-           'kept_weights', 'link_atomically', 'main_metric', 'run_files']
+           'kept_weights', 'main_metric', 'run_files']
+
+__getattr__ = moved_names(__name__, link_atomically='mmkd.files')
 
 BEST, LAST = 'best.pth', 'last.pth'
 ENVIRONMENT, LOG = 'environment.txt', 'train.log'
@@ -80,21 +82,3 @@ def is_better(name: str, value: float, than: float) -> bool:
         return True
     less = any(word in name.lower() for word in LESS_IS_BETTER)
     return value < than if less else value > than
-
-
-def link_atomically(source: str | Path, target: Path) -> None:
-    """Let ``target`` be the file ``source``, by a hard link or, where there is none, a copy.
-
-    Raises:
-        OSError: it cannot be made; ``target`` is as it was.
-    """
-    temporary = target.with_name(target.name + '.tmp')
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:  # another disk, or one without hard links
-        temporary.write_bytes(Path(source).read_bytes())
-    try:
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

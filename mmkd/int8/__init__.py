@@ -3,7 +3,7 @@
 ::
 
     rounding.py   how a weight and a feature are rounded, with gradients
-    places.py     which layers and features of a network: those of :mod:`mmkd.deploy.export.quantize`
+    places.py     which layers and features of a network: of :mod:`mmkd.deploy.export.quantize`
     student.py    a network that computes with them, and the ranges that it learns
     hook.py       that in a run: when it begins, checkpoints
     options.py    the entry ``int8_aware`` of a config

@@ -1,8 +1,8 @@
 """Where a network is rounded for int8: found in one pass.
 
 The places are those of an int8 file of :func:`mmkd.deploy.export.quantize.quantize_onnx`: what goes
-into a layer, and what comes out of it behind its batch norm and its ReLU; whoever reads such a feature
-reads it rounded. In a detector the layers whose output passes no other layer stay in float.
+into a layer, and what comes out of it behind its batch norm and its ReLU; whoever reads such a
+feature reads it rounded. In a detector the layers whose output passes no other layer stay in float.
 
 The pass and all later ones are seen by a ``TorchFunctionMode``, as a sequence of calls of
 functions. A feature has a name by where it is made: which layer was called before, which function

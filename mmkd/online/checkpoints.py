@@ -11,8 +11,8 @@ from mmengine.runner import Runner
 
 from mmkd.checkpoint_checks import WEIGHTS_HASH, weights_hash
 from mmkd.distillation.distillation import MEAN_TEACHERS_KEY
-from mmkd.engine.checkpoint_hook import write_atomically
 from mmkd.errors import UserError
+from mmkd.files import write_atomically
 from mmkd.online.cohort import Cohort
 from mmkd.registry import HOOKS
 

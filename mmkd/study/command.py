@@ -6,8 +6,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
+from mmkd.engine.checkpoint_hook import latest_checkpoint
 from mmkd.errors import UserError, did_you_mean
+from mmkd.files import write_atomically
 from mmkd.study.plan import Study, read_study, settled, what_differs
 from mmkd.study.runs import Run, run_all, runs_of, teachers_of
 from mmkd.study.tables import append_row, by_cell, data_hash, draw_points, table

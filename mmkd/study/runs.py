@@ -14,9 +14,10 @@ from pathlib import Path
 
 import torch
 
-from mmkd.engine.checkpoint_hook import latest_checkpoint, write_atomically
+from mmkd.engine.checkpoint_hook import latest_checkpoint
 from mmkd.engine.run_folder import CONFIG
 from mmkd.errors import UserError
+from mmkd.files import write_atomically
 from mmkd.study.plan import Cell, Study
 
 if os.name == 'posix':

@@ -15,9 +15,9 @@ from mmengine.registry import init_default_scope
 
 import mmkd
 from mmkd.distillation.cache.identity import content_hash
-from mmkd.engine.checkpoint_hook import write_atomically
 from mmkd.engine.environment import commit
 from mmkd.evaluation.paired import paired_difference, verdict
+from mmkd.files import write_atomically
 from mmkd.registry import DATASETS
 from mmkd.study.plan import Study
 from mmkd.study.runs import Run

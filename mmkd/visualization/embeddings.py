@@ -18,8 +18,8 @@ from mmkd.classification.data.memory import balanced_first
 from mmkd.distillation.checkpoints import load_weights
 from mmkd.distillation.taps import TapRecorder
 from mmkd.distillation.teachers import build_model
-from mmkd.engine.checkpoint_hook import write_atomically
 from mmkd.errors import UserError
+from mmkd.files import write_atomically
 from mmkd.registry import DATASETS
 
 __all__ = ['Panel', 'choose_images', 'draw_clouds', 'draw_panels', 'embed', 'project',

@@ -18,7 +18,7 @@ from mmkd.engine.config import load_config
 from mmkd.engine.config_values import add_tracker, check_visualizer
 from mmkd.engine.launch import train
 from mmkd.engine.results import ResultsHook, read_results
-from mmkd.engine.run_folder import is_better, link_atomically, main_metric
+from mmkd.engine.run_folder import is_better, main_metric
 from mmkd.errors import UserError
 
 VALIDATION = """
@@ -251,19 +251,6 @@ def test_less_is_better_of_an_error(run, tmp_path, monkeypatch):
                         lambda self, found: dict(error=next(self.values)))
     run()
     assert _epoch(tmp_path / 'work/best.pth') == 4
-
-
-def test_a_link_falls_back_to_a_copy(tmp_path, monkeypatch):
-    (tmp_path / 'a').write_bytes(b'new')
-    for hard in (True, False):
-        if not hard:
-            monkeypatch.setattr(os, 'link', lambda *_: (_ for _ in ()).throw(OSError()))
-        (tmp_path / 'b').unlink(missing_ok=True)
-        (tmp_path / 'b').write_bytes(b'old')
-        link_atomically(tmp_path / 'a', tmp_path / 'b')
-        link_atomically(tmp_path / 'a', tmp_path / 'b')  # a rename onto itself does nothing
-        assert (tmp_path / 'b').read_bytes() == b'new'
-        assert sorted(path.name for path in tmp_path.iterdir()) == ['a', 'b']
 
 
 def test_config_is_what_was_asked_for(run, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from kills.aims import Aim
 from kills.equality import differences
 from kills.run import run
-from mmkd.engine.checkpoint_hook import write_atomically
+from mmkd.files import leftovers, write_atomically
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path):
 
 
 @pytest.mark.parametrize('moment, there, beside', [
-    (1, 'old', '1234'), (2, 'old', '12345678'), (3, '12345678', None)])
+    (1, 'old', ['1234']), (2, 'old', ['12345678']), (3, '12345678', [])])
 def test_the_moments_of_a_file(moment, there, beside, tmp_path):
     path = tmp_path / 'epoch_1.pth'
     path.write_text('old')
@@ -42,8 +42,7 @@ def test_the_moments_of_a_file(moment, there, beside, tmp_path):
             os._exit(1)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert path.read_text() == there
-    temporary = tmp_path / 'epoch_1.pth.tmp'
-    assert (temporary.read_text() if temporary.exists() else None) == beside
+    assert [file.read_text() for file in leftovers(tmp_path, path.name)] == beside
 
 
 def test_what_differs_is_named(tmp_path):

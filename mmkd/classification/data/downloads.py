@@ -2,10 +2,8 @@
 
 import hashlib
 import http.client
-import os
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import torch
 from mmengine.dist import broadcast_object_list, is_main_process
 
 from mmkd.errors import UserError
+from mmkd.files import replaced
 
 __all__ = ['RemoteFile', 'download', 'obtain', 'on_main_process', 'warn_of_differences']
 
@@ -81,23 +80,17 @@ def download(folder: Path, file: RemoteFile, layout: str) -> None:
     Raises:
         UserError: there is no way to it, or it does not have the published checksum.
     """
-    # Beside its place, so that the file appears there at once and whole.
-    partial = folder / f'{file.name}.{os.getpid()}.partial'
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(file.url, str(partial))
-        found = _md5(partial)
-        if found != file.md5:
-            raise UserError(f'what {file.url} gave for {file.name} has MD5 {found} and not '
-                            f'{file.md5}: try again, or put the right file into {folder}')
-        partial.replace(folder / file.name)
+        with replaced(folder / file.name) as partial:
+            torch.hub.download_url_to_file(file.url, str(partial))
+            found = _md5(partial)
+            if found != file.md5:
+                raise UserError(f'what {file.url} gave for {file.name} has MD5 {found} and not '
+                                f'{file.md5}: try again, or put the right file into {folder}')
     except (OSError, http.client.HTTPException) as error:
         raise UserError(f'{folder / file.name} is missing and {file.url} cannot be downloaded '
                         f'({error}): fetch it elsewhere and put it there; the expected layout is '
                         f'{layout}') from error
-    finally:
-        with suppress(OSError):  # `folder` may be none
-            partial.unlink()
 
 
 def _md5(path: Path) -> str:

@@ -27,6 +27,7 @@ from mmkd.classification.data.images import read_rgb
 from mmkd.classification.data.memory import SPLITS, MemoryDataset, balanced_first, checked_split
 from mmkd.config_files import CARRIED
 from mmkd.errors import DAMAGED_ARCHIVE, UserError
+from mmkd.files import written_folder
 from mmkd.registry import DATASETS
 from mmkd.text_files import read_text
 
@@ -155,21 +156,18 @@ def make_tiny_imagenet100(data_root: str | Path) -> dict[str, int]:
     out = Path(data_root, TinyImageNet100.folder)
     if out.exists():
         raise UserError(f'{out} is there already: remove it to have it made anew')
-    partial = out.with_name(f'{out.name}.{os.getpid()}.partial')
     counts = {}
     try:
-        for split in SPLITS:
-            pairs = _chosen(*TinyImageNet.listed(data_root, split), partial / split)
-            counts[split] = len(pairs)
-            with ThreadPoolExecutor() as pool:
-                for _ in pool.map(_halve, *zip(*pairs, strict=True)):
-                    pass  # An error in a thread comes up here.
-        partial.rename(out)
+        with written_folder(out) as partial:
+            for split in SPLITS:
+                pairs = _chosen(*TinyImageNet.listed(data_root, split), partial / split)
+                counts[split] = len(pairs)
+                with ThreadPoolExecutor() as pool:
+                    for _ in pool.map(_halve, *zip(*pairs, strict=True)):
+                        pass  # An error in a thread comes up here.
     except OSError as error:
         raise UserError(f'{out} cannot be written ({error.strerror or error}): make room there') \
             from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return counts
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .files import temporary_path, write_errors, written_atomically
+from .files import move_into_place, temporary_path, write_errors, written_atomically
 from .runtime import Classification, Detections
 from .sources import IMAGE_SUFFIXES, Frame, video_fps
 from .standalone import UserError
@@ -147,7 +147,7 @@ class PictureWriter:
             if keep:
                 video_fps(self._temporary)  # A full disk is not reported, but leaves no video.
                 with write_errors(self._target):
-                    os.replace(self._temporary, self._target)
+                    move_into_place(self._temporary, self._target)
         except UserError as error:
             raise self._unwritable() from error
         finally:

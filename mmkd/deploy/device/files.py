@@ -3,14 +3,15 @@
 import errno
 import hashlib
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .standalone import UserError
 
-__all__ = ['has_fitting_hash', 'require_writable', 'temporary_path', 'with_hash', 'write_errors',
-           'written_atomically']
+__all__ = ['has_fitting_hash', 'move_into_place', 'replaced', 'require_writable', 'temporary_path',
+           'with_hash', 'write_errors', 'written_atomically']
 
 # An ONNX file is a protobuf message, and one more entry of its metadata may follow at its end:
 # field 14 of the model, 76 bytes, of which key (field 1) and value (field 2) are 6 and 66.
@@ -41,20 +42,43 @@ def _hash(model: bytes) -> bytes:
 
 
 @contextmanager
-def written_atomically(path: Path) -> Iterator[Path]:
+def replaced(path: Path) -> Iterator[Path]:
     """Give a temporary file beside ``path`` that takes its place if nothing is raised.
+
+    Raises:
+        OSError: it cannot be written (the disk is full); ``path`` is as it was.
+    """
+    temporary = temporary_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        move_into_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_atomically(path: Path) -> Iterator[Path]:
+    """Do what :func:`replaced` does, and tell the user if it fails.
 
     Raises:
         UserError: If it cannot be written.
     """
-    temporary = temporary_path(path)
-    with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with write_errors(path), replaced(path) as temporary:
+        yield temporary
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Let a file that was written beside ``path`` take its place, once all of it is on the disk."""
+    with open(temporary, 'r+b') as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    if os.name == 'posix':  # the new name itself must reach the disk, before an old file is removed
+        descriptor = os.open(path.parent, os.O_RDONLY)
         try:
-            yield temporary
-            os.replace(temporary, path)
+            os.fsync(descriptor)
         finally:
-            temporary.unlink(missing_ok=True)
+            os.close(descriptor)
 
 
 def require_writable(path: Path) -> None:
@@ -68,8 +92,8 @@ def require_writable(path: Path) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a name beside ``path`` with its suffix, from which OpenCV takes the format."""
-    return path.with_name(f'.{path.stem}.{os.getpid()}.tmp{path.suffix}')
+    """Return a name beside ``path``, of this process alone; OpenCV knows the format by its end."""
+    return path.with_name(f'.{path.name}.{platform.node()}.{os.getpid()}.tmp{path.suffix}')
 
 
 @contextmanager

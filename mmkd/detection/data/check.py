@@ -19,6 +19,7 @@ from mmkd.detection.data.annotation import (
     read_split,
 )
 from mmkd.errors import UserError, did_you_mean
+from mmkd.files import written_file, written_folder
 from mmkd.images import load_image
 
 __all__ = ['VOC_ARCHIVES', 'SplitReport', 'check_voc', 'extract_voc', 'split_voc']
@@ -165,14 +166,10 @@ def split_voc(root: str | os.PathLike, val: float, test: float, seed: int = 0) -
     if not parts['train']:
         raise UserError(f'{root} has {len(names)} images with both a JPEGImages and an Annotations '
                         'file: too few to split.')
-    # Renamed when whole, so that a kill leaves either no lists or all of them.
-    part = lists.with_name('Main.partial')
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     written = {split: sorted(members) for split, members in parts.items() if members}
-    for split, members in written.items():
-        (part / f'{split}.txt').write_text('\n'.join(members) + '\n', encoding='utf-8')
-    os.replace(part, lists)
+    with written_folder(lists) as part:  # a kill leaves either no lists or all of them
+        for split, members in written.items():
+            (part / f'{split}.txt').write_text('\n'.join(members) + '\n', encoding='utf-8')
     return {split: len(members) for split, members in written.items()}
 
 
@@ -280,8 +277,5 @@ def _extract(archive: Path, out: Path) -> None:
             if not member.isfile() or parts[0] != 'VOCdevkit' or '..' in parts:
                 continue
             target = out.joinpath(*parts[1:])
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f'{target.name}.partial')
-            with tar.extractfile(member) as source, part.open('wb') as file:
+            with tar.extractfile(member) as source, written_file(target) as file:
                 shutil.copyfileobj(source, file)
-            os.replace(part, target)

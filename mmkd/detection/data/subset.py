@@ -12,6 +12,7 @@ import cv2
 from mmkd.deploy.device.files import written_atomically
 from mmkd.detection.data.annotation import find_images, read_split
 from mmkd.errors import UserError
+from mmkd.files import written_folder
 
 __all__ = ['cut_subset', 'keep_labels']
 
@@ -89,12 +90,9 @@ def keep_labels(root: str | Path, share: float, seed: int = 0) -> tuple[Path, Pa
                         'there or take it out of the list.')
     names.sort(key=lambda name: hashlib.sha256(f'{seed}:{name}'.encode()).digest())
     count = max(1, round(share * len(names)))
-    part = folder.with_name(f'{folder.name}.partial')
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    for name in names[count:]:
-        _link(root / 'JPEGImages' / images[name], part / images[name])
-    os.replace(part, folder)
+    with written_folder(folder) as part:
+        for name in names[count:]:
+            _link(root / 'JPEGImages' / images[name], part / images[name])
     with written_atomically(chosen) as temporary:
         _write(temporary, sorted(names[:count]))
     return chosen, folder

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from mmkd.detection.data.drawing import DRAWN_CLASSES, DrawnObject, draw_image, voc_box
 from mmkd.errors import UserError
+from mmkd.files import written_folder
 
 __all__ = ['DRAWN_CLASSES', 'DRAWN_SPLITS', 'draw_dataset']
 
@@ -54,17 +54,13 @@ def draw_dataset(root: str | os.PathLike, *, seed: int = 0,
     _check_parameters(**parameters)
     if _is_drawn(root, parameters):
         return root
-    part = root.parent / f'.{root.name}.{os.getpid()}.partial'
-    shutil.rmtree(part, ignore_errors=True)
     try:
-        _draw_into(part, seed, splits, image_size)
-        (part / _RECORD).write_text(json.dumps(parameters, indent=2) + '\n')
-        os.replace(part, root)
+        with written_folder(root) as part:
+            _draw_into(part, seed, splits, image_size)
+            (part / _RECORD).write_text(json.dumps(parameters, indent=2) + '\n')
     except OSError:
         if not _is_drawn(root, parameters):  # else another process was faster with the same set
             raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return root
 
 

@@ -13,11 +13,12 @@ from torch.utils.data import DataLoader
 
 from mmkd.distillation.cache.claims import Claims, Progress, Unit, claims_of, disk_errors
 from mmkd.distillation.cache.codecs import Codec
-from mmkd.distillation.cache.shards import TEMPORARY, entry_bytes, written_shard
+from mmkd.distillation.cache.shards import entry_bytes, written_shard
 from mmkd.distillation.cache.store import TeacherStore
 from mmkd.distillation.cache.views import FixedViews, fingerprint
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError
+from mmkd.files import leftovers
 
 __all__ = ['Job', 'build']
 
@@ -147,7 +148,7 @@ def _shard(store: TeacherStore, unit: Unit, locked: bool) -> Iterator[Any]:
     path = store.path(*unit)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Whoever held the lock before and left something unfinished is dead.
-    for leftover in path.parent.glob(f'{path.name}.*{TEMPORARY}') if locked else ():
+    for leftover in leftovers(path.parent, path.name) if locked else ():
         leftover.unlink(missing_ok=True)
     with written_shard(path, store.owner(*unit)) as writer:
         yield writer

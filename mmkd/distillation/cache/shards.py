@@ -13,7 +13,6 @@ footer comes last, so a file that is cut off has none. Nothing in it is ever exe
 import json
 import mmap
 import os
-import platform
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -23,13 +22,16 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-__all__ = ['TEMPORARY', 'BrokenShardError', 'Entry', 'Shard', 'ShardWriter', 'entry_bytes',
-           'written_file', 'written_shard']
+from mmkd import files
+from mmkd.moved_names import moved_names
+
+__all__ = ['BrokenShardError', 'Entry', 'Shard', 'ShardWriter', 'entry_bytes', 'written_shard']
+
+__getattr__ = moved_names(__name__, written_file='mmkd.files')
 
 MAGIC = b'mmkd shard 2\n\0\0\0'
 FOOTER = struct.Struct('<QQQI')  # begin and bytes of the head, entries, CRC-32 of head and rows
 ALIGNMENT = 16
-TEMPORARY = '.tmp'
 DTYPES = ('float16', 'float32', 'float64', 'int32', 'int64', 'uint8')
 
 
@@ -93,27 +95,9 @@ class ShardWriter:
 
 
 @contextmanager
-def written_file(path: Path) -> Iterator[BinaryIO]:
-    """Give a file that appears at ``path`` once all went well, and never in part.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    temporary = path.with_name(f'{path.name}.{platform.node()}.{os.getpid()}{TEMPORARY}')
-    try:
-        with open(temporary, 'wb') as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
 def written_shard(path: Path, owner: str = '') -> Iterator[ShardWriter]:
-    """Give a writer of a shard that appears as :func:`written_file` does."""
-    with written_file(path) as file:
+    """Give a writer of a shard that appears as :func:`mmkd.files.written_file` lets it."""
+    with files.written_file(path) as file:
         writer = ShardWriter(file, owner)
         yield writer
         writer.close()

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mmkd.distillation.cache.identity import difference
-from mmkd.distillation.cache.shards import BrokenShardError, Entry, Shard, written_file
+from mmkd.distillation.cache.shards import BrokenShardError, Entry, Shard
 from mmkd.errors import UserError
+from mmkd.files import write_atomically
 
 __all__ = ['Contents', 'TeacherStore']
 
@@ -101,8 +102,8 @@ class TeacherStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         spec = dict(made_from=self.made_from, contents=contents.__dict__)
         if not (self.folder / SPEC).is_file():
-            with written_file(self.folder / SPEC) as file:
-                file.write(json.dumps(spec | dict(sha256=_checksum(spec)), indent=1).encode())
+            write_atomically(self.folder / SPEC, json.dumps(
+                spec | dict(sha256=_checksum(spec)), indent=1).encode())
         self.load()
 
     def covers(self, taps: Mapping[str, str]) -> str | None:

@@ -139,7 +139,7 @@ def test_two_builders_and_one_that_was_killed(tmp_path, teachers):
         process.join()
     assert [process.exitcode for process in both] == [0, 0]
     assert_same_shards(folder, tmp_path / 'alone')
-    assert not list(folder.rglob('*.tmp'))
+    assert not list(folder.rglob('.*.tmp*'))
 
 
 @pytest.mark.dist
@@ -151,7 +151,7 @@ def test_a_disk_that_takes_no_more(tmp_path, teachers):
     assert process.exitcode == 3
     text = (folder / 'error.txt').read_text()
     assert 'cannot be written (File too large)' in text and '\n' not in text
-    assert not list(folder.rglob('*.tmp'))
+    assert not list(folder.rglob('.*.tmp*'))
 
 
 def test_batches_of_other_sizes(tmp_path, teachers, cache):

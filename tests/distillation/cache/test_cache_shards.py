@@ -12,7 +12,6 @@ from mmkd.distillation.cache.shards import (
     BrokenShardError,
     Shard,
     entry_bytes,
-    written_file,
     written_shard,
 )
 from mmkd.distillation.cache.store import Contents, TeacherStore
@@ -231,10 +230,3 @@ def test_a_head_that_nobody_writes(tmp_path):
         (tmp_path / 'a.shard').write_bytes(head + tail)
         with pytest.raises(BrokenShardError, match='is not what mmkd writes'):
             Shard(tmp_path / 'a.shard')
-
-
-def test_any_file_appears_whole(tmp_path):
-    with written_file(tmp_path / 'a.json') as file:
-        file.write(b'{}')
-        assert not (tmp_path / 'a.json').exists()
-    assert (tmp_path / 'a.json').read_bytes() == b'{}'
