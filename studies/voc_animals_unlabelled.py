@@ -1,11 +1,13 @@
 # python tools/study.py studies/voc_animals_unlabelled.py
 # Photographs of people and animals: how many labels does a ResNet-18 need that has a teacher?
-# Before the first run, choose the images whose labels it may see; the others lose theirs:
+# Of 1 697 training images 170 keep their labels. Before the first run:
 #   python tools/prepare_voc.py part data/VOC_animals --share 0.1 --seed 0
 # Elsewhere than data/VOC_animals: VOC_ANIMALS_ROOT=/path/to/VOC_animals/ before the command, and
-# its folder unlabelled_10 below. The teacher has learnt from all labels, as one that somebody else
-# has trained. Of 10 % of the images an epoch is a tenth as long, so there are ten times as many:
-# all students make as many steps.
+# its folder unlabelled_10 below.
+# The teacher has seen the labels of all 1 697, as one that somebody else has trained: 170 labels
+# are all that the student sees, and not all that was ever made.
+# Of 10 % of the images an epoch is a tenth as long, so there are ten times as many: all students
+# make about as many steps, 856 or 880.
 STUDENT = 'configs/voc_animals/centernet_r18.py'
 TEACHER = 'work_dirs/voc_animals/centernet_r18_wide/epoch_30.pth'
 FEW = dict(config=STUDENT, epochs=80, options={
