@@ -2,8 +2,6 @@
 
 import json
 import re
-import runpy
-import sys
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +16,9 @@ from handmade_models import metadata as handmade_metadata
 from handmade_models import save
 from helpers import CLASSES
 from larger_boxes import with_larger_boxes
-from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
+from reference import annotation, run_test_tool
 
 from mmkd.deploy.compare.evaluate import evaluate_onnx, onnx_runner
 from mmkd.deploy.device.metadata import ModelMetadata
@@ -30,13 +27,10 @@ from mmkd.deploy.export.image_graph import with_preprocessing
 from mmkd.engine import launch
 from mmkd.errors import UserError
 
-ROOT = Path(__file__).parents[3]
 # A model made by hand that prepares images as the config does.
 LIKE_CONFIG = handmade_metadata(
     classes=CLASSES, input_size=(SIZE, SIZE), resize_to=(SIZE, SIZE), channel_order='RGB',
     mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-OBJECT = ('<object><name>{}</name><difficult>0</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin>'
-          '<xmax>{}</xmax><ymax>{}</ymax></bndbox></object>')
 
 
 @pytest.fixture(autouse=True)
@@ -44,22 +38,6 @@ def _no_loggers(monkeypatch):
     # mmengine keeps them by name and second for the life of the process.
     monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
     monkeypatch.setattr(MessageHub, '_instance_dict', OrderedDict())
-
-
-def annotation(model, path, generator):
-    """Objects near some of the places where PyTorch finds any."""
-    with DefaultScope.overwrite_default_scope('mmkd'):
-        sample = Compose(pipeline())(dict(img_path=str(path), img_id=0))
-    with torch.no_grad():
-        found = model.test_step(dict(inputs=[sample['inputs']],
-                                     data_samples=[sample['data_samples']]))[0].pred_instances
-    height, width = cv2.imread(str(path)).shape[:2]
-    boxes = found.bboxes.numpy() + generator.uniform(-1, 1, (len(found), 4))
-    boxes = boxes.clip(1, [width, height, width, height]).round().astype(int)
-    chosen = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] > 4).all(1))[::7]
-    objects = ''.join(OBJECT.format(CLASSES[found.labels[i]], *boxes[i]) for i in chosen)
-    return (f'<annotation><size><width>{width}</width><height>{height}</height><depth>3</depth>'
-            f'</size>{objects}</annotation>')
 
 
 @pytest.fixture(scope='module')
@@ -127,11 +105,6 @@ def test_a_detector_has_the_metrics_of_its_checkpoint(cfg, detector, tmp_path):
     assert evaluate_onnx(cfg, detector.onnx) == pytest.approx(expected, abs=1e-6)
     assert cfg.custom_hooks
     assert cfg.model.type == 'CenterNet'
-
-
-def run_test_tool(monkeypatch, *args):
-    monkeypatch.setattr(sys, 'argv', ['test.py', *map(str, args)])
-    runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')
 
 
 def test_the_tool_takes_an_onnx_file(cfg, detector, tmp_path, monkeypatch, capsys):

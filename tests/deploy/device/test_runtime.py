@@ -11,22 +11,11 @@ import pytest
 import torch
 from handmade_models import DETECTOR, metadata, save
 from helpers import build
-from mmcv.transforms import Compose
 from mmengine.config import Config, ConfigDict
+from reference import mmdet_predictions
 
 from mmkd.deploy import Classification, Classifier, Detections, Detector, open_model
 from mmkd.errors import UserError
-
-
-def mmdet_predictions(model, path):
-    """The preprocessed input, the boxes in image pixels, and scores and labels."""
-    sample = Compose(model.cfg.test_dataloader.dataset.pipeline)(
-        dict(img_path=str(path), img_id=0))
-    data = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
-    inputs = model.data_preprocessor(data)['inputs'][0].numpy()
-    with torch.no_grad():
-        found = model.test_step(data)[0].pred_instances
-    return inputs, found.bboxes.numpy(), found.scores.numpy(), found.labels.numpy()
 
 
 def matched(ours, theirs):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from handmade_models import DETECTOR, metadata, save
 from mmcv.ops import batched_nms, nms
+from reference import by_loops
 
 from mmkd.deploy import Detector
 from mmkd.deploy.device.metadata import ModelMetadata
@@ -21,22 +22,6 @@ def boxes_of(generator, count, reach=0):
     corners = generator.uniform(-reach, 60, (count, 2))
     sides = generator.uniform(5, 40, (count, 2))
     return np.concatenate((corners, corners + sides), 1).astype(np.float32)
-
-
-def by_loops(boxes, scores, threshold):
-    """Greedy NMS on Python numbers."""
-    kept = []
-    for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):
-        for j in kept:
-            a, b = boxes[i].tolist(), boxes[j].tolist()
-            width, height = (min(a[k + 2], b[k + 2]) - max(a[k], b[k]) for k in (0, 1))
-            common = max(width, 0) * max(height, 0)
-            union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - common
-            if common / union > threshold:
-                break
-        else:
-            kept.append(i)
-    return kept
 
 
 @pytest.mark.parametrize('threshold', [0.3, 0.5, 0.65])

@@ -15,8 +15,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
-from test_evaluate import annotation, run_test_tool
-from test_runtime import mmdet_predictions
+from reference import annotation, mmdet_predictions, run_test_tool
 
 from mmkd.deploy import Detector
 from mmkd.deploy.compare.evaluate import OnnxModel, evaluate_onnx

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 import torch
 from mmcv.ops import roi_align as of_mmcv
-from test_runtime_nms import by_loops
+from reference import by_loops
 from torch import nn
 
 from mmkd.deploy.export.onnx_file import to_onnx
