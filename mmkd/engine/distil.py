@@ -14,7 +14,7 @@ from mmkd.engine.run_folder import CONFIG, run_files
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import MODELS
 
-__all__ = ['describe_methods', 'distil', 'family_of', 'methods']
+__all__ = ['describe_methods', 'distil', 'family_of', 'methods', 'teacher_entry']
 
 PRESETS = CARRIED / 'configs' / '_base_' / 'distillation'
 CENTERNET_TERMS = ('CenterNetTerm', 'FeatureTerm')
@@ -82,7 +82,7 @@ def distil(cfg: Config, teachers: Sequence[str], names: Sequence[str] | None = N
     """
     entries: dict[str, dict[str, str]] = {}
     for text in teachers:
-        entries.update(_entry(text, entries))
+        entries.update(teacher_entry(text, entries))
     models = {name: read_config(entry['config']).get('model') or {}
               for name, entry in entries.items()}
     if names is None:
@@ -98,7 +98,12 @@ def distil(cfg: Config, teachers: Sequence[str], names: Sequence[str] | None = N
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='DistillationHook')]
 
 
-def _entry(text: str, known: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def teacher_entry(text: str, known: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return name, config and checkpoint that ``--teacher`` names, under a name not in ``known``.
+
+    Raises:
+        UserError: it names neither a run nor CONFIG=CHECKPOINT.
+    """
     if Path(text).is_dir() or (text.endswith('.pth') and '=' not in text):
         config, checkpoint = run_files(text)
     else:
