@@ -37,6 +37,7 @@ setup(
         'vis': ['jinja2>=3.1', 'matplotlib>=3.8', 'tensorboard>=2.17', 'scikit-learn>=1.5'],
         'docs': ['mkdocs-material>=9.5', 'mkdocstrings[python]>=0.26'],
         'completion': ['argcomplete>=3'],
+        'label': ['ensemble-boxes>=1.0.9'],
         'timm': ['timm>=1.0.15', 'torchvision'],  # the torchvision that belongs to torch
         'transformers': ['transformers>=5', 'safetensors>=0.4'],
         'dev': ['argcomplete>=3', 'pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.8'],

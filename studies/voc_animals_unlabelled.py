@@ -6,6 +6,12 @@
 # its folder unlabelled_10 below.
 # The teacher has seen the labels of all 1 697, as one that somebody else has trained: 170 labels
 # are all that the student sees, and not all that was ever made.
+# It has to be there for `mmkd label`:
+#   mmkd study voc_animals_unlabelled --variants taught
+#   TEACHER=work_dirs/voc_animals/centernet_r18_wide/epoch_30.pth
+#   mmkd label data/VOC_animals/unlabelled_10 --out data/VOC_animals/pseudo_10 \
+#       --teacher configs/voc_animals/centernet_r18_wide.py=$TEACHER
+# It chooses its threshold on the 864 validation images, whose labels no student sees.
 # Of 10 % of the images an epoch is a tenth as long, so there are ten times as many: all students
 # make about as many steps, 856 or 880.
 STUDENT = 'configs/voc_animals/centernet_r18.py'
@@ -13,14 +19,16 @@ TEACHER = 'work_dirs/voc_animals/centernet_r18_wide/epoch_30.pth'
 FEW = dict(config=STUDENT, epochs=80, options={
     'train_dataloader.dataset.ann_file': 'ImageSets/Main/train_10.txt'})
 TAUGHT = dict(FEW, teacher=f'configs/voc_animals/centernet_r18_wide.py={TEACHER}')
+ALL_IMAGES = ['data', 'epochs', 'schedule']
 
 baseline = dict(FEW, title='10 % of the labels, alone')
 variants = dict(
     taught=dict(TAUGHT, title='10 % of the labels, from the teacher'),
     unlabelled=dict(TAUGHT, title='and on the other images, without labels', options={
         **FEW['options'], 'unlabelled.data_root': 'data/VOC_animals/unlabelled_10'}),
-    all_labels=dict(title='all labels, alone', config=STUDENT,
-                    may_differ=['data', 'epochs', 'schedule']))
+    pseudo=dict(title="10 % of the labels, and the teacher's labels of the others",
+                config='configs/voc_animals/centernet_r18_pseudo.py', may_differ=ALL_IMAGES),
+    all_labels=dict(title='all labels, alone', config=STUDENT, may_differ=ALL_IMAGES))
 teachers = dict(resnet18=dict(config='configs/voc_animals/centernet_r18_wide.py',
                               checkpoint=TEACHER))
 seeds = [0, 1, 2]

@@ -23,6 +23,7 @@ COMMANDS = {
     'new': 'look at a folder of photographs, and write a config for it',
     'browse': 'training images as the network sees them',
     'check': 'is a data set in PASCAL VOC layout whole?',
+    'label': 'label images by what teachers find in them',
     'train': 'train a model, or let it learn from teachers',
     'pretrain': 'let a backbone learn from teachers on images without labels',
     'test': 'evaluate a checkpoint or an exported model',

@@ -31,6 +31,7 @@ from mmkd.engine.config import override, validate_config
 from mmkd.engine.config_values import add_tracker
 from mmkd.engine.environment import environment_report, keep_freed_memory
 from mmkd.engine.guard import refuse_code_in_files
+from mmkd.engine.int8_aware import settle_int8_aware, use_int8_aware
 from mmkd.engine.progress import progress_on_terminal
 from mmkd.engine.run_folder import LOG
 from mmkd.engine.schedule import resumed_mismatch, schedule_mismatch, set_epochs
@@ -39,7 +40,6 @@ from mmkd.engine.student_options import compile_student, use_channels_last, use_
 from mmkd.engine.unlabelled import use_unlabelled
 from mmkd.errors import UserError
 from mmkd.files import write_atomically
-from mmkd.int8.options import settle_int8_aware, use_int8_aware
 
 __all__ = ['StudentRunner', 'TrainingRunner', 'cache_teachers', 'config_from_arguments',
            'own_folder', 'test', 'train']

@@ -6,7 +6,6 @@
     places.py     which layers and features of a network: of :mod:`mmkd.deploy.export.quantize`
     student.py    a network that computes with them, and the ranges that it learns
     hook.py       that in a run: when it begins, checkpoints
-    options.py    the entry ``int8_aware`` of a config
 """
 
 from mmkd.int8.hook import Int8AwareHook

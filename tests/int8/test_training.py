@@ -11,10 +11,10 @@ from mmengine.config import Config
 from torch import nn
 
 from mmkd.distillation.student_teachers import FloatTeacher
+from mmkd.engine.int8_aware import settle_int8_aware, use_int8_aware
 from mmkd.errors import UserError
 from mmkd.int8 import Int8AwareHook, Rounded
 from mmkd.int8.hook import places_of
-from mmkd.int8.options import settle_int8_aware, use_int8_aware
 from mmkd.int8.student import RANGES, Ranges
 
 
