@@ -82,6 +82,7 @@ def test_one_part_that_fails_does_not_stop_the_others(parts, tmp_path, capsys):
     with open(out, newline='') as file:
         rows = list(csv.DictReader(file))
     assert [(row['part'], row['rounds'], row['ratio'], row['note']) for row in rows] == [
+        ('bad', '1', '1', ''),  # what was measured before it failed stays
         ('good', '3', '0.5', 'a, b'), ('good', '15', '0.5', 'a, b')]
     assert rows[0]['torch'] == torch.__version__ and rows[0]['threads'] == '1'
     assert set(rows[0]) >= {'device', 'cpu', 'commit', 'date', 'baseline_ms', 'low', 'high'}

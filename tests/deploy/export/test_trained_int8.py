@@ -4,7 +4,7 @@ import pytest
 import torch
 from larger_boxes import with_larger_boxes
 
-from mmkd.deploy import trained_int8
+from mmkd.deploy.export import trained_int8
 from mmkd.deploy.export.quantize import quantize_onnx
 from mmkd.errors import UserError
 from mmkd.int8.hook import places_of
