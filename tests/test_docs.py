@@ -100,7 +100,7 @@ def test_a_command_that_cannot_be_given_is_found():
         '    python tools/test.py x.py y.pth', '    python tools/prepare_voc.py draw d --train 3',
         '`mmkd quantize`', '`mmkd quantize --images`', '`mmkd train --method pkd`']
     wrong = [
-        '    mmkd trian x.py', '    mmkd train x.py --epoch-number 3', '    mmkd quantize x.py --such',
+        '    mmkd trian x.py', '    mmkd train x.py --epoch-number 3', '    mmkd quantize --such',
         '    python tools/tset.py x.py', '    A=b mmkd check data --classes',
         '`mmkd train --no-such`', '`mmkd trian --method`']
     found = list(wrong_commands('\n'.join(right + wrong)))
