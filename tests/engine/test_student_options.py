@@ -4,6 +4,7 @@ import copy
 import os
 import shutil
 import socket
+import uuid
 from pathlib import Path
 
 import helpers
@@ -81,7 +82,8 @@ def run(folder, make, iters=12, resume=None, hooks=(), launcher='none', **option
     cfg.default_hooks.checkpoint = dict(type='SafeCheckpointHook', interval=iters, by_epoch=False)
     cfg.load_from = None if resume else str(folder / 'start.pth')
     cfg.update(options)
-    cfg.launcher, cfg.experiment_name = launcher, f'options_{id(cfg)}'
+    # An id may come again, and mmengine would go on with the losses of the run before.
+    cfg.launcher, cfg.experiment_name = launcher, f'options_{uuid.uuid4().hex}'
     validate_config(cfg)
     train(cfg, resume)
     losses = MessageHub.get_current_instance().get_scalar('train/loss').data[0]
