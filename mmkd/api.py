@@ -181,10 +181,10 @@ def export(run: 'Run | PathLike', *, out: PathLike = 'student.onnx',
     Raises:
         UserError: a file is missing or damaged, or the model cannot be exported.
     """
-    from mmkd.deploy.device.files import require_writable
     from mmkd.deploy.export import export_onnx, load_model
     from mmkd.deploy.export.verify import find_images
     from mmkd.engine.config import load_config
+    from mmkd.files import require_writable
 
     require_writable(Path(out))
     config, checkpoint = _files(run, config)

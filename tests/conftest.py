@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import os
 import sys
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -92,7 +93,7 @@ def cifar_config(monkeypatch, cifar_archive):
             'default_hooks.checkpoint.interval': 1} | (options or {}))
         validate_config(cfg)
         cfg.work_dir, cfg.launcher = str(work_dir), 'none'
-        cfg.experiment_name = f'test_{os.path.basename(work_dir)}_{id(cfg)}'
+        cfg.experiment_name = f'test_{os.path.basename(work_dir)}_{uuid.uuid4().hex}'
         return cfg
     return read
 

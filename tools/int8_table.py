@@ -59,9 +59,9 @@ def main() -> None:
     args = arguments().parse_args()
     from mmkd.deploy.compare.evaluate import evaluate_onnx
     from mmkd.deploy.compare.latency import measure, onnx_call
-    from mmkd.deploy.device.files import written_atomically
     from mmkd.engine.config import load_config
     from mmkd.engine.run_folder import run_files
+    from mmkd.files import written_atomically
 
     lines = ['| student | | mAP | ms | MB |', '|---|---|---|---|---|']
     for text in args.students:

@@ -65,7 +65,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace, names: list[str]) -> None:
     """Raise a UserError for arguments that do not go together, before anything takes long."""
-    from mmkd.deploy.device.files import require_writable
+    from mmkd.files import require_writable
 
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -106,8 +106,8 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     require_packages()
     from mmkd.deploy.compare import Setup, compare, parse_entry
     from mmkd.deploy.compare.table import as_json, markdown
-    from mmkd.deploy.device.files import written_atomically
     from mmkd.deploy.export.verify import find_images
+    from mmkd.files import written_atomically
 
     entries = [parse_entry(text) for text in args.models]
     check(args, [entry.name for entry in entries])

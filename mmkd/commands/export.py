@@ -74,12 +74,12 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     args = arguments(prog).parse_args(argv)
     require_packages()
     check_args(args)
-    from mmkd.deploy.device.files import require_writable
     from mmkd.deploy.export import export_onnx, export_pt2, load_model
     from mmkd.deploy.export.verify import dataset_images, find_images
     from mmkd.engine.config import load_config, override
     from mmkd.engine.data_root import move_data
     from mmkd.engine.run_folder import run_files
+    from mmkd.files import require_writable
 
     if args.checkpoint is None:
         args.config, args.checkpoint = run_files(args.config)

@@ -140,8 +140,8 @@ def _print_complaints(complaints: Complaints) -> None:
 
 def _write_config(out: Path, text: str, classes: Sequence[str], lists: Path) -> bool:
     """Write a config, or keep one for the same classes, which may have been edited since."""
-    from mmkd.deploy.device.files import written_atomically
     from mmkd.engine.config import load_config
+    from mmkd.files import written_atomically
 
     if out.exists():
         if tuple(load_config(out).get('classes') or ()) != tuple(classes):

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from mmkd.deploy.device.drawing import PictureWriter, draw
-from mmkd.deploy.device.files import require_writable, written_atomically
 from mmkd.deploy.device.runtime import Classification, Classifier, Detections, Detector, open_model
 from mmkd.deploy.device.sources import Frame, Sources
 from mmkd.engine.cli import user_errors
 from mmkd.errors import UserError
+from mmkd.files import require_writable, written_atomically
 from mmkd.undrawn import undrawn_sentence
 
 

@@ -126,10 +126,10 @@ def quantise(args: argparse.Namespace, student: Any) -> None:
         student: what was exported there, if that was now.
     """
     from mmkd.deploy.compare.evaluate import evaluate_onnx
-    from mmkd.deploy.device.files import require_writable
     from mmkd.deploy.export.calibration import calibration_images, draw_images, image_files
     from mmkd.deploy.export.quantize import kept_layers, list_layers, quantize_onnx
     from mmkd.engine.launch import config_from_arguments
+    from mmkd.files import require_writable
 
     # What does not serve is refused before anything is evaluated.
     kept_layers(list_layers(args.model), args.keep_float)

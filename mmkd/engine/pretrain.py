@@ -16,12 +16,12 @@ from mmengine.config import Config
 from mmkd.config_files import CARRIED, config_path, read_config
 from mmkd.detection.data.unlabelled import images_below
 from mmkd.distillation.checkpoints import load_checkpoint_safely
-from mmkd.engine.checkpoint_hook import write_atomically
 from mmkd.engine.config import load_config
 from mmkd.engine.distil import model_of, preset_of, teacher_entries
 from mmkd.engine.run_folder import LAST
 from mmkd.engine.schedule import set_epochs
 from mmkd.errors import UserError
+from mmkd.files import write_atomically
 from mmkd.registry import MODELS
 from mmkd.timm_networks import TIMM
 

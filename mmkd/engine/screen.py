@@ -88,7 +88,10 @@ class SummaryHook(Hook):
         if weights and not (folder / BEST).is_file():
             text += f' (no {BEST}: there was no validation)'
         if weights and (folder / CONFIG).is_file():
-            text += f'. Next: mmkd test {shown(folder)}, or mmkd report {shown(folder)}'
+            # Backbones that learn without labels have nothing to test on.
+            test = '' if runner.cfg.get('test_dataloader') is None else (
+                f'mmkd test {shown(folder)}, or ')
+            text += f'. Next: {test}mmkd report {shown(folder)}'
         runner.logger.info(text)
 
 

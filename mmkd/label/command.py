@@ -19,6 +19,7 @@ from mmkd.label.folder import images_by_name, write_image, write_lists
 from mmkd.label.teachers import Teacher, Teachers
 from mmkd.label.threshold import best_threshold
 from mmkd.registry import DATASETS
+from mmkd.text_files import read_text
 
 __all__ = ['label_folder']
 
@@ -73,7 +74,7 @@ def _settings(out: Path, asked: Teachers, first: Teacher, wanted: dict[str, Any]
     """Return what ``out`` is labelled by: as an earlier call wrote it down, or chosen now."""
     file = out / 'label.json'
     if file.exists():
-        said = json.loads(file.read_text(encoding='utf-8'))
+        said = _read(file)
         if any(said.get(key) != value for key, value in wanted.items()):
             raise UserError(f"'{out}' holds labels of other teachers or of another --score-thr: "
                             'name another --out, or remove it')
@@ -84,6 +85,17 @@ def _settings(out: Path, asked: Teachers, first: Teacher, wanted: dict[str, Any]
     said = dict(wanted, threshold=threshold, f1=f1)
     with written_atomically(file) as temporary:
         temporary.write_text(json.dumps(said, indent=1), encoding='utf-8')
+    return said
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(read_text(file, 'remove the folder and label anew'))
+    except json.JSONDecodeError as error:
+        raise UserError(f"'{file}' is damaged ({error}): remove the folder and label "
+                        'anew') from error
+    if not isinstance(said, dict) or not {'threshold', 'f1'} <= said.keys():
+        raise UserError(f"'{file}' is not what `mmkd label` writes: name another --out")
     return said
 
 

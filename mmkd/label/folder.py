@@ -1,8 +1,6 @@
 """Write labels in PASCAL VOC layout, a file for each image, and COCO JSON of them all."""
 
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from xml.etree import ElementTree
 from mmkd.detection.data.annotation import IMAGE_SUFFIXES
 from mmkd.errors import UserError
 from mmkd.evaluation.voc_map import Detections
-from mmkd.files import written_atomically
+from mmkd.files import link_atomically, write_errors, written_atomically
 
 __all__ = ['images_by_name', 'write_image', 'write_lists']
 
@@ -46,11 +44,9 @@ def write_image(out: Path, name: str, image: Path, size: tuple[int, int], found:
     """Link an image into ``out`` and write its labels, which are there whole or not at all."""
     copy = out / 'JPEGImages' / f'{name}{image.suffix}'
     if not copy.exists():
-        with written_atomically(copy) as temporary:
-            try:
-                os.link(image.resolve(), temporary)
-            except OSError:  # another file system, or one without links
-                shutil.copyfile(image, temporary)
+        with write_errors(copy):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            link_atomically(image.resolve(), copy)
     root = ElementTree.Element('annotation')
     _add(root, filename=copy.name)
     _add(ElementTree.SubElement(root, 'size'), width=size[0], height=size[1], depth=3)

@@ -1,6 +1,6 @@
 """Ask detectors what they see in an image, and join what they say."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,7 @@ class Teachers:
     of two teachers sees keeps half its score.
 
     Raises:
-        UserError: no class is common to all.
+        UserError: no class is common to all, or `ensemble-boxes` is not installed.
     """
 
     def __init__(self, members: Sequence[Teacher]) -> None:
@@ -72,9 +72,7 @@ class Teachers:
             raise UserError('the teachers have no class in common: they know '
                             + '; '.join(', '.join(one.classes[:9]) for one in members))
         if len(members) > 1:
-            from ensemble_boxes import weighted_boxes_fusion
-
-            self._fuse = weighted_boxes_fusion
+            self._fuse = _fusion()
 
     def __call__(self, path: str | Path) -> tuple[Detections, tuple[int, int]]:
         """Return what they find in an image file, and its width and height.
@@ -99,6 +97,15 @@ class Teachers:
         x1, y1, x2, y2 = found.boxes.T
         kept = (labels >= 0) & (found.scores >= LEAST) & (x2 > x1) & (y2 > y1)
         return Detections(found.boxes[kept], found.scores[kept], labels[kept])
+
+
+def _fusion() -> Callable:
+    try:
+        from ensemble_boxes import weighted_boxes_fusion
+    except ModuleNotFoundError as error:
+        raise UserError(f'joining several teachers needs the package {error.name}, which is not '
+                        'installed: pip install mmkd[label], or name one teacher') from error
+    return weighted_boxes_fusion
 
 
 def _of_image(pipeline: Sequence[dict]) -> Iterator[dict]:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmkd.deploy.device.files import written_atomically
+from mmkd.files import written_atomically
 from mmkd.own_data.photos import Found, Photo
 from mmkd.own_data.splits import SPLITS
 

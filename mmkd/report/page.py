@@ -7,8 +7,8 @@ import jinja2
 from mmengine.registry import DefaultScope
 
 from mmkd import __version__
-from mmkd.deploy.device.files import require_writable, written_atomically
 from mmkd.errors import UserError
+from mmkd.files import require_writable, written_atomically
 from mmkd.report import classifier, curves, detector, overview
 from mmkd.report.panels import Panel, panel
 from mmkd.report.runs import Run, read_runs

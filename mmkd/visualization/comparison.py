@@ -11,11 +11,11 @@ from mmengine.dataset import BaseDataset, Compose, pseudo_collate
 from mmengine.registry import DefaultScope, init_default_scope
 
 from mmkd.deploy.device.drawing import draw
-from mmkd.deploy.device.files import written_atomically
 from mmkd.deploy.device.runtime import Detections
 from mmkd.distillation import build_model, load_weights
 from mmkd.engine.config import load_config
 from mmkd.errors import UserError
+from mmkd.files import written_atomically
 from mmkd.registry import DATASETS
 
 __all__ = ['Column', 'draw_comparison']

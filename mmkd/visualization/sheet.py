@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 
 from mmkd.deploy.device.drawing import draw
-from mmkd.deploy.device.files import written_atomically
 from mmkd.deploy.device.runtime import Classification, Detections
 from mmkd.errors import UserError
+from mmkd.files import written_atomically
 
 __all__ = ['labelled', 'spread', 'write_sheet']
 

@@ -1,6 +1,7 @@
 """Ways in which a file could run code in a tool of ours; all are closed."""
 
 import pickle
+import uuid
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -48,7 +49,7 @@ def evil(tmp_path):
 
 
 def run(cfg, resume=None):
-    cfg.launcher, cfg.experiment_name = 'none', f'guard_{id(cfg)}'
+    cfg.launcher, cfg.experiment_name = 'none', f'guard_{uuid.uuid4().hex}'
     launch.train(cfg, resume)
 
 

@@ -1,6 +1,7 @@
 """Pseudo-labels: the threshold, the fusion, what is written, and a training on it."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -92,6 +93,12 @@ def test_no_class_in_common():
         Teachers([member(('cat', )), member(('cow', ))])
 
 
+def test_several_teachers_without_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'ensemble_boxes', None)
+    with pytest.raises(UserError, match=r'pip install mmkd\[label\], or name one teacher'):
+        Teachers([member(('cat',)), member(('cat',))])
+
+
 @pytest.fixture
 def drawn(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -135,6 +142,10 @@ def test_what_is_written_trains_beside_labelled_data(drawn, capsys):
     assert json.loads(Path('labelled/annotations.json').read_text()) == coco
     with pytest.raises(UserError, match=r'other teachers or of another --score-thr: name another'):
         label_folder('photos', ['student.py=teacher.pth'], 'labelled', 0.5)
+
+    Path('labelled/label.json').write_text('{"threshold"')
+    with pytest.raises(UserError, match=r"label.json' is damaged .* label anew"):
+        label_folder('photos', ['student.py=teacher.pth'], 'labelled', 0.02)
 
     Path('both.py').write_text(BOTH.replace('DATA', str(drawn.data_root)))
     cfg = load_config('both.py')

@@ -2,6 +2,7 @@
 
 import copy
 import random
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,7 @@ def train(data, monkeypatch, tmp_path):
             cfg.terms.l_mcl.loss = dict(type='LMCLMemoryLoss', num_negatives=6)
         validate_config(cfg)
         cfg.work_dir, cfg.launcher = str(tmp_path / folder), 'none'
-        cfg.experiment_name = f'test_{folder}_{id(cfg)}'
+        cfg.experiment_name = f'test_{folder}_{uuid.uuid4().hex}'
         cfg.amp = amp
         launch.train(cfg, resume)
         return load_checkpoint_safely(tmp_path / folder / f'epoch_{epochs}.pth')

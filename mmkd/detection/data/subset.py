@@ -9,10 +9,9 @@ from pathlib import Path
 
 import cv2
 
-from mmkd.deploy.device.files import written_atomically
 from mmkd.detection.data.annotation import find_images, read_split
 from mmkd.errors import UserError
-from mmkd.files import written_folder
+from mmkd.files import written_atomically, written_folder
 
 __all__ = ['cut_subset', 'keep_labels']
 
