@@ -17,7 +17,8 @@ STUDENT = 'configs/bccd_small/centernet_r18.py'
 R50 = 'work_dirs/bccd_small/centernet_r50/epoch_72.pth'
 HOURGLASS = 'work_dirs/bccd_small/centernet_hourglass/epoch_24.pth'
 FEW = dict(config=STUDENT, epochs=208, options={
-    'train_dataloader.dataset.ann_file': 'ImageSets/Main/train_10.txt'})
+    'train_dataloader.dataset.ann_file': 'ImageSets/Main/train_10.txt',
+    'train_cfg.val_interval': 208})  # once, at the end, like those that see all labels
 FROM_TEACHERS = {**FEW['options'], 'distill_weights.feature': 50}  # from scratch, docs/recipe.md
 TAUGHT = dict(FEW, teacher=[f'configs/bccd_small/centernet_r50.py={R50}',
                             f'configs/bccd_small/centernet_hourglass.py={HOURGLASS}'])
