@@ -10,7 +10,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 import mmkd  # noqa: F401
 from mmkd.classification.data import MemoryDataset
-from mmkd.engine.launch import StudentRunner
+from mmkd.engine.runner import StudentRunner
 from mmkd.engine.student_options import use_mixed_precision
 from mmkd.registry import DATASETS, LOOPS
 

@@ -154,7 +154,7 @@ def runner_of(checkpoint: str) -> 'Callable[[Config, str], Runner] | None':
             raise
         raise UserError(f"'{checkpoint}' cannot be evaluated without onnxruntime: pip install "
                         'onnxruntime') from error
-    from mmkd.engine.launch import StudentRunner
+    from mmkd.engine.runner import StudentRunner
 
     return partial(onnx_runner, runner=StudentRunner)
 

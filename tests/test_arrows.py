@@ -18,8 +18,8 @@ DEVICE = PACKAGE / 'deploy/device'
 # Folders that are rooms of their own within another.
 INNER = ('distillation.losses', 'deploy.device', 'deploy.export', 'deploy.compare')
 # Files beside the folders that need nothing else of mmkd, or one another alone.
-BASE = ('__init__', 'checkpoint_checks', 'config_files', 'errors', 'files', 'moved', 'moved_names',
-        'text_files', 'undrawn')
+BASE = ('__init__', 'checkpoint_checks', 'config_files', 'errors', 'files', 'mmengine_private',
+        'moved', 'moved_names', 'text_files', 'undrawn')
 # Rooms that need nothing of mmkd.
 ALONE = ('ops', 'distillation.losses', 'deploy.device')
 # What each of the others may import, beside `base`.

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from mmengine.dist import is_distributed
 from mmengine.optim import OptimWrapper
-from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -14,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mmkd.distillation.step import Step
 from mmkd.distillation.term import Term
 from mmkd.errors import UserError
+from mmkd.mmengine_private import insert_last_value, schedulers_of
 
 __all__ = ['Terms', 'join_optimizer', 'trainable']
 
@@ -82,7 +82,7 @@ def _add_group(runner: Runner, parameters: Sequence[nn.Parameter]) -> None:
     runner.scale_lr(scaled, runner.auto_scale_lr)
     optimizer.add_param_group(dict(params=list(parameters), lr=scaled.param_groups[0]['lr']))
     first, own = optimizer.param_groups[0], optimizer.param_groups[-1]
-    for scheduler in _all_schedulers(runner.param_schedulers):
+    for scheduler in schedulers_of(runner):
         name = scheduler.param_name
         initial = f'initial_{name}'
         if initial not in own:
@@ -94,14 +94,7 @@ def _add_group(runner: Runner, parameters: Sequence[nn.Parameter]) -> None:
         groups = scheduler.optimizer.param_groups
         place = next(i for i, group in enumerate(groups) if group is own)
         scheduler.base_values.insert(place, own[initial])
-        scheduler._last_value.insert(place, own[name])
-
-
-def _all_schedulers(schedulers: Any) -> Iterable[_ParamScheduler]:
-    if isinstance(schedulers, _ParamScheduler):
-        return [schedulers]
-    several = schedulers.values() if isinstance(schedulers, dict) else schedulers or []
-    return [one for part in several for one in _all_schedulers(part)]
+        insert_last_value(scheduler, place, own[name])
 
 
 def _clipped_apart(clip: Callable[..., Any], apart: Sequence[nn.Parameter]) -> Callable[..., Any]:

@@ -9,9 +9,9 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
-from mmengine.evaluator.metric import _to_cpu
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from mmengine.utils import apply_to
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
@@ -175,7 +175,8 @@ def _computed(evaluator: Evaluator, images: Sequence[Any]) -> dict[str, float]:
     for metric in evaluator.metrics:
         if hasattr(metric, 'img_ids'):  # CocoMetric looks at all of its file otherwise
             metric.img_ids = images
-        for name, value in metric.compute_metrics(_to_cpu(metric.results)).items():
+        results = apply_to(metric.results, lambda x: hasattr(x, 'cpu'), lambda x: x.cpu())
+        for name, value in metric.compute_metrics(results).items():
             found[f'{metric.prefix}/{name}' if metric.prefix else name] = value
     return found
 

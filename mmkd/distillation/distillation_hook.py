@@ -26,7 +26,7 @@ import torch
 from mmengine.dist import all_reduce_params
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmkd.distillation.branch_optimizer import join_optimizer
@@ -46,6 +46,7 @@ from mmkd.distillation.unlabelled import (
     without_labels,
 )
 from mmkd.errors import UserError
+from mmkd.mmengine_private import goes_on_from, trains
 from mmkd.registry import HOOKS
 
 __all__ = ['DistillationHook']
@@ -133,7 +134,7 @@ class DistillationHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Set distillation up, unless the run does not train or every weight is 0."""
-        if not isinstance(runner._train_loop, BaseLoop):
+        if not trains(runner):
             return
         self.distillation = None
         self._configure(runner)
@@ -320,7 +321,7 @@ class DistillationHook(Hook):
             UserError: the run is resumed and the checkpoint's terms are not those of the config.
         """
         # The weights of another run start this one with connectors of its own.
-        if runner._resume and self.distillation is not None:
+        if goes_on_from(runner) is not None and self.distillation is not None:
             self.distillation.load_state_dict(checkpoint)
 
 

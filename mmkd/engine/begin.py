@@ -1,5 +1,6 @@
 """What a training has in its folder and in its config before anything is built."""
 
+import copy
 import math
 import os
 import shlex
@@ -15,6 +16,7 @@ from mmengine.logging import print_log
 from yapf.yapflib.yapf_api import FormatCode
 
 from mmkd.engine.environment import environment_report
+from mmkd.engine.int8_aware import settle_int8_aware
 from mmkd.engine.run_folder import BEST, CHECK, CONFIG, ENVIRONMENT, LAST, LOG, RESULTS
 from mmkd.files import write_atomically
 
@@ -25,7 +27,7 @@ def prepare_folder(cfg: Config, asked: Config) -> None:
     """Write down what is run, and on what; put aside what another run left.
 
     Args:
-        cfg: with its checkpoint chosen.
+        cfg: what is run, from :func:`mmkd.engine.launch.settled`.
         asked: as the user asked for it: another machine may choose another precision.
     """
     if os.environ.get('RANK', '0') != '0':  # no process knows of the others yet
@@ -34,6 +36,8 @@ def prepare_folder(cfg: Config, asked: Config) -> None:
     if aside is not None:
         print_log(f"another run was in '{cfg.work_dir}': its results are in '{aside}' now",
                   'current')
+    asked = copy.deepcopy(asked)
+    settle_int8_aware(asked)  # it depends on load_from, which a resumed run changes
     if asked.get('resume'):
         asked.load_from = None  # the checkpoint that was resumed
     asked.resume = False

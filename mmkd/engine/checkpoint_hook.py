@@ -14,15 +14,15 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 
 from mmkd import files
 from mmkd.checkpoint_checks import WEIGHTS_HASH, is_whole, weights_hash
 from mmkd.engine.run_folder import BEST, LAST
 from mmkd.errors import UserError
+from mmkd.mmengine_private import HookOfCheckpoints, goes_on_from, trains
 from mmkd.moved_names import moved_names
 from mmkd.registry import HOOKS
 
@@ -59,7 +59,7 @@ register_backend('atomic', AtomicBackend, force=True)
 
 
 @HOOKS.register_module()
-class SafeCheckpointHook(CheckpointHook):
+class SafeCheckpointHook(HookOfCheckpoints):
     """mmengine's ``CheckpointHook`` whose files are always whole; it takes the same arguments.
 
     Beside the weights is their hash, which is compared when they are read. Weights that are not
@@ -79,7 +79,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Prepare the folder; drop what a killed run left half written."""
         super().before_train(runner)
         if resumed_from(runner, self.out_dir):
-            self.last_ckpt = os.path.join(self.out_dir, Path(runner._load_from).name)
+            self.last_ckpt = os.path.join(self.out_dir, Path(goes_on_from(runner)).name)
             # What a kill left undone: the link, and the removal of the oldest.
             if is_main_process():
                 with _told_to_the_user(runner, last_good(runner)):
@@ -100,8 +100,7 @@ class SafeCheckpointHook(CheckpointHook):
         """As mmengine's; keep the weights if they are the best so far."""
         super().after_val_epoch(runner, metrics)
         best = runner.message_hub.runtime_info.get('best_epoch')
-        if (isinstance(runner._train_loop, BaseLoop) and best is not None
-                and best['iterations'] == runner.iter):
+        if trains(runner) and best is not None and best['iterations'] == runner.iter:
             with _told_to_the_user(runner, last_good(runner)):
                 self._keep_best(runner)
 
@@ -117,12 +116,14 @@ class SafeCheckpointHook(CheckpointHook):
         elif is_main_process():
             files.link_atomically(saved, Path(runner.work_dir, BEST))
 
-    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
+    @contextmanager
+    def saving_best(self, runner: Runner) -> Iterator[None]:
+        """Say what failed; remove the one before it afterwards."""
         with _told_to_the_user(runner, last_good(runner)):
-            super()._save_best_checkpoint(runner, metrics)
+            yield
         self._remove_outdated()
 
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+    def save_step(self, runner: Runner, step: int, meta: dict) -> None:
         """As mmengine's, in the safe order: write, point ``last_checkpoint`` to it, remove."""
         _refuse_invalid_weights(runner)
         if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
@@ -199,8 +200,8 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
 
 def resumed_from(runner: Runner, folder: str | Path) -> bool:
     """Tell whether a run goes on from a checkpoint in this folder."""
-    return (runner._resume and runner._load_from is not None
-            and Path(runner._load_from).resolve().parent == Path(folder).resolve())
+    checkpoint = goes_on_from(runner)
+    return bool(checkpoint) and Path(checkpoint).resolve().parent == Path(folder).resolve()
 
 
 def last_good(runner: Runner) -> str:

@@ -14,35 +14,31 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.logging import MMLogger, print_log
-from mmengine.model import is_model_wrapper
+from mmengine.logging import print_log
 from mmengine.runner import Runner
-from torch import distributed, nn
+from torch import distributed
 
 from mmkd.detection.initial_weights import fetch_initial_weights
 from mmkd.distillation import DistillationHook
 from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
-from mmkd.engine.amp import keep_strided_depthwise_in_float32
 from mmkd.engine.begin import add_hooks, prepare_folder
 from mmkd.engine.checkpoint_hook import latest_checkpoint
 from mmkd.engine.choices import chosen_config
 from mmkd.engine.config import override, validate_config
 from mmkd.engine.config_values import add_tracker
-from mmkd.engine.environment import environment_report, keep_freed_memory
+from mmkd.engine.environment import keep_freed_memory
 from mmkd.engine.guard import refuse_code_in_files
 from mmkd.engine.int8_aware import settle_int8_aware, use_int8_aware
 from mmkd.engine.progress import progress_on_terminal
-from mmkd.engine.run_folder import LOG
+from mmkd.engine.runner import StudentRunner, TrainingRunner
 from mmkd.engine.schedule import resumed_mismatch, schedule_mismatch, set_epochs
-from mmkd.engine.screen import keep_in_file
-from mmkd.engine.student_options import compile_student, use_channels_last, use_mixed_precision
+from mmkd.engine.student_options import use_mixed_precision
 from mmkd.engine.unlabelled import use_unlabelled
 from mmkd.errors import UserError
 from mmkd.files import write_atomically
 
-__all__ = ['StudentRunner', 'TrainingRunner', 'cache_teachers', 'config_from_arguments',
-           'own_folder', 'test', 'train']
+__all__ = ['cache_teachers', 'config_from_arguments', 'own_folder', 'settled', 'test', 'train']
 
 
 def config_from_arguments(args: argparse.Namespace) -> Config:
@@ -86,22 +82,13 @@ def train(cfg: Config, resume: str | None = None) -> None:
         UserError: a checkpoint does not serve, or the run itself found something to mend.
     """
     refuse_code_in_files()  # of a config, too, that load_config has not read
-    settle_int8_aware(cfg)
-    asked = copy.deepcopy(cfg)
-    if resume is not None:
-        cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
-    _choose_checkpoint(cfg)
+    asked, cfg = cfg, settled(cfg, resume)
     _make_work_dir(cfg.work_dir)
     prepare_folder(cfg, asked)
     if mismatch := schedule_mismatch(cfg):
         print_log(mismatch, 'current', logging.WARNING)
-    use_mixed_precision(cfg)
     if not torch.cuda.is_available():
         keep_freed_memory()
-    use_unlabelled(cfg)
-    use_int8_aware(cfg)
-    fix_views(cfg)
-    add_hooks(cfg)
     with _processes(cfg):
         fetch_initial_weights(cfg)
         runner = TrainingRunner.from_cfg(cfg)
@@ -110,6 +97,34 @@ def train(cfg: Config, resume: str | None = None) -> None:
             load_weights(runner.model, cfg.load_from)
         with progress_on_terminal(runner):
             runner.train()
+
+
+def settled(cfg: Config, resume: str | None = None) -> Config:
+    """Return the config that is run: ``cfg``, with all that its short entries stand for.
+
+    ``load_from`` is the checkpoint of a resumed run, ``amp`` an optimizer wrapper of this machine's
+    precision, ``unlabelled``, ``int8_aware`` and ``teacher_cache`` data sets, hooks and a teacher,
+    and every training has the hooks that write its folder. The folder's ``config.py`` has the short
+    entries, so that it runs on another machine, too; ``train.log`` has what this function returns.
+
+    Args:
+        cfg: from :func:`config_from_arguments`; stays as it is.
+        resume: see :func:`train`.
+
+    Raises:
+        UserError: an entry is wrong, or there is no checkpoint that can be loaded.
+    """
+    cfg = copy.deepcopy(cfg)
+    settle_int8_aware(cfg)  # by load_from, before a resumed run has one
+    if resume is not None:
+        cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
+    _choose_checkpoint(cfg)
+    use_mixed_precision(cfg)
+    use_unlabelled(cfg)
+    use_int8_aware(cfg)
+    fix_views(cfg)
+    add_hooks(cfg)
+    return cfg
 
 
 def cache_teachers(cfg: Config) -> None:
@@ -187,53 +202,6 @@ def _checkpoint_runner(cfg: Config, path: str) -> Runner:
     runner = StudentRunner.from_cfg(cfg)
     load_weights(runner.model, path)
     return runner
-
-
-class StudentRunner(Runner):
-    """mmengine's, with the options of the student's step and a report of what it runs on.
-
-    ``cfg`` may have the entries ``channels_last`` and ``compile`` of
-    :mod:`mmkd.engine.student_options`; ``amp`` must be settled before, by
-    :func:`~mmkd.engine.student_options.use_mixed_precision`.
-    """
-
-    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """Build mmengine's, with less on the screen."""
-        logger = super().build_logger(*args, **kwargs)
-        keep_in_file(logger)
-        return logger
-
-    def dump_config(self) -> None:
-        """Write nothing: the folder's config is that of its training."""
-
-    def _log_env(self, env_cfg: dict) -> None:
-        # mmengine calls this as soon as there is a log to write to.
-        self.logger.info('environment\n' + environment_report())
-        super()._log_env(env_cfg)
-
-    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Put the model on its device and, of several processes, into its wrapper."""
-        if self.cfg.get('channels_last'):
-            use_channels_last(model)
-        wrapper = self.cfg.get('optim_wrapper') or {}
-        if wrapper.get('type') == 'CPUAmpOptimWrapper' and wrapper.get('dtype') == 'bfloat16':
-            keep_strided_depthwise_in_float32(model)
-        return super().wrap_model(model_wrapper_cfg, model)
-
-    def _maybe_compile(self, target: str) -> None:
-        # mmengine calls this when hooks and weights are in place, right before the first step.
-        if self.cfg.get('compile'):
-            model = self.model.module if is_model_wrapper(self.model) else self.model
-            compile_student(model, self.cfg.compile)
-
-
-class TrainingRunner(StudentRunner):
-    """The runner of a training, whose log lies at the top of the work directory."""
-
-    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """Build mmengine's, that goes on with the log of a resumed run."""
-        return super().build_logger(*args, **dict(
-            kwargs, log_file=str(Path(self.work_dir, LOG))))
 
 
 def _make_work_dir(folder: str) -> None:

@@ -1,7 +1,5 @@
 """Validate, in a resumed run, what a killed one had no time to validate."""
 
-from itertools import chain
-
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.optim import ReduceOnPlateauParamScheduler
@@ -9,6 +7,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmkd.engine.checkpoint_hook import resumed_from
 from mmkd.engine.results import ResultsHook
+from mmkd.mmengine_private import schedulers_of, update_val_interval
 from mmkd.registry import HOOKS
 
 __all__ = ['MissedValidationHook']
@@ -44,15 +43,13 @@ def _is_missed(runner: Runner) -> bool:
 
 
 def _rate_follows(runner: Runner) -> bool:
-    schedulers = runner.param_schedulers or []
-    every = chain(*schedulers.values()) if isinstance(schedulers, dict) else schedulers
-    return any(isinstance(one, ReduceOnPlateauParamScheduler) for one in every)
+    return any(isinstance(one, ReduceOnPlateauParamScheduler) for one in schedulers_of(runner))
 
 
 def _is_due(runner: Runner) -> bool:
     """Ask what mmengine's loops ask before they validate."""
     loop = runner.train_loop
-    loop._decide_current_val_interval()
+    update_val_interval(loop)
     done, last = ((loop.epoch, loop.max_epochs) if isinstance(loop, EpochBasedTrainLoop)
                   else (loop.iter, loop.max_iters))
     return done >= loop.val_begin and (done % loop.val_interval == 0 or done == last)

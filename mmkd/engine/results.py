@@ -12,13 +12,14 @@ from typing import Any
 
 from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
 from mmkd.distillation import DistillationHook
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.engine.run_folder import BEST, CHECK, RESULTS, is_better, main_metric
 from mmkd.errors import UserError
 from mmkd.files import link_atomically, write_atomically
+from mmkd.mmengine_private import counts_epochs, goes_on_from, trains
 from mmkd.registry import HOOKS
 
 __all__ = ['VALIDATION', 'ResultsHook', 'read_results']
@@ -77,7 +78,7 @@ class ResultsHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Go on with it in a resumed run."""
-        if runner._resume:
+        if goes_on_from(runner) is not None:
             self._sums = checkpoint.get(UNFINISHED, {})
 
     def is_validated(self, iterations: int) -> bool:
@@ -99,7 +100,7 @@ class ResultsHook(Hook):
                     total = self._sums.setdefault(name, [0.0, 0])
                     total[0] += value
                     total[1] += 1
-        if not _by_epoch(runner) and (runner.iter + 1) % len(runner.train_dataloader) == 0:
+        if not counts_epochs(runner) and (runner.iter + 1) % len(runner.train_dataloader) == 0:
             self._add(runner, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -108,7 +109,7 @@ class ResultsHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Add the metrics to the row, and see whether they are the best."""
-        if not isinstance(runner._train_loop, BaseLoop):
+        if not trains(runner):
             return
         self._add(runner, runner.iter, runner.epoch)
         found = {f'{VALIDATION}{name}': number for name, value in (metrics or {}).items()
@@ -125,7 +126,7 @@ class ResultsHook(Hook):
     def _add(self, runner: Runner, iterations: int, epoch: int | None = None) -> None:
         if not self._sums:
             return
-        if not _by_epoch(runner):
+        if not counts_epochs(runner):
             epoch = round(iterations / len(runner.train_dataloader), 2)
         self.rows.append(dict(
             epoch=epoch, iterations=iterations, seconds=round(time.monotonic() - self._start, 2),
@@ -178,7 +179,7 @@ def _judge(runner: Runner, name: str, value: float, row: Row) -> None:
     if _may_be_best(runner, row) and (best is None or is_better(name, value, best['value'])):
         runner.message_hub.update_info('best_epoch', dict(
             metric=name, value=value, iterations=int(row['iterations']),
-            when=f'epoch {row["epoch"]:g}' if _by_epoch(runner)
+            when=f'epoch {row["epoch"]:g}' if counts_epochs(runner)
             else f'iteration {row["iterations"]:g}'))
     runner.message_hub.update_info('last_validation', (name, value))
 
@@ -190,10 +191,6 @@ def _may_be_best(runner: Runner, row: Row) -> bool:
 
 def _of_validation(name: str) -> bool:
     return name.startswith(VALIDATION)
-
-
-def _by_epoch(runner: Runner) -> bool:
-    return isinstance(runner._train_loop, EpochBasedTrainLoop)
 
 
 def _iterations_of(checkpoint: Path) -> int | None:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
+from mmkd.mmengine_private import counts_iterations
 from mmkd.registry import HOOKS
 
 __all__ = ['EpochSeedHook']
@@ -40,16 +41,12 @@ class EpochSeedHook(Hook):
         """Seed this process."""
         # Iterations done so far, where no epochs are counted: a resumed run draws other numbers.
         _seed(_mix(runner.seed, runner.epoch, _rank(runner),
-                   *([runner.iter] if runner.iter and _by_iteration(runner) else [])))
+                   *([runner.iter] if runner.iter and counts_iterations(runner) else [])))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed this process, where no epochs are counted."""
-        if _by_iteration(runner):
+        if counts_iterations(runner):
             _seed(_mix(runner.seed, runner.epoch, _rank(runner), runner.iter))
-
-
-def _by_iteration(runner: Runner) -> bool:
-    return isinstance(runner._train_loop, IterBasedTrainLoop)
 
 
 def _rank(runner: Runner) -> int:

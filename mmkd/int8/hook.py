@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from mmdet.models import BaseDetector
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -16,6 +16,7 @@ from mmkd.distillation.taps import forward_for_taps
 from mmkd.errors import UserError
 from mmkd.int8.places import Places, find_places
 from mmkd.int8.student import RANGES, Ranges, Rounded
+from mmkd.mmengine_private import goes_on_from, trains
 from mmkd.registry import HOOKS
 
 __all__ = ['Int8AwareHook', 'places_of']
@@ -50,7 +51,7 @@ class Int8AwareHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Let float epochs be no best ones."""
-        if isinstance(runner._train_loop, BaseLoop):
+        if trains(runner):
             runner.message_hub.update_info('judged_from', self._first(runner))
 
     def before_train(self, runner: Runner) -> None:
@@ -118,7 +119,7 @@ class Int8AwareHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Go on with the ranges of a resumed run."""
-        if runner._resume:
+        if goes_on_from(runner) is not None:
             self._saved = checkpoint['meta'].get(RANGES)
 
 

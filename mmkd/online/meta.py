@@ -8,7 +8,7 @@ import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -19,6 +19,7 @@ from mmkd.distillation.taps import TapRecorder, forward_for_taps
 from mmkd.distillation.teachers import undisturbed_random_state
 from mmkd.distillation.term import Term
 from mmkd.errors import UserError
+from mmkd.mmengine_private import goes_on_from, trains
 from mmkd.online.heads import LayerwiseHeads
 from mmkd.registry import HOOKS
 
@@ -151,7 +152,7 @@ class MetaOptimizeHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Find the meta-network that the DistillationHook has built."""
-        if not isinstance(runner._train_loop, BaseLoop):
+        if not trains(runner):
             return
         term, branch = _layerwise_term(runner)
         student = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -229,7 +230,7 @@ class MetaOptimizeHook(Hook):
         Raises:
             UserError: the checkpoint does not have it.
         """
-        if self.optimizer is None or not runner._resume:
+        if self.optimizer is None or goes_on_from(runner) is None:
             return
         if CHECKPOINT_KEY not in checkpoint:
             raise UserError('cannot resume: the checkpoint was written without MetaOptimizeHook: '

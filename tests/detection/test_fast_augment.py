@@ -13,7 +13,11 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 
 import mmkd  # noqa: F401
-from mmkd.detection.data import FastPhotoMetricDistortion, FastRandomCenterCropPad
+from mmkd.detection.data import (
+    FastPhotoMetricDistortion,
+    FastRandomCenterCropPad,
+    plain_augment,
+)
 from mmkd.errors import UserError
 from mmkd.registry import TRANSFORMS
 
@@ -230,3 +234,31 @@ def test_the_config_for_voc_augments_as_with_mmdetections_transforms():
     data = sample(picture(375, 500), [[50, 60, 300, 200], [400, 300, 500, 375]])
     for seed in range(12):
         check_equal(run(fast, data, seed), run(slow, data, seed))
+
+
+@pytest.fixture
+def another_mmdetection(monkeypatch):
+    """As where RandomCenterCropPad has lost a private method."""
+    monkeypatch.setitem(plain_augment.PRIVATE, RandomCenterCropPad, ('_gone', ))
+    fast = {name: TRANSFORMS.get(name) for name in
+            ('FastPhotoMetricDistortion', 'FastRandomCenterCropPad')}
+    plain_augment.use_plain_transforms()
+    yield
+    for name, kind in fast.items():
+        TRANSFORMS.register_module(name=name, module=kind, force=True)
+
+
+def test_no_private_method_is_lacking():
+    assert plain_augment.lacking() == []
+
+
+@pytest.mark.parametrize('fused', [False, True])
+def test_where_a_private_method_is_lacking_it_is_mmdetections_own(another_mmdetection, fused):
+    assert plain_augment.lacking() == ['RandomCenterCropPad._gone']
+    theirs, ours = pipeline(), pipeline(fast=NAMES, fused=fused)
+    assert {type(step).__name__ for step in ours.transforms} & {
+        'FastPhotoMetricDistortion', 'FastRandomCenterCropPad'} == set()
+    for seed in range(8):
+        expected, found = run(theirs, SAMPLES['several'], seed), run(ours, SAMPLES['several'], seed)
+        check_equal(found, expected)
+        assert torch.equal(found[0]['inputs'], expected[0]['inputs'])

@@ -10,6 +10,7 @@ from mmkd.detection.data.fast_augment import (
     FastRandomFlip,
 )
 from mmkd.detection.data.loading import LoadImage
+from mmkd.detection.data.plain_augment import lacking, use_plain_transforms
 from mmkd.detection.data.synthetic import draw_dataset
 from mmkd.detection.data.unlabelled import UnlabelledImages
 from mmkd.detection.data.voc import VOCLayoutDataset
@@ -17,3 +18,6 @@ from mmkd.detection.data.voc import VOCLayoutDataset
 __all__ = ['DRAWN_CLASSES', 'CocoDataset', 'FastPackDetInputs', 'FastPhotoMetricDistortion',
            'FastRandomCenterCropPad', 'FastRandomFlip', 'LoadImage', 'UnlabelledImages',
            'VOCLayoutDataset', 'check_voc', 'draw_dataset', 'extract_voc', 'split_voc']
+
+if lacking():
+    use_plain_transforms()
