@@ -81,22 +81,25 @@ class Teachers:
             UserError: the file cannot be read as an image.
         """
         height, width = read_image(str(path)).shape[:2]
-        found = [self._known(one(str(path)), one.classes) for one in self._members]
+        whole = np.array([width, height, width, height], np.float32)
+        found = [self._known(one(str(path)), one.classes, whole) for one in self._members]
         if len(found) == 1:
             return found[0], (width, height)
-        whole = np.array([width, height, width, height], np.float64)
         boxes, scores, labels = self._fuse(
-            [np.clip(one.boxes / whole, 0, 1) for one in found], [one.scores for one in found],
+            [one.boxes / whole for one in found], [one.scores for one in found],
             [one.labels for one in found])
         return Detections(boxes.reshape(-1, 4) * whole, scores, labels.astype(int)), (width, height)
 
-    def _known(self, found: Detections, classes: Sequence[str]) -> Detections:
+    def _known(self, found: Detections, classes: Sequence[str], whole: np.ndarray) -> Detections:
+        """Return what lies in the image and belongs to a common class."""
         number = np.array([self.classes.index(name) if name in self.classes else -1
                            for name in classes])
         labels = number[found.labels]
-        x1, y1, x2, y2 = found.boxes.T
+        # Where an image was padded there are boxes beside it.
+        boxes = np.clip(found.boxes, 0, whole)
+        x1, y1, x2, y2 = boxes.T
         kept = (labels >= 0) & (found.scores >= LEAST) & (x2 > x1) & (y2 > y1)
-        return Detections(found.boxes[kept], found.scores[kept], labels[kept])
+        return Detections(boxes[kept], found.scores[kept], labels[kept])
 
 
 def _fusion() -> Callable:

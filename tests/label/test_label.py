@@ -88,6 +88,21 @@ def test_boxes_of_one_class_are_joined_by_their_names(photo):
     np.testing.assert_allclose(found.scores, [0.6], atol=1e-6)
 
 
+def test_boxes_end_where_the_photograph_does(photo):
+    seen = ([190, 60, 230, 120], 0.8, 0), ([20, 100, 60, 140], 0.9, 0), ([-9, 5, 9, 9], 0.7, 0)
+    found, _ = Teachers([member(('cat', ), *seen)])(photo)
+    np.testing.assert_allclose(found.boxes, [[190, 60, 200, 100], [0, 5, 9, 9]])
+    np.testing.assert_allclose(found.scores, [0.8, 0.7])
+
+
+@pytest.mark.filterwarnings('error:Zero area')
+def test_several_teachers_that_see_something_beside_the_photograph(photo):
+    pytest.importorskip('ensemble_boxes')
+    one = member(('cat', ), ([20, 100, 60, 140], 0.9, 0), ([10, 10, 50, 50], 0.8, 0))
+    found, _ = Teachers([one, one])(photo)
+    np.testing.assert_allclose(found.boxes, [[10, 10, 50, 50]], atol=1e-3)
+
+
 def test_no_class_in_common():
     with pytest.raises(UserError, match='no class in common: they know cat; cow'):
         Teachers([member(('cat', )), member(('cow', ))])
