@@ -31,7 +31,10 @@ variants = dict(
         **FROM_TEACHERS, 'unlabelled.data_root': 'data/BCCD/unlabelled_10'}),
     pseudo=dict(title="10 % of the labels, and the teachers' labels of the others",
                 config='configs/bccd_small/centernet_r18_pseudo.py', may_differ=ALL_IMAGES),
-    all_labels=dict(title='all labels, alone', config=STUDENT, may_differ=ALL_IMAGES))
+    all_labels=dict(title='all labels, alone', config=STUDENT, may_differ=ALL_IMAGES),
+    # The batches of `unlabelled` are twice as large, which has its own part in what it gains.
+    all_labels_twice=dict(title='all labels, alone, twice the epochs', config=STUDENT, epochs=48,
+                          options={'train_cfg.val_interval': 48}, may_differ=ALL_IMAGES))
 teachers = dict(
     resnet50=dict(config='configs/bccd_small/centernet_r50.py', checkpoint=R50),
     hourglass=dict(config='configs/bccd_small/centernet_hourglass.py', checkpoint=HOURGLASS))

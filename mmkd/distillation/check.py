@@ -298,7 +298,8 @@ def check_first_step(terms: Sequence[Term], step: Step, own: Mapping[str, Any],
         rows.append(f'  {term.name}, {value:.4g}, {shown}, {ratio:.2g}')
         found.append(dict(name=term.name, loss=value, weight=weight, share=term.gradient_share,
                           gradient=ratio))
-        warnings += _warnings(term, value, ratio)
+        if not _still_the_student(term, step):
+            warnings += _warnings(term, value, ratio)
     logger.info('\n'.join(rows))
     for sentence in warnings:
         logger.warning(sentence)
@@ -318,6 +319,14 @@ def _cut_off(term: Term, step: Step, loss: Tensor) -> bool:
         return True
     found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
     return all(gradient is None for gradient in found)
+
+
+def _still_the_student(term: Term, step: Step) -> bool:
+    """Tell whether all who teach a term begin as the student and have nothing to say yet."""
+    if not term.needs_teachers:
+        return False
+    taught_by = [step.teacher(name) for name, _ in term.sources(step)]
+    return all(one is not None and one.begins_as_the_student for one in taught_by)
 
 
 def _warnings(term: Term, value: float, ratio: float) -> list[str]:

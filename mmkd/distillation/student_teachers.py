@@ -45,6 +45,8 @@ class MeanTeacher(Teacher):
         UserError: ``decay`` is out of range.
     """
 
+    begins_as_the_student = True
+
     def __init__(self, name: str, student: nn.Module, decay: float, weight: float = 1.0) -> None:
         if not isinstance(decay, float) or not 0 <= decay < 1:
             raise UserError(f"teacher '{name}' has ema={decay!r}: give a number in [0, 1), such as "

@@ -49,6 +49,9 @@ class Teacher:
         UserError: ``compiled`` or ``precision`` is something else.
     """
 
+    begins_as_the_student = False
+    """Whether it has nothing to say in the first step."""
+
     def __init__(self, name: str, model: nn.Module, weight: float = 1.0,
                  classes: Sequence[str] | None = None,
                  renormalise: Renormalisation | None = None, compiled: bool = False,

@@ -98,6 +98,13 @@ def test_a_term_out_of_proportion_is_named(tmp_path, teachers, messages, fault, 
     assert any(sentence in text for text in messages)
 
 
+def test_a_teacher_that_begins_as_the_student_need_not_teach_at_once(tmp_path, messages):
+    term = dict(mean=dict(tap='bbox_head:input:-1', loss=dict(type='FaultyLoss', fault='zero')))
+    runner(_config(tmp_path, dict(mean=dict(ema=0.9)), term)).train()
+    assert any('\n  mean, 0, ' in text for text in messages)
+    assert not any("term 'mean' is exactly 0" in text for text in messages)
+
+
 def test_a_healthy_run_prints_one_table_and_each_teacher(tmp_path, teachers, messages):
     terms = centernet_terms('heatmap') | centernet_terms('feature', weight=2.0)
     runner(_config(tmp_path, teachers, terms, val=True)).train()
