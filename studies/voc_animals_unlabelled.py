@@ -29,7 +29,8 @@ variants = dict(
     unlabelled=dict(TAUGHT, title='and on the other images, without labels', options={
         **TAUGHT['options'], 'unlabelled.data_root': 'data/VOC_animals/unlabelled_10'}),
     pseudo=dict(title="10 % of the labels, and the teacher's labels of the others",
-                config='configs/voc_animals/centernet_mobilenetv2_pseudo.py', may_differ=ALL_IMAGES),
+                config='configs/voc_animals/centernet_mobilenetv2_pseudo.py',
+                may_differ=ALL_IMAGES),
     all_labels=dict(title='all labels, alone', config=STUDENT, may_differ=ALL_IMAGES))
 teachers = dict(resnet18=dict(config='configs/voc_animals/centernet_r18_wide.py',
                               checkpoint=TEACHER))

@@ -1,6 +1,6 @@
 # python tools/train.py configs/voc_animals/centernet_mobilenetv2_pseudo.py
-# centernet_mobilenetv2.py on the images that keep their labels, and on the others with those of a teacher:
-# studies/voc_animals_unlabelled.py says which commands make train_10.txt and pseudo_10.
+# centernet_mobilenetv2.py on the images that keep their labels, and on the others with those of a
+# teacher: studies/voc_animals_unlabelled.py says which commands make train_10.txt and pseudo_10.
 _base_ = './centernet_mobilenetv2.py'
 
 train_dataloader = dict(dataset=dict(

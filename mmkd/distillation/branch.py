@@ -22,8 +22,9 @@ Features = Sequence[Tensor] | Mapping[str, Sequence[Tensor]]
 
 
 class Branch(nn.Module):
-    """``sum_l L_l(connector_l(student_l), teacher_l)`` over the pairs of features of a term.
+    """What a term computes for one of its teachers, over the pairs of their features.
 
+    That is ``sum_l L_l(connector_l(student_l), teacher_l)``.
     Each pair has a connector and a loss of its own. A class whose attribute ``multi_level`` is
     true takes all features at once, as lists; such a connector may hand anything to such a loss. A
     loss gets the two features by position, whatever it calls them; in a term of the student with

@@ -1,4 +1,8 @@
-"""What one batch gave, and what losses may ask of it by name."""
+"""What one batch gave, and what losses may ask of it by name.
+
+A *fact* is such an answer: a loss whose ``forward`` has a parameter ``labels`` gets the labels of
+the batch. Functions marked by :func:`fact` work one out, at most once in a step.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

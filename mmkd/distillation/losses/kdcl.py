@@ -90,6 +90,8 @@ def _min_logit(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _linear(logits: Tensor, labels: Tensor) -> Tensor:
     # CE(sum_i a_i z_i, y) = logsumexp(sum_i a_i over_i), of shapes (B, M) and (B, M, C).
+    # A barrier, -b sum_i log a_i, keeps all weights above 0, and one Newton step follows the
+    # minimum each time that b falls to 0.3 of itself: 1.6e-7 in the last one.
     over = _over_the_label(logits, labels).transpose(0, 1).double()
     weights = over.new_full(over.shape[:2], 1 / len(logits))
     for number in range(LINEAR_STEPS):
