@@ -36,6 +36,7 @@ terms = {terms}
 distill_weights = dict(heatmap=10.0, wh=1.0, feature=20.0)
 custom_hooks = [dict(type='DistillationHook'), dict(type='RandomStates')]
 """
+FP16 = "\namp = 'fp16'  # its losses are scaled, and the scale has to go on\n"
 CACHE = "\nteacher_cache = dict(folder='{folder}/cache', views=3)\n"
 ITERATIONS = """
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=10, val_interval=3)
@@ -63,7 +64,7 @@ class Trainings:
 
     def __init__(self, folder, images=4):
         self.folder = Path(folder)
-        (self.folder / 'teachers').mkdir()
+        (self.folder / 'teachers').mkdir(parents=True)
         self.detector = save_teacher(self.folder / 'teachers', 'detector',
                                      centernet(channels=16, base_channels=8))
         torch.manual_seed(2)
@@ -73,7 +74,8 @@ class Trainings:
         write_cifar10(self.folder / 'images', per_batch=images)
         self.commands = {
             'detector, live teachers': self._live, 'detector, cached teacher': self._cached,
-            'detector, iterations': self._iterations, 'classifier, CRD': self._classifier,
+            'detector, iterations': self._iterations, 'detector, fp16': self._fp16,
+            'classifier, CRD': self._classifier,
             'cohort, PCL': self._cohort('pcl'), 'cohort, L-MCL': self._cohort('l_mcl'),
             'two processes': self._live}
 
@@ -100,6 +102,9 @@ class Trainings:
 
     def _iterations(self, folder):
         return self._detector(folder, ITERATIONS)
+
+    def _fp16(self, folder):
+        return self._detector(folder, FP16)
 
     def _cifar(self, *choices):
         return [*choices, '--data', 'cifar10', '--data-root', str(self.folder / 'images'),
