@@ -22,11 +22,17 @@ def user_errors(if_interrupted: str = '') -> Iterator[None]:
     """Print a :class:`UserError` as ``error: <sentence>`` on stderr and exit with status 1.
 
     So does a package that is not installed. Ctrl-C prints ``interrupted`` and ``if_interrupted``,
-    and exits with status 130. Every other exception keeps its traceback. What ends well ends with
+    and exits with status 130. Where nobody reads what is printed (`| head`), it exits with status
+    1 and says nothing. Every other exception keeps its traceback. What ends well ends with
     :func:`end_worker`. Works as ``with user_errors():`` and as a decorator, ``@user_errors()``.
     """
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        raise SystemExit(1) from None
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         raise SystemExit(1) from None
@@ -45,6 +51,16 @@ def user_errors(if_interrupted: str = '') -> Iterator[None]:
         print('; '.join(filter(None, ('interrupted', if_interrupted))), file=sys.stderr)
         raise SystemExit(130) from None
     end_worker()
+
+
+def _nobody_reads() -> bool:
+    """Tell whether the pipe behind stdout is closed; if so, what is left to print goes nowhere."""
+    try:
+        os.write(sys.stdout.fileno(), b'\n')
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _missing_package(error: ImportError) -> str | None:

@@ -70,6 +70,23 @@ def test_an_interrupted_tool_says_so_with_status_130(hint, told, capsys):
     assert capsys.readouterr() == ('', told)
 
 
+@pytest.mark.parametrize('lines', [1, 100_000])
+def test_where_nobody_reads_on_it_ends_quietly(lines):
+    code = ("from mmkd.engine.cli import user_errors\nimport sys\nwith user_errors():\n"
+            "    sys.stdin.read()\n    print('line\\n' * int(sys.argv[1]))")
+    with subprocess.Popen([sys.executable, '-c', code, str(lines)], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b''
+        assert process.wait() == 1
+
+
+def test_another_broken_pipe_keeps_its_traceback():
+    with pytest.raises(BrokenPipeError), user_errors():
+        raise BrokenPipeError('of a data worker')
+
+
 def test_importing_it_is_cheap():
     code = "import sys, mmkd.engine.cli; assert not {'torch', 'mmengine'} & set(sys.modules)"
     subprocess.run([sys.executable, '-c', code], check=True)
