@@ -23,8 +23,8 @@ from torch.utils._pytree import tree_leaves
 
 from mmkd.int8.rounding import is_convolution
 
-__all__ = ['LAYERS', 'NORM', 'Call', 'Place', 'Places', 'Track', 'find_places', 'passes_through',
-           'tensors_of']
+__all__ = ['LAYERS', 'NORM', 'Call', 'Place', 'Places', 'Track', 'converts_nothing', 'find_places',
+           'passes_through', 'tensors_of']
 
 LAYERS = dict(conv2d=nn.Conv2d, conv_transpose2d=nn.ConvTranspose2d, linear=nn.Linear)
 """By the function that computes it."""
@@ -33,6 +33,8 @@ ACTIVATIONS = {'relu', 'relu_', 'relu6', 'hardtanh', 'hardtanh_', 'clamp', 'clam
 """What becomes the limits of a layer's output."""
 SAME_VALUES = {'max_pool2d', 'boolean_dispatch', 'fn', 'flatten', 'view', 'reshape', 'contiguous'}
 """Give values that they were given, so that rounded ones stay rounded."""
+CONVERSIONS = {'to', 'float'}
+"""Give back the tensor itself where there is nothing to convert."""
 
 
 class Call(NamedTuple):
@@ -126,6 +128,11 @@ def tensors_of(result: Any) -> list[Tensor]:
         result, (tuple, list)) else []
 
 
+def converts_nothing(function: str, args: tuple, result: Any) -> bool:
+    """Whether a call is none for the network, such as ``x.to(x.dtype)``."""
+    return function in CONVERSIONS and bool(args) and result is args[0]
+
+
 def passes_through(function: str, args: tuple, kwargs: dict) -> bool:
     """Whether a function gives values that it was given, or zeros."""
     if function == 'pad':
@@ -170,8 +177,10 @@ class _Finder(TorchFunctionMode):
                            kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(function, '__name__', '')
-        read = [self._value(tensor) for tensor in _all_tensors((args, kwargs))]
         result = function(*args, **kwargs)
+        if converts_nothing(name, args, result):
+            return result
+        read = [self._value(tensor) for tensor in _all_tensors((args, kwargs))]
         made = tensors_of(result)
         call = self._call(name, args)
         if call is not None:

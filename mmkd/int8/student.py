@@ -9,7 +9,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmkd.errors import UserError
-from mmkd.int8.places import LAYERS, NORM, Call, Places, Track, passes_through, tensors_of
+from mmkd.int8.places import (
+    LAYERS,
+    NORM,
+    Call,
+    Places,
+    Track,
+    converts_nothing,
+    passes_through,
+    tensors_of,
+)
 from mmkd.int8.rounding import rounded_feature, rounded_weight, with_norm
 
 __all__ = ['RANGES', 'Ranges', 'Rounded']
@@ -119,6 +128,8 @@ class Rounded(TorchFunctionMode):
             result = args[0]
         else:
             result = function(*args, **kwargs)
+            if converts_nothing(name, args, result):
+                return result
         made = tensors_of(result)
         if not made:
             return result

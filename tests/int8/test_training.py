@@ -11,6 +11,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmkd.distillation.student_teachers import FloatTeacher
+from mmkd.engine.amp import keep_strided_depthwise_in_float32
 from mmkd.engine.int8_aware import settle_int8_aware, use_int8_aware
 from mmkd.errors import UserError
 from mmkd.int8 import Int8AwareHook, Rounded
@@ -42,6 +43,36 @@ def test_places():
     assert named['first:0:output'] == named['second:0:input']
     assert len(set(named.values())) == places.count == 3
     assert sorted(place.function for place in places.made) == ['conv2d', 'relu']
+
+
+class Strided(Small):
+    """With a convolution that mixed precision leaves in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.second = nn.Conv2d(4, 4, 3, stride=2, padding=1, groups=4)
+        self.third = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        x = self.relu(self.norm(self.first(x)))
+        return self.third(self.second(x))
+
+
+def test_conversions_that_change_nothing_are_no_places():
+    plain, converted = Strided(), Strided()
+    keep_strided_depthwise_in_float32(converted)
+    assert type(plain.second) is nn.Conv2d is not type(converted.second)
+    images = torch.randn(2, 3, 8, 8)
+    places, same = (places_of(model, images) for model in (plain, converted))
+    assert places == same
+    converted.load_state_dict(plain.state_dict())
+    found = []
+    for model in (plain.eval(), converted.eval()):
+        ranges = Ranges(places)
+        ranges.low.fill_(-1), ranges.high.fill_(1)
+        with Rounded(model, places, ranges):
+            found.append(model(images))
+    assert torch.equal(*found)
 
 
 def test_ranges_are_averages():
