@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ OUTPUTS = dict(detection=['boxes', 'scores', 'labels'], classification=['scores'
 # Mean difference between two preparations of one image, in levels of 0 to 255: rounding leaves
 # less, another mean, std, order of the channels or size more.
 PREPARATION_TOLERANCE = 0.5
+_RUNNERS = count()
 
 
 @MODELS.register_module()
@@ -159,6 +161,9 @@ def onnx_runner(cfg: Config, path: str | os.PathLike, runner: type[Runner] = Run
     if 'data_preprocessor' in network:
         cfg.model.data_preprocessor = network.data_preprocessor
     cfg.custom_hooks, cfg.load_from, cfg.resume = [], None, False
+    if cfg.get('visualizer'):
+        # mmengine keeps the first of a name, which another runner of this process may have built.
+        cfg.visualizer.name = f'onnx_{next(_RUNNERS)}'
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmkd')):
         _check_task(OnnxModel(cfg.model.path).metadata, network, path)
         built = runner.from_cfg(cfg)
