@@ -13,7 +13,7 @@ NUMBERS = dict(dog=7, owl=3, cat=9)
 
 
 @pytest.mark.parametrize('classes', permutations(BOXES))
-def test_each_class_has_its_own_precision(classes, tmp_path):
+def test_each_class_has_its_own_precision(classes, tmp_path, capsys):
     """The cat is found, the dog is taken for an owl, the owl not found."""
     (tmp_path / 'test.json').write_text(json.dumps(dict(
         images=[dict(id=1, file_name='a.jpg', width=64, height=48)],
@@ -28,6 +28,8 @@ def test_each_class_has_its_own_precision(classes, tmp_path):
                  labels=torch.tensor([classes.index('cat'), classes.index('owl')]))
     metric.process({}, [dict(img_id=1, ori_shape=(48, 64), pred_instances=found)])
     metrics = metric.evaluate(1)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 12 and all(line.startswith(' Average ') for line in said)
     precision = {name: metrics[f'coco/{name}_precision'] for name in classes}
     assert precision == pytest.approx(dict(cat=1, dog=0, owl=0))
     assert metrics['coco/bbox_mAP'] == pytest.approx(1 / 3, abs=1e-3)

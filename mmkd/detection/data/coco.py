@@ -1,6 +1,8 @@
 """MMDetection's COCO data set, that says in one sentence what is wrong with its file."""
 
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 from mmdet.datasets import CocoDataset as MMDetectionCocoDataset
@@ -17,6 +19,10 @@ DAMAGED = (ValueError, KeyError, TypeError, AttributeError, IndexError, Assertio
 
 class CategoriesByName(MMDetectionCocoDataset.COCOAPI):
     """pycocotools' reader of a file; the numbers of categories come in the order of their names."""
+
+    def __init__(self, annotation_file: str | None = None) -> None:
+        with redirect_stdout(StringIO()):  # four lines on its steps
+            super().__init__(annotation_file)
 
     def get_cat_ids(self, cat_names: Sequence[str] = (), sup_names: Sequence[str] = (),
                     cat_ids: Sequence[int] = ()) -> list[int]:

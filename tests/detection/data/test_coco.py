@@ -25,10 +25,11 @@ def changed(**parts):
                        if value is not None}).encode()
 
 
-def test_a_whole_file_is_read_as_by_mmdetection(tmp_path):
+def test_a_whole_file_is_read_as_by_mmdetection(tmp_path, capsys):
     [image] = [read(tmp_path, changed()).get_data_info(0)]
     assert image['instances'] == [dict(bbox=[1, 2, 31, 42], bbox_label=0, ignore_flag=0)]
     assert (image['width'], image['height'], image['img_id']) == (64, 48, 1)
+    assert capsys.readouterr() == ('', '')
 
 
 TWO = [dict(id=7, name='cat'), dict(id=3, name='dog')]
