@@ -202,6 +202,9 @@ def test_work_dir_is_named_after_the_config(tool, tmp_path, monkeypatch):
     (['test.py', 'CONFIG', 'gone.pth'], "checkpoint 'gone.pth' does not exist"),
     (['test.py', 'CONFIG', 'other.pth'], 'is of another architecture'),
     (['test.py', 'CONFIG', 'cut.pth'], "checkpoint 'cut.pth' is truncated"),
+    (['test.py', 'CONFIG', 'cut.pth', '--out', 'cut.pth/x.json'], "cannot write 'cut.pth/x.json'"),
+    (['test.py', 'CONFIG', 'cut.pth', '--show-dir', 'cut.pth'], "cannot write 'cut.pth/"),
+    (['train.py', 'CONFIG', '--dump', 'cut.pth/x.py'], "cannot write 'cut.pth/x.py'"),
 ])
 def test_errors_are_one_line(args, sentence, tool, tmp_path, monkeypatch):
     if sentence.startswith('torchrun') and torch.cuda.is_available():
