@@ -26,6 +26,7 @@ class PicturesHook(mmdet.engine.hooks.DetVisualizationHook):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._best_scores: list[float] = []
+        self._labelled = False
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
                         outputs: Sequence[Any]) -> None:
@@ -37,6 +38,7 @@ class PicturesHook(mmdet.engine.hooks.DetVisualizationHook):
             copy = sample.clone()
             copy.pred_instances = found[(right > left) & (bottom > top)]
             drawable.append(copy)
+            self._labelled = self._labelled or 'gt_instances' in sample
             self._best_scores.append(max(copy.pred_instances.scores.tolist(), default=0))
         super().after_test_iter(runner, batch_idx, data_batch, drawable)
 
@@ -44,5 +46,10 @@ class PicturesHook(mmdet.engine.hooks.DetVisualizationHook):
         """Sum up, over all processes."""
         scores = list(chain.from_iterable(all_gather_object(self._best_scores)))
         sentence = undrawn_sentence(scores, self.score_thr)
-        if sentence and is_main_process():
+        if not (self.draw and is_main_process()):
+            return
+        sides = 'left the labels, right' if self._labelled else 'with'
+        print(f'{len(scores)} pictures in {self.test_out_dir}: {sides} what was found with a score '
+              f'of at least {self.score_thr:g}')
+        if sentence:
             print(sentence)

@@ -103,6 +103,8 @@ def test_show_dir_draws_above_the_score_of_option_or_config(centernet, untrained
     shown('images', '--score-thr', 1.1)
     count, out = shown('default')
     assert count == 0
+    assert (f"5 pictures in {tmp_path / 'default'}: left the labels, right what was found with a "
+            'score of at least 0.3\n') in out
     assert 'best score 0.26 is below 0.3: nothing drawn on 5 of 5 images, lower --score-thr' in out
     count, out = shown('config', '--cfg-options', 'default_hooks.visualization.score_thr=0.001')
     assert count == 5
