@@ -1,5 +1,6 @@
 """Draw the detections of a test, and say where the score threshold left images without a box."""
 
+import warnings
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -40,7 +41,9 @@ class PicturesHook(mmdet.engine.hooks.DetVisualizationHook):
             drawable.append(copy)
             self._labelled = self._labelled or 'gt_instances' in sample
             self._best_scores.append(max(copy.pred_instances.scores.tolist(), default=0))
-        super().after_test_iter(runner, batch_idx, data_batch, drawable)
+        with warnings.catch_warnings():  # a box may reach beyond its image
+            warnings.filterwarnings('ignore', '.* is out of bounds')
+            super().after_test_iter(runner, batch_idx, data_batch, drawable)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Sum up, over all processes."""

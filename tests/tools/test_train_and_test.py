@@ -96,7 +96,7 @@ def test_show_dir_draws_above_the_score_of_option_or_config(centernet, untrained
     def shown(name, *args):
         status, out, err = tool('test.py', centernet, untrained, '--work-dir', tmp_path / 'work',
                                 '--show-dir', tmp_path / name, *args)
-        assert status == 0, err
+        assert (status, err) == (0, '')
         return _changed_pictures(tmp_path / 'images', tmp_path / name), out
 
     # What drawing alone does to a picture, by a threshold that nothing reaches.
