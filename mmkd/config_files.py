@@ -97,8 +97,9 @@ def read_config(name: str | Path, arguments: Mapping[str, str] | None = None) ->
     plain = Config._get_cfg_path
 
     def base_path(base: str, filename: str) -> tuple[str, str | None]:
-        # mmengine knows OpenMMLab's packages alone.
-        if base.startswith(f'mmkd{SEPARATOR}'):
+        # mmengine knows OpenMMLab's packages alone. It would tie what is in a config of MMDetection
+        # to MMDetection's registries, where mmkd's hooks, that take the place of some, are unknown.
+        if base.startswith((f'mmkd{SEPARATOR}', f'mmdet{SEPARATOR}')):
             return str(config_path(base)), None
         return plain(base, filename)
 

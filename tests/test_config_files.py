@@ -74,3 +74,13 @@ def test_bases_and_variables(tmp_path, monkeypatch):
     Path('mine.py').write_text("_base_ = 'mmkd::centernet_mt_r81.py'\n")
     with pytest.raises(UserError, match="Did you mean 'centernet_mt_r18"):
         read_config('mine.py')
+
+
+def test_a_base_of_mmdetection_is_as_the_config_alone():
+    """mmengine would tie it to MMDetection's registries, in which mmkd's hooks are not."""
+    name = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+    Path('mine.py').write_text(f"_base_ = '{name}'\n")
+    assert read_config('mine.py').to_dict() == read_config(name).to_dict()
+    Path('mine.py').write_text("_base_ = 'mmdet::retinanet/retinanet_r81_fpn_1x_coco.py'\n")
+    with pytest.raises(UserError, match="Did you mean 'retinanet/retinanet_r18_fpn_1x_coco'"):
+        read_config('mine.py')

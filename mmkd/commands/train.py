@@ -14,6 +14,7 @@ Several processes: tools/dist_train.sh.
 """
 
 import argparse
+from pathlib import Path
 
 from mmkd.engine.arguments import add_choices, add_common_arguments
 from mmkd.engine.cli import user_errors
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     """Parse the arguments and train."""
     args = arguments(prog).parse_args(argv)
     from mmkd.engine import launch
+    from mmkd.files import require_writable
 
     cfg = launch.config_from_arguments(args)
     for name in ('amp', 'channels_last', 'compile'):
@@ -66,6 +68,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     if args.dump:
         if cfg.work_dir == launch.own_folder(cfg.filename):
             cfg.pop('work_dir')  # of this config; the new one has a folder of its own
+        require_writable(Path(args.dump))
         cfg.dump(args.dump)
         print(f'{args.dump}: train it with `mmkd train {args.dump}`')
         return

@@ -91,8 +91,12 @@ def override(config: Config, options: Mapping[str, Any] | None) -> None:
     try:
         config.merge_from_dict(dict(options or {}))
     except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
-        raise UserError(f"--cfg-options do not fit config '{config.filename}': "
-                        f'{first_line(error)}') from error
+        # mmengine asks a value for its items where the config has a dict in a list.
+        reason = ('a dict stands there, give an entry of it, such as its `type`'
+                  if isinstance(error, AttributeError) else first_line(error))
+        given = ' '.join(f'{name}={value}' for name, value in options.items())
+        raise UserError(f"--cfg-options {given} do not fit config '{config.filename}': "
+                        f'{reason}') from error
     check_kinds(config)
     modernise(config)
 

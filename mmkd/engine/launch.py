@@ -36,7 +36,7 @@ from mmkd.engine.schedule import resumed_mismatch, schedule_mismatch, set_epochs
 from mmkd.engine.student_options import use_mixed_precision
 from mmkd.engine.unlabelled import use_unlabelled
 from mmkd.errors import UserError
-from mmkd.files import write_atomically
+from mmkd.files import require_writable, write_atomically
 
 __all__ = ['cache_teachers', 'config_from_arguments', 'own_folder', 'settled', 'test', 'train']
 
@@ -169,13 +169,15 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None, out: str | N
 
     Raises:
         UserError: the checkpoint is missing, truncated, of another architecture, or would run
-            code; or from ``runner_of``.
+            code; ``show_dir`` or ``out`` cannot be written; or from ``runner_of``.
     """
     if 'test_dataloader' not in cfg or 'test_evaluator' not in cfg:
         raise UserError(f"config '{cfg.filename}' has nothing to test on: define test_dataloader, "
                         'test_cfg and test_evaluator')
     _make_work_dir(cfg.work_dir)
     cfg.load_from, cfg.resume = None, False
+    if out is not None:
+        require_writable(Path(out))
     if show_dir is not None:
         _draw_into(cfg, show_dir, score_thr)
     with _processes(cfg):
@@ -190,6 +192,7 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None, out: str | N
 
 
 def _draw_into(cfg: Config, folder: str, score_thr: float | None) -> None:
+    require_writable(Path(folder) / 'first.jpg')
     hooks = cfg.setdefault('default_hooks', {})
     drawing = dict(hooks.get('visualization') or {}) | dict(
         type='PicturesHook', draw=True, test_out_dir=str(Path(folder).resolve()))

@@ -1,5 +1,6 @@
 """Draw the detections of a test, and say where the score threshold left images without a box."""
 
+import warnings
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -26,6 +27,7 @@ class PicturesHook(mmdet.engine.hooks.DetVisualizationHook):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._best_scores: list[float] = []
+        self._labelled = False
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
                         outputs: Sequence[Any]) -> None:
@@ -37,12 +39,20 @@ class PicturesHook(mmdet.engine.hooks.DetVisualizationHook):
             copy = sample.clone()
             copy.pred_instances = found[(right > left) & (bottom > top)]
             drawable.append(copy)
+            self._labelled = self._labelled or 'gt_instances' in sample
             self._best_scores.append(max(copy.pred_instances.scores.tolist(), default=0))
-        super().after_test_iter(runner, batch_idx, data_batch, drawable)
+        with warnings.catch_warnings():  # a box may reach beyond its image
+            warnings.filterwarnings('ignore', '.* is out of bounds')
+            super().after_test_iter(runner, batch_idx, data_batch, drawable)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Sum up, over all processes."""
         scores = list(chain.from_iterable(all_gather_object(self._best_scores)))
         sentence = undrawn_sentence(scores, self.score_thr)
-        if sentence and is_main_process():
+        if not (self.draw and is_main_process()):
+            return
+        sides = 'left the labels, right' if self._labelled else 'with'
+        print(f'{len(scores)} pictures in {self.test_out_dir}: {sides} what was found with a score '
+              f'of at least {self.score_thr:g}')
+        if sentence:
             print(sentence)

@@ -1,5 +1,6 @@
-"""How well a detector finds what is there: PASCAL VOC average precision."""
+"""How well a detector finds what is there: PASCAL VOC average precision, and COCO's."""
 
+from mmkd.evaluation.coco_metric import CocoMetric
 from mmkd.evaluation.voc_map import (
     ClassResult,
     Detections,
@@ -13,6 +14,7 @@ from mmkd.evaluation.voc_metric import VOCMeanAPMetric
 
 __all__ = [
     'ClassResult',
+    'CocoMetric',
     'Detections',
     'Objects',
     'VOCMeanAPMetric',

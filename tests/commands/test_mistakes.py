@@ -72,6 +72,11 @@ def cut(path):
 
 
 XML, JPG = 'drawn/Annotations/train_00001.xml', 'drawn/JPEGImages/train_00001.jpg'
+RETINANET = """
+_base_ = ['mmdet::retinanet/retinanet_r18_fpn_1x_coco.py', 'mmkd::_base_/distillation/joint.py']
+teachers = dict(tiny=dict(config='tiny.py', checkpoint='tiny.pth'))
+model = dict(backbone=dict(init_cfg=None))
+"""
 TRAIN = 'train tiny.py --data-root drawn --epochs 1'
 
 
@@ -88,6 +93,9 @@ TRAIN = 'train tiny.py --data-root drawn --epochs 1'
     (None, f'{TRAIN} --teacher tiny.pth=tiny.py', "config 'tiny.pth' is no Python file"),
     (None, 'test tiny.pth tiny.py', "config 'tiny.pth' is no Python file: name a config"),
     (None, 'predict tiny.pth drawn/JPEGImages', 'is a checkpoint of PyTorch: export it first'),
+    (lambda: Path('mine.py').write_text(RETINANET),
+     'train mine.py --data drawn --classes disc,square,triangle',
+     "'heatmap' is a CenterNetTerm and the student no CenterNet .RetinaNet.*--method pkd"),
     (lambda: Path(JPG).unlink(), TRAIN, '1 images of .* do not exist .*train_00001'),
     (lambda: cut(Path(JPG)), TRAIN, 'train_00001.jpg is cut off: replace it'),
     (lambda: cut(Path(XML)), TRAIN, 'train_00001.xml is not valid: .*repair it'),

@@ -204,5 +204,8 @@ def test_options(tmp_path):
     with pytest.raises(UserError, match='do not fit'):
         load_config(write_config(tmp_path, 'custom_hooks = [dict(type="EpochSeedHook")]'),
                     {'custom_hooks.4.weight': 1})
+    with pytest.raises(UserError, match=r'vis_backends.0=Tensor.* not fit .* a dict stands there'):
+        load_config(write_config(tmp_path, 'visualizer["vis_backends"] = [dict(type="X")]'),
+                    {'visualizer.vis_backends.0': 'TensorboardVisBackend'})
     with pytest.raises(UserError, match=r"unknown entry 'randomnes'.* Did you mean 'randomness'"):
         check(tmp_path, **{'randomnes.seed': 1})

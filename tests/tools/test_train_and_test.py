@@ -96,13 +96,15 @@ def test_show_dir_draws_above_the_score_of_option_or_config(centernet, untrained
     def shown(name, *args):
         status, out, err = tool('test.py', centernet, untrained, '--work-dir', tmp_path / 'work',
                                 '--show-dir', tmp_path / name, *args)
-        assert status == 0, err
+        assert (status, err) == (0, '')
         return _changed_pictures(tmp_path / 'images', tmp_path / name), out
 
     # What drawing alone does to a picture, by a threshold that nothing reaches.
     shown('images', '--score-thr', 1.1)
     count, out = shown('default')
     assert count == 0
+    assert (f"5 pictures in {tmp_path / 'default'}: left the labels, right what was found with a "
+            'score of at least 0.3\n') in out
     assert 'best score 0.26 is below 0.3: nothing drawn on 5 of 5 images, lower --score-thr' in out
     count, out = shown('config', '--cfg-options', 'default_hooks.visualization.score_thr=0.001')
     assert count == 5
@@ -202,6 +204,9 @@ def test_work_dir_is_named_after_the_config(tool, tmp_path, monkeypatch):
     (['test.py', 'CONFIG', 'gone.pth'], "checkpoint 'gone.pth' does not exist"),
     (['test.py', 'CONFIG', 'other.pth'], 'is of another architecture'),
     (['test.py', 'CONFIG', 'cut.pth'], "checkpoint 'cut.pth' is truncated"),
+    (['test.py', 'CONFIG', 'cut.pth', '--out', 'cut.pth/x.json'], "cannot write 'cut.pth/x.json'"),
+    (['test.py', 'CONFIG', 'cut.pth', '--show-dir', 'cut.pth'], "cannot write 'cut.pth/"),
+    (['train.py', 'CONFIG', '--dump', 'cut.pth/x.py'], "cannot write 'cut.pth/x.py'"),
 ])
 def test_errors_are_one_line(args, sentence, tool, tmp_path, monkeypatch):
     if sentence.startswith('torchrun') and torch.cuda.is_available():

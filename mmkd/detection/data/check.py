@@ -164,8 +164,10 @@ def split_voc(root: str | os.PathLike, val: float, test: float, seed: int = 0) -
                  trainval=names[n_val + n_test:] + names[:n_val],
                  test=names[n_val:n_val + n_test])
     if not parts['train']:
-        raise UserError(f'{root} has {len(names)} images with both a JPEGImages and an Annotations '
-                        'file: too few to split.')
+        images, files = len(find_images(root / 'JPEGImages')), len(list(root.rglob('*.xml')))
+        raise UserError(f"{root} has {len(names)} images with both a JPEGImages and an Annotations "
+                        f"file ({images} in JPEGImages, {files} .xml in all): too few to split; "
+                        f"for other layouts there is 'mmkd new {root}'.")
     written = {split: sorted(members) for split, members in parts.items() if members}
     with written_folder(lists) as part:  # a kill leaves either no lists or all of them
         for split, members in written.items():

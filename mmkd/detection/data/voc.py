@@ -10,7 +10,7 @@ from mmdet.datasets import VOCDataset
 from mmengine.logging import print_log
 
 from mmkd.detection.data.annotation import VOCObject, find_images, read_annotation, read_split
-from mmkd.errors import UserError
+from mmkd.errors import UserError, did_you_mean
 from mmkd.images import read_image
 from mmkd.registry import DATASETS
 
@@ -139,3 +139,10 @@ class VOCLayoutDataset(VOCDataset):
         if self.skipped.first_file:
             print_log(f'{self.ann_file}: skipped {self.skipped}', logger='current',
                       level=logging.WARNING)
+        found = {instance['bbox_label'] for info in data_list for instance in info['instances']}
+        for name, label in self.cat2label.items():
+            # A name that is misspelt has the objects of its true name left out.
+            hint = did_you_mean(name, self.skipped.unknown_classes)
+            if hint and label not in found:
+                print_log(f"{self.ann_file}: no object of the class '{name}'.{hint}",
+                          logger='current', level=logging.WARNING)

@@ -220,3 +220,9 @@ def test_too_few_images_to_split(tmp_path):
     with pytest.raises(UserError, match=r'has 1 images .*: too few to split'):
         split_voc(root, 0.1, 0.1)
     assert list((root / 'ImageSets/Main').iterdir()) == []
+
+
+def test_another_layout_is_for_mmkd_new(tmp_path):
+    from photo_folders import voc_folder
+    with pytest.raises(UserError, match=r'has 0 images .*0 in JPEGImages, 3 .xml .*mmkd new /'):
+        split_voc(voc_folder(tmp_path, count=3), 0.1, 0.1)

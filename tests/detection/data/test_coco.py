@@ -13,11 +13,11 @@ SPEC = dict(
     categories=[dict(id=7, name='cat')])
 
 
-def read(folder, content, **options):
+def read(folder, content, classes=('cat', ), **options):
     (folder / 'train.json').write_bytes(content)
     return DATASETS.build(dict(
         type='CocoDataset', data_root=str(folder), ann_file='train.json', data_prefix=dict(img=''),
-        metainfo=dict(classes=('cat', )), pipeline=[], **options))
+        metainfo=dict(classes=classes), pipeline=[], **options))
 
 
 def changed(**parts):
@@ -25,10 +25,30 @@ def changed(**parts):
                        if value is not None}).encode()
 
 
-def test_a_whole_file_is_read_as_by_mmdetection(tmp_path):
+def test_a_whole_file_is_read_as_by_mmdetection(tmp_path, capsys):
     [image] = [read(tmp_path, changed()).get_data_info(0)]
     assert image['instances'] == [dict(bbox=[1, 2, 31, 42], bbox_label=0, ignore_flag=0)]
     assert (image['width'], image['height'], image['img_id']) == (64, 48, 1)
+    assert capsys.readouterr() == ('', '')
+
+
+TWO = [dict(id=7, name='cat'), dict(id=3, name='dog')]
+
+
+@pytest.mark.parametrize('classes', [('cat', 'dog'), ('dog', 'cat'), ('cat', )])
+def test_a_label_is_the_place_of_its_name(classes, tmp_path):
+    [instance] = read(tmp_path, changed(categories=TWO), classes).get_data_info(0)['instances']
+    assert classes[instance['bbox_label']] == 'cat'
+
+
+@pytest.mark.parametrize('categories, message', [
+    (TWO, "have no category 'cta', but cat, dog: correct .* Did you mean 'cat'"),
+    ([*TWO, dict(id=9, name='dog')], "have 2 categories 'dog': give each a name of its own")])
+@pytest.mark.parametrize('test_mode', [True, False])
+def test_classes_that_do_not_fit_the_categories(categories, message, test_mode, tmp_path):
+    with pytest.raises(UserError, match=f"annotations '{tmp_path}/train.json' {message}") as raised:
+        read(tmp_path, changed(categories=categories), ('dog', 'cta'), test_mode=test_mode)
+    assert '\n' not in str(raised.value)
 
 
 @pytest.mark.parametrize('content, message', [

@@ -113,6 +113,13 @@ def test_dirt_is_skipped_with_one_counted_warning_in_training(tmp_path, warnings
         f'and 3 objects of unknown classes (cow 2, sheep 1), first in {tmp_path}/Annotations/b.xml')
 
 
+def test_a_class_that_is_misspelt_is_told_apart_from_one_that_is_rare(tmp_path, warnings):
+    dataset(layout(tmp_path, DIRTY), metainfo=dict(classes=('cat', 'shep', 'dog')))
+    [(_, _), (message, _)] = warnings
+    assert message == (f"{tmp_path}/ImageSets/Main/train.txt: no object of the class 'shep'. "
+                       "Did you mean 'sheep'?")
+
+
 def test_dirt_is_skipped_silently_but_counted_in_testing(tmp_path, warnings):
     data = dataset(layout(tmp_path, DIRTY), test_mode=True)
     assert [len(info['instances']) for info in data] == [1, 1, 0, 0]
