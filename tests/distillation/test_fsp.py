@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from formulas import randn
 
 import mmkd  # noqa: F401
 from mmkd.distillation.losses.fsp import FSPLoss
@@ -10,12 +11,8 @@ from mmkd.distillation.losses.fsp import FSPLoss
 CHANNELS = (2, 3, 2)
 
 
-def _randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 def _features(seed, size=(4, 3), batch=2):
-    return [_randn(batch, c, *size, seed=seed + c + place).requires_grad_()
+    return [randn(batch, c, *size, seed=seed + c + place).requires_grad_()
             for place, c in enumerate(CHANNELS)]
 
 
@@ -68,8 +65,8 @@ def test_no_loss_where_the_flow_is_the_same():
 
 
 def test_the_larger_of_two_layers_is_pooled_and_networks_may_differ_in_size():
-    student = [_randn(2, 2, 8, 8), _randn(2, 3, 4, 4, seed=1), _randn(2, 2, 2, 2, seed=2)]
-    teacher = [_randn(2, 2, 4, 4, seed=3), _randn(2, 3, 4, 4, seed=4), _randn(2, 2, 4, 4, seed=5)]
+    student = [randn(2, 2, 8, 8), randn(2, 3, 4, 4, seed=1), randn(2, 2, 2, 2, seed=2)]
+    teacher = [randn(2, 2, 4, 4, seed=3), randn(2, 3, 4, 4, seed=4), randn(2, 2, 4, 4, seed=5)]
     expected = 0.0
     for pair, size in enumerate((4, 2)):
         ours = [F.adaptive_avg_pool2d(f, size) for f in student[pair:pair + 2]]
