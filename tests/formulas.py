@@ -71,6 +71,17 @@ def cross_entropy(logits, labels):
     return mean(-math.log(softmax(row)[label]) for row, label in zip(logits, labels, strict=True))
 
 
+def dkd(student, teacher, labels, alpha=1, beta=1, temperature=1):
+    """Decoupled distillation: label against the rest, and the rest among themselves."""
+    total = 0.0
+    for s, t, label in zip(student, teacher, labels, strict=True):
+        p, q = softmax(s, temperature)[label], softmax(t, temperature)[label]
+        s, t = ([z for c, z in enumerate(row) if c != label] for row in (s, t))
+        total += (temperature ** 2 * alpha * kl([q, 1 - q], [p, 1 - p])
+                  + beta * soft_kl(s, t, temperature))
+    return total / len(labels)
+
+
 CORNERS = {
     'one sample': lambda s, t: (s[:1], t[:1]),
     'zero student': lambda s, t: (s * 0, t),

@@ -150,19 +150,6 @@ def test_equals_its_formula_in_loops(name):
     assert value.item() == pytest.approx(CASES[name][2](*(v.tolist() for v in values)), rel=1e-9)
 
 
-def test_order_of_the_members_does_not_matter_in_mutual_learning():
-    logits = list(randn(4, *LOGITS[1:]))
-    values = [DMLLoss()([logits[i] for i in order]).item() for order in permutations(range(4))]
-    assert values == pytest.approx([values[0]] * len(values), rel=1e-12)
-
-
-def test_the_minimum_logit_is_the_least_sure_of_each_class():
-    """Over the label's logit: (0, -1, -4) and (0, -3, -2) give (0, -3, -4)."""
-    logits = torch.tensor([[[5.0, 4, 1]], [[1.0, -2, -1]]])
-    target = KDCLLoss('minlogit').ensemble(logits, torch.tensor([0]))
-    assert target.tolist() == [[0, -3, -4]]
-
-
 def _surest(logits, label, weights):
     """Least cross-entropy that combinations of one image's logits have; ``(M, C)``."""
     combined = weights @ logits

@@ -8,7 +8,6 @@ from formulas import randn, sigmoid, soft_kl
 
 import mmkd  # noqa: F401
 from mmkd.distillation.losses import Assignment, BCKDLoss, CrossKDLoss, LDLoss, Priors
-from mmkd.distillation.losses.ld import valuable_region
 
 CLASSES, BINS = 3, 5
 SIZES = [(2, 3), (1, 2)]
@@ -189,19 +188,6 @@ def test_ld_equals_its_formula_in_loops(part):
     assert expected > 0
     assert loss(student, teacher, _assignment(), _priors(), OBJECTS).item() == pytest.approx(
         expected, rel=1e-9)
-
-
-def test_the_valuable_region_by_hand():
-    """Anchors of 10 x 10 at x = 0, 5, 10, 15, an object at 0: IoU 1, 1/3, 0, 0.
-
-    Their mean is 1/3, their deviation sqrt(2/9), so the threshold is 0.805 and a quarter of it
-    0.201. DIoU: 1 is too much, 1/3 - 25 / 325 = 0.256 is inside, -1/5 and less are too little.
-    """
-    level = torch.tensor([[x, 0.0, x + 10, 10.0] for x in (0, 5, 10, 15, 5)])
-    valid = torch.tensor([True, True, True, True, False])
-    found = valuable_region([level], torch.tensor([[0.0, 0.0, 10.0, 10.0]]), [valid])
-    assert found[0].tolist() == pytest.approx([0, 1 / 3, 0, 0, 0])
-    assert valuable_region([level], torch.zeros(0, 4), [valid])[0].tolist() == [0] * 5
 
 
 @pytest.mark.parametrize('options', [dict(), dict(class_weight=0.0), dict(box_weight=0.0),

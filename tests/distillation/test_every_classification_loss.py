@@ -9,9 +9,9 @@ import torch
 from formulas import (
     CORNERS,
     assert_float32_under_autocast,
+    dkd,
     dot,
     flat,
-    kl,
     mean,
     norm,
     randn,
@@ -78,15 +78,8 @@ def rkd_loop(student, teacher, distance_weight=25, angle_weight=50):
     return distance_weight * distance + angle_weight * angle
 
 
-def dkd_loop(student, teacher, alpha=1, beta=8, temperature=4):
-    total = 0.0
-    for s, t, label in zip(student, teacher, LABELS.tolist(), strict=True):
-        p_s, p_t = softmax(s, temperature), softmax(t, temperature)
-        tckd = kl([p_t[label], 1 - p_t[label]], [p_s[label], 1 - p_s[label]])
-        q_s, q_t = ([x / (1 - p[label]) for c, x in enumerate(p) if c != label]
-                    for p in (p_s, p_t))
-        total += temperature ** 2 * (alpha * tckd + beta * kl(q_t, q_s))
-    return total / len(student)
+def dkd_loop(student, teacher, **settings):
+    return dkd(student, teacher, LABELS.tolist(), **dict(beta=8, temperature=4) | settings)
 
 
 def _gram(samples):

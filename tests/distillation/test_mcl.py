@@ -130,15 +130,6 @@ def test_layerwise_is_a_sum_with_the_losses_of_the_heads():
         expected + whole.layerwise(outputs, LABELS).item())
 
 
-def test_one_stage_each_and_full_weights_is_twice_mcl():
-    """Two members, so that each has one pair: the contrast of its own counts once per pair."""
-    embeddings = _embeddings()
-    outputs = StageOutputs([[e] for e in embeddings], [], [],
-                           torch.ones(2, 2, 6, dtype=torch.float64))
-    torch.testing.assert_close(LMCLLoss().layerwise(outputs, LABELS),
-                               2 * MCLLoss()(embeddings, LABELS))
-
-
 def test_gradients_are_right():
     """Of the contrastive parts; the soft ones stop gradients, see below."""
     embeddings = tuple(_embeddings(3))
@@ -190,21 +181,6 @@ def test_aggregated_logits_are_not_drawn_to_those_they_teach():
         expected = torch.autograd.grad(F.cross_entropy(joined, LABELS), joined)[0]
         torch.testing.assert_close(joined.grad, expected)
         assert member[-1].grad.abs().sum() > 0
-
-
-def test_no_order_matters():
-    loss, embeddings = MCLLoss(), _embeddings(3)
-    value = loss(embeddings, LABELS)
-    torch.testing.assert_close(loss(embeddings[::-1], LABELS), value)
-    order = torch.tensor([3, 1, 5, 0, 4, 2])
-    torch.testing.assert_close(loss([e[order] for e in embeddings], LABELS[order]), value)
-    torch.testing.assert_close(loss(embeddings, 7 - LABELS), value)
-
-
-def test_equal_members_have_nothing_to_imitate():
-    embeddings = _embeddings(1) * 2
-    for part in ('soft_vcl', 'soft_icl'):
-        assert MCLLoss(**_only(part))(embeddings, LABELS).item() == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize('batch', [1, 2, 6])
