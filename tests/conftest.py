@@ -26,6 +26,13 @@ def _scope():
 
 
 @pytest.fixture(scope='session', autouse=True)
+def _one_thread():
+    """A forked child can use one thread only, and sums round otherwise with two."""
+    import torch
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='session', autouse=True)
 def _no_waiting():
     """mmengine formats the whole config for every checkpoint, which takes most of a second, and
     sleeps two seconds where a loop of iterations begins its data anew."""
@@ -36,13 +43,14 @@ def _no_waiting():
 
 
 @pytest.fixture(autouse=True)
-def _no_visualizers():
-    """mmengine keeps visualizers by name, and a hook takes whichever name came last: in a process
+def _nothing_is_kept_by_name():
+    """mmengine keeps these by name and second, and takes whichever name came last: in a process
     of many runs that of another test."""
+    from mmengine.logging import MessageHub, MMLogger
     from mmengine.visualization import Visualizer
 
     from mmkd.registry import VISUALIZERS
-    for cls in (Visualizer, VISUALIZERS.get('DetLocalVisualizer')):
+    for cls in (MMLogger, MessageHub, Visualizer, VISUALIZERS.get('DetLocalVisualizer')):
         cls._instance_dict.clear()
 
 

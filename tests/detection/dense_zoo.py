@@ -2,6 +2,7 @@
 
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from zoo import model
@@ -28,10 +29,19 @@ def build(cfg, seed=0):
     torch.manual_seed(seed)
     with DefaultScope.overwrite_default_scope('mmkd'):
         found = MODELS.build(cfg)
-    for parameter in found.bbox_head.parameters():
+    head = found.roi_head if hasattr(found, 'roi_head') else found.bbox_head
+    for parameter in head.parameters():
         if parameter.dim() > 1:
             torch.nn.init.kaiming_normal_(parameter)
     return found
+
+
+def saved(folder, cfg, classes=None, build=build):
+    """Write a teacher; return what the command line says of it."""
+    Config(dict(model=cfg, default_scope='mmkd')).dump(folder / 'teacher.py')
+    meta = {} if classes is None else dict(dataset_meta=dict(classes=classes))
+    torch.save(dict(state_dict=build(cfg, seed=3).state_dict(), meta=meta), folder / 'teacher.pth')
+    return f'{folder / "teacher.py"}={folder / "teacher.pth"}'
 
 
 def features(size=64, images=2, seed=1):

@@ -9,7 +9,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import LOOPS
 from mmengine.runner import ValLoop
-from tiny_run import write_config
+from tiny_run import VALIDATION, Listed, write_config
 
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.engine import results
@@ -21,13 +21,6 @@ from mmkd.engine.results import ResultsHook, read_results
 from mmkd.engine.run_folder import is_better, main_metric
 from mmkd.errors import UserError
 
-VALIDATION = """
-val_dataloader = dict(
-    batch_size=4, num_workers=0, dataset=dict(type='TinyData'),
-    sampler=dict(type='DefaultSampler', shuffle=False))
-val_cfg = dict(type='ValLoop')
-val_evaluator = dict(type='Listed', values=[0.25, 0.5, 0.375, 0.125])
-"""
 ITERATIONS = {'train_cfg': dict(_delete_=True, type='IterBasedTrainLoop', max_iters=5,
                                 val_interval=3),
               'default_hooks.checkpoint.by_epoch': False, 'log_processor.by_epoch': False,
@@ -36,8 +29,7 @@ ITERATIONS = {'train_cfg': dict(_delete_=True, type='IterBasedTrainLoop', max_it
 
 @pytest.fixture
 def run(tmp_path):
-    """Train as the tool does; ``Listed`` is in test_screen.py."""
-    import test_screen  # noqa: F401
+    """Train as the tool does."""
     work = tmp_path / 'work'
 
     def call(resume=None, more=VALIDATION, **options):
@@ -246,8 +238,7 @@ def test_which_metric_and_which_direction():
 
 
 def test_less_is_better_of_an_error(run, tmp_path, monkeypatch):
-    import test_screen
-    monkeypatch.setattr(test_screen.Listed, 'compute_metrics',
+    monkeypatch.setattr(Listed, 'compute_metrics',
                         lambda self, found: dict(error=next(self.values)))
     run()
     assert _epoch(tmp_path / 'work/best.pth') == 4

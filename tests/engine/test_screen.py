@@ -7,45 +7,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from mmengine.evaluator import BaseMetric
-from tiny_run import write_config
+from tiny_run import VALIDATION, Listed, write_config
 
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.engine import screen
 from mmkd.engine.config import load_config
 from mmkd.engine.launch import train
 from mmkd.engine.screen import TimedLoggerHook
-from mmkd.registry import METRICS
-
-VALIDATION = """
-val_dataloader = dict(
-    batch_size=4, num_workers=0, dataset=dict(type='TinyData'),
-    sampler=dict(type='DefaultSampler', shuffle=False))
-val_cfg = dict(type='ValLoop')
-val_evaluator = dict(type='Listed', values=[0.25, 0.5, 0.375, 0.125])
-default_hooks = dict(logger=dict(_delete_=True, type='TimedLoggerHook', interval=2))
-"""
-
-
-@METRICS.register_module(force=True)
-class Listed(BaseMetric):
-    """Returns one value after the other."""
-
-    def __init__(self, values):
-        super().__init__()
-        self.values = iter(values)
-
-    def process(self, data_batch, data_samples):
-        self.results.append(0)
-
-    def compute_metrics(self, results):
-        return dict(score=next(self.values), other=1.0)
 
 
 @pytest.fixture
 def run(tmp_path, capsys):
     """Train as the tool does and return the lines on the screen."""
     def call(resume=None, **options):
+        options = {'default_hooks.logger.type': 'TimedLoggerHook'} | options
         cfg = load_config(write_config(tmp_path, VALIDATION), options)
         cfg.work_dir, cfg.launcher = str(tmp_path / 'work'), 'none'
         cfg.experiment_name = f'{tmp_path.name}_{resume}'

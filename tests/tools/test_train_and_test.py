@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import re
 import subprocess
 import sys
@@ -57,7 +58,8 @@ def test_centernet_trains_and_tests(centernet, tool, tmp_path):
                             '--out', tmp_path / 'metrics.json', '--show-dir', tmp_path / 'shown')
     assert status == 0, err
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
-    assert metrics
+    assert {'pascal_voc/mAP', 'pascal_voc/mAP_11points', 'pascal_voc/mAP_area'} <= set(metrics)
+    assert all(0 <= value <= 1 for value in metrics.values() if not math.isnan(value))
     for name, value in metrics.items():
         assert f'{name}: {value}' in out
     assert len(list((tmp_path / 'shown').glob('*.[jp][pn]g'))) == 5
