@@ -34,11 +34,12 @@ def _one_thread():
 
 @pytest.fixture(scope='session', autouse=True)
 def _no_waiting():
-    """mmengine formats the whole config for every checkpoint, which takes most of a second, and
-    sleeps two seconds where a loop of iterations begins its data anew."""
+    """mmengine formats the whole config for every checkpoint and collects garbage for every data
+    set, which takes most of a second, and sleeps two where iterations begin their data anew."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **options: (text, True))
         patch.setattr('mmengine.runner.loops.time', SimpleNamespace(sleep=lambda seconds: None))
+        patch.setattr('mmengine.dataset.base_dataset.gc', SimpleNamespace(collect=lambda: None))
         yield
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from dense_zoo import HEADS as FAMILIES
 from dense_zoo import build, narrow
+from formulas import sigmoid
 from helpers import AtTheEnd, NoiseDetection, distillation_hook, runner, save_teacher, train_config
 from mmengine.config import Config
 from zoo import model
@@ -24,10 +25,6 @@ def test_scores_equal_their_formula_in_loops():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 6, 2, 3, dtype=torch.float64, generator=generator)
     factors = torch.randn(2, 2, 2, 3, dtype=torch.float64, generator=generator)
-
-    def sigmoid(value):
-        return 1 / (1 + 2.718281828459045 ** -value)
-
     for given in (None, factors):
         expected = [[[max(sigmoid(logits[b, 3 * a + c, y, x].item())
                           * (1 if given is None else sigmoid(given[b, a, y, x].item()))

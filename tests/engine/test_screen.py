@@ -1,7 +1,6 @@
 """What one sees of a run, and what the file has."""
 
 import math
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -99,12 +98,6 @@ def test_no_long_silence(seconds, expected, monkeypatch):
     for step in range(1, 11):
         hook.after_train_iter(runner, step - 1)
     assert logged == expected and hook.interval == 5
-
-
-def test_importing_mmdet_says_nothing():
-    done = subprocess.run([sys.executable, '-c', 'import mmkd.detection'], capture_output=True,
-                          text=True, check=True)
-    assert (done.stdout, done.stderr) == ('', '')
 
 
 def test_a_terminal_shows_a_bar_for_each_epoch(run, tmp_path, monkeypatch):

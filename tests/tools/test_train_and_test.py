@@ -11,23 +11,15 @@ import time
 import cv2
 import pytest
 import torch
+from helpers import DRAWN_DETECTOR
 from tiny_run import ROOT, write_config
 
 from mmkd.detection.data.synthetic import DRAWN_CLASSES, draw_dataset
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 
-CENTERNET = """
-_base_ = ['{root}/configs/_base_/models/narrow_resnet18.py',
-          '{root}/configs/_base_/datasets/drawn.py',
-          '{root}/configs/_base_/schedules/small_8e.py',
-          '{root}/configs/_base_/default_runtime.py']
-model = dict(
-    data_preprocessor=dict(pad_size_divisor=64),
-    backbone=dict(base_channels=8),
-    neck=dict(in_channels=64, num_deconv_filters=(16, 8)),
-    bbox_head=dict(num_classes={{{{_base_.num_classes}}}}, in_channels=8, feat_channels=8))
+CENTERNET = DRAWN_DETECTOR + """
+model['data_preprocessor'] = dict(pad_size_divisor=64)
 image_size = 64
-train_cfg = dict(max_epochs=1, val_interval=1)
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
 val_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
 test_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
@@ -40,7 +32,7 @@ def centernet(tmp_path, monkeypatch):
     draw_dataset(tmp_path / 'drawn', splits=dict(train=8, val=3, test=5), image_size=64)
     monkeypatch.setenv('DRAWN_ROOT', f"{tmp_path / 'drawn'}/")
     path = tmp_path / 'centernet.py'
-    path.write_text(CENTERNET.format(root=ROOT))
+    path.write_text(CENTERNET.format(root=ROOT, width=8))
     return path
 
 
