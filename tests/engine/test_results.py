@@ -12,8 +12,8 @@ from mmengine.runner import ValLoop
 from tiny_run import VALIDATION, Listed, write_config
 
 from mmkd.distillation.checkpoints import load_checkpoint_safely
-from mmkd.engine import results
-from mmkd.engine.begin import _config_text, add_hooks
+from mmkd.engine import begin, results
+from mmkd.engine.begin import add_hooks
 from mmkd.engine.config import load_config
 from mmkd.engine.config_values import add_tracker, check_visualizer
 from mmkd.engine.launch import train
@@ -255,13 +255,15 @@ def test_config_is_what_was_asked_for(run, tmp_path):
         assert written[key] == asked[key] or key == 'log_level', key
 
 
-def test_config_keeps_the_order_and_what_python_does_not_write(tmp_path):
+def test_config_keeps_the_order_and_what_python_does_not_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(begin, 'FormatCode', begin.FormatCode.__wrapped__)  # see conftest.py
     cfg = Config(dict(terms=dict(z=1, a=dict(type='T', x=(1,))), m={'a b': None, 1: [True, 'q\'']},
-                      b=float('inf'), c={'class': -1.5}))
-    (tmp_path / 'config.py').write_text(_config_text(cfg))
+                      long=[*range(99)], b=float('inf'), c={'class': -1.5}))
+    (tmp_path / 'config.py').write_text(begin._config_text(cfg))
+    assert max(map(len, (tmp_path / 'config.py').read_text().splitlines())) <= 100
     again = Config.fromfile(tmp_path / 'config.py')
     assert again.to_dict() == cfg.to_dict()
-    assert list(again) == ['terms', 'm', 'b', 'c'] and list(again.terms) == ['z', 'a']
+    assert list(again) == ['terms', 'm', 'long', 'b', 'c'] and list(again.terms) == ['z', 'a']
 
 
 def test_config_trains_again(run, tmp_path, capsys):
