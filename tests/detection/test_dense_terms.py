@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from dense_zoo import HEADS, build, narrow, saved
-from helpers import CLASSES, AtTheEnd, NoiseDetection, distillation_hook, runner, train_config
+from dense_zoo import HEADS, build, distilled, narrow, saved
+from helpers import CLASSES, NoiseDetection, distillation_hook, runner, train_config
 from mmengine.config import Config
 from zoo import model
 
@@ -32,21 +32,10 @@ def _gradients(run):
             for name, one in zip(wanted, found, strict=True)}
 
 
-def _run(folder, student, teacher, method):
-    probe = AtTheEnd(_gradients)
-    cfg = train_config(folder / 'run', student, iters=2, batch=2)
-    cfg.optim_wrapper.optimizer.lr = 1e-4
-    distil(cfg, [teacher], [method])
-    run = runner(cfg)
-    run.register_hook(probe)
-    run.train()
-    return run, probe.found
-
-
 @pytest.mark.parametrize(('head', 'method'), RUNS)
 def test_two_iterations(head, method, tmp_path):
     cfg = narrow(head)
-    run, gradients = _run(tmp_path, cfg, saved(tmp_path, cfg), method)
+    run, gradients = distilled(tmp_path, cfg, saved(tmp_path, cfg), [method], _gradients)
     values = run.message_hub.log_scalars[f'train/loss_distill_{method}'].data[0]
     assert all(0 < value < float('inf') for value in values)
     assert all(norm < float('inf') for norm in gradients.values())
@@ -64,7 +53,8 @@ def test_two_iterations(head, method, tmp_path):
 
 def test_a_gfl_teaches_an_atss(tmp_path):
     """Both have one prior in a cell and boxes in pixels, so that they can be compared."""
-    _, gradients = _run(tmp_path, narrow('ATSS'), saved(tmp_path, narrow('GFL')), 'bckd')
+    _, gradients = distilled(tmp_path, narrow('ATSS'), saved(tmp_path, narrow('GFL')), ['bckd'],
+                             _gradients)
     assert gradients['bbox_head.atss_reg.weight'] > 0
 
 
@@ -86,7 +76,7 @@ def test_a_teacher_with_more_classes_in_another_order(tmp_path):
     """The student's class is found by name among the teacher's."""
     cfg, theirs = narrow('GFL'), narrow('GFL', num_classes=5)
     names = ('other', CLASSES[2], CLASSES[0], 'more', CLASSES[1])
-    run, _ = _run(tmp_path, cfg, saved(tmp_path, theirs, names), 'bckd')
+    run, _ = distilled(tmp_path, cfg, saved(tmp_path, theirs, names), ['bckd'])
     [term] = distillation_hook(run).terms
     maps = [torch.arange(5.0).view(1, 5, 1, 1)]
     step = Step({}, distillation_hook(run).teachers, {}, None)

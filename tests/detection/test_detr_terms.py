@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from dense_zoo import samples
+from dense_zoo import distilled, samples
 from detr_zoo import DETRS, QUERIES, build, saved, tiny
-from helpers import CLASSES, AtTheEnd, distillation_hook, runner, train_config
+from helpers import CLASSES, distillation_hook, runner, train_config
 from mmdet.models.dense_heads import DETRHead
 from zoo import model
 
@@ -141,20 +141,6 @@ def _gradients(run):
     return reached
 
 
-def _run(folder, student, teacher, methods, iters=2, **extra):
-    probe = AtTheEnd(_gradients)
-    cfg = train_config(folder / 'run', student, iters=iters, batch=2, **extra)
-    cfg.optim_wrapper.optimizer.lr = 1e-4
-    distil(cfg, [teacher], methods)
-    for term in cfg.terms.values():
-        if 'points' in term:
-            term.points = 9
-    run = runner(cfg)
-    run.register_hook(probe)
-    run.train()
-    return run, probe.found
-
-
 def _values(run, name):
     return run.message_hub.log_scalars[f'train/loss_distill_{name}'].data[0]
 
@@ -162,7 +148,7 @@ def _values(run, name):
 @pytest.mark.parametrize('name', ['DETR', 'Deformable DETR', 'DINO'])
 def test_two_iterations(name, tmp_path):
     cfg = tiny(name)
-    run, reached = _run(tmp_path, cfg, saved(tmp_path, cfg), METHODS)
+    run, reached = distilled(tmp_path, cfg, saved(tmp_path, cfg), METHODS, _gradients)
     assert list(reached) == ['logits', 'features', 'queries', 'kd_detr']
     for term in reached:
         assert all(0 < value < float('inf') for value in _values(run, term))
@@ -182,8 +168,8 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn(tmp_path):
     """In training, too, DINO's queries are those of its teacher: without the denoising ones."""
     cfg = tiny('DINO', layers=1, dropout=0.0)
     cfg.backbone.norm_eval = True
-    run, _ = _run(tmp_path, cfg, saved(tmp_path, cfg), METHODS, iters=1,
-                  load_from=str(tmp_path / 'teacher.pth'))
+    run, _ = distilled(tmp_path, cfg, saved(tmp_path, cfg), METHODS, iters=1,
+                       load_from=str(tmp_path / 'teacher.pth'))
     for term in ('logits', 'features', 'kd_detr'):
         assert _values(run, term)[0] == pytest.approx(0, abs=1e-3)
     assert _values(run, 'queries')[0] > 0.1  # it learns from labels
@@ -204,8 +190,8 @@ NAMES = ('other', CLASSES[2], CLASSES[0], 'more', CLASSES[1])
 
 def test_another_family_of_another_size_with_more_classes(tmp_path):
     teacher = tiny('DINO', layers=3, queries=QUERIES + 4, num_classes=len(NAMES))
-    run, reached = _run(tmp_path, tiny('Deformable DETR'), saved(tmp_path, teacher, NAMES),
-                        ['setkd'])
+    run, reached = distilled(
+        tmp_path, tiny('Deformable DETR'), saved(tmp_path, teacher, NAMES), ['setkd'], _gradients)
     assert all(0 < value < float('inf') for value in _values(run, 'setkd'))
     assert 'query_embedding' in reached['setkd']
     [term] = distillation_hook(run).terms

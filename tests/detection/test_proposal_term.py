@@ -4,16 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from dense_zoo import build, saved
+from dense_zoo import build, distilled, saved
 from formulas import dkd
-from helpers import CLASSES, AtTheEnd, distillation_hook, runner, train_config
+from helpers import CLASSES, distillation_hook
 from zoo import model
 
 from mmkd.detection.proposal_term import LABELS, LOGITS, ROIS, ProposalTerm
-from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.step import Step
 from mmkd.distillation.teachers import Teacher
-from mmkd.engine.distil import distil
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 
@@ -77,22 +75,9 @@ def _once_more(run):
         for name, one in zip(wanted, gradients, strict=True)}
 
 
-def _run(folder, student, teacher, hook=None, **changes):
-    cfg = train_config(folder / 'run', student, iters=1, batch=2, **changes)
-    cfg.optim_wrapper.optimizer.lr = 1e-4
-    distil(cfg, [teacher], ['dkd'])
-    fix_views(cfg)
-    run = runner(cfg)
-    if hook is not None:
-        run.register_hook(hook)
-    run.train()
-    return run
-
-
 def test_a_whole_step_equals_the_formula(tmp_path):
-    probe = AtTheEnd(_once_more)
-    run = _run(tmp_path, _faster(), saved(tmp_path, _faster()), probe)
-    value, expected, labels, gradients = probe.found
+    run, (value, expected, labels, gradients) = distilled(
+        tmp_path, _faster(), saved(tmp_path, _faster()), ['dkd'], _once_more, iters=1)
     assert value > 0 and value == pytest.approx(expected, rel=1e-4)
     assert 3 in labels and min(labels) < 3, 'background and objects'
     for name in ('backbone.layer3.0.conv1.weight', 'neck.fpn_convs.0.conv.weight',
@@ -110,7 +95,8 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn(tmp_path):
     cfg.backbone.update(norm_eval=True)
     cfg.neck.pop('norm_cfg', None)
     teacher = saved(tmp_path, cfg)
-    run = _run(tmp_path, cfg, teacher, load_from=str(tmp_path / 'teacher.pth'))
+    run, _ = distilled(tmp_path, cfg, teacher, ['dkd'], iters=1,
+                       load_from=str(tmp_path / 'teacher.pth'))
     [value] = run.message_hub.log_scalars['train/loss_distill_dkd'].data[0]
     assert value == pytest.approx(0, abs=1e-5)
 
@@ -180,5 +166,5 @@ def test_sigmoid_classes_are_refused():
 
 def test_a_cache_does_not_serve(tmp_path):
     with pytest.raises(UserError, match=r"term 'dkd' needs its teachers in every step.*leave this"):
-        _run(tmp_path, _faster(), saved(tmp_path, _faster()),
-             teacher_cache=dict(folder=str(tmp_path / 'cache'), views=1))
+        distilled(tmp_path, _faster(), saved(tmp_path, _faster()), ['dkd'],
+                  teacher_cache=dict(folder=str(tmp_path / 'cache'), views=1))
