@@ -73,7 +73,7 @@ def write_voc(root, model, images):
     return root
 
 
-def tested_on(root, work_dir, **config):
+def config_on(root, work_dir, **config):
     """A config by which `launch.test` runs a detector on what `write_voc` wrote."""
     dataset = dict(type='VOCLayoutDataset', data_root=str(root), test_mode=True,
                    ann_file='ImageSets/Main/test.txt', metainfo=dict(classes=CLASSES),

@@ -16,7 +16,7 @@ from handmade_models import save
 from helpers import CLASSES
 from larger_boxes import with_larger_boxes
 from mmengine.config import Config
-from reference import run_test_tool, tested_on, write_voc
+from reference import config_on, run_test_tool, write_voc
 
 from mmkd.deploy.compare.evaluate import evaluate_onnx, onnx_runner
 from mmkd.deploy.device.metadata import ModelMetadata
@@ -45,7 +45,7 @@ def detector_data(detector, images, tmp_path_factory):
 
 @pytest.fixture
 def cfg(detector_config, detector_data, tmp_path):
-    return tested_on(detector_data, tmp_path / 'work', **config_of(detector_config).to_dict())
+    return config_on(detector_data, tmp_path / 'work', **config_of(detector_config).to_dict())
 
 
 def with_metadata(path, out, proto=None, **values):

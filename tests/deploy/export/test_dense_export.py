@@ -11,7 +11,7 @@ from dense_models import SIZE, config, lively
 from helpers import CLASSES
 from mmcv.transforms import Compose
 from mmengine.registry import DefaultScope
-from reference import mmdet_predictions, run_test_tool, tested_on, write_voc
+from reference import config_on, mmdet_predictions, run_test_tool, write_voc
 
 from mmkd.deploy import Detector
 from mmkd.deploy.compare.evaluate import OnnxModel, evaluate_onnx
@@ -208,7 +208,7 @@ def test_a_wrong_number_is_noticed(exports, images, tmp_path, monkeypatch):
 def test_the_metrics_of_the_checkpoint(exports, images, tmp_path, monkeypatch):
     exported = exports('retinanet')
     write_voc(tmp_path, exported.model, images)
-    cfg = tested_on(tmp_path, tmp_path / 'work', model=exported.model.cfg.model.to_dict())
+    cfg = config_on(tmp_path, tmp_path / 'work', model=exported.model.cfg.model.to_dict())
     torch.save(dict(state_dict=exported.model.state_dict()), tmp_path / 'epoch_1.pth')
     with DefaultScope.overwrite_default_scope('mmkd'):
         expected = launch.test(cfg.copy(), str(tmp_path / 'epoch_1.pth'))
