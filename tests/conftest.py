@@ -1,5 +1,6 @@
 """Tiny networks and data that the tests share."""
 
+import functools
 import gc
 import importlib.util
 import os
@@ -9,12 +10,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from yapf.yapflib import yapf_api
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `helpers`, also in spawned processes
 
 # A forked child must not collect what its parent left over: onnxruntime's sessions wait there for
 # threads that a child does not have.
 os.register_at_fork(after_in_child=gc.disable)
+
+# mmengine formats the whole config for every checkpoint, mmkd for every run: most of a second.
+# Here, before others import it by its name.
+unformatted = functools.wraps(yapf_api.FormatCode)(lambda text, **options: (text, True))
+yapf_api.FormatCode = unformatted
 
 
 @pytest.fixture(autouse=True)
@@ -26,23 +33,34 @@ def _scope():
 
 
 @pytest.fixture(scope='session', autouse=True)
+def _one_thread():
+    """A forked child can use one thread only, and sums round otherwise with two."""
+    import torch
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='session', autouse=True)
 def _no_waiting():
-    """mmengine formats the whole config for every checkpoint, which takes most of a second, and
-    sleeps two seconds where a loop of iterations begins its data anew."""
+    """mmengine collects garbage for every data set, which takes most of a second, and sleeps two
+    where iterations begin their data anew. A run asks git and the installation what it runs on."""
+    from mmkd.engine import environment
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **options: (text, True))
+        for name in ('commit', '_versions'):
+            patch.setattr(environment, name, functools.cache(getattr(environment, name)))
         patch.setattr('mmengine.runner.loops.time', SimpleNamespace(sleep=lambda seconds: None))
+        patch.setattr('mmengine.dataset.base_dataset.gc', SimpleNamespace(collect=lambda: None))
         yield
 
 
 @pytest.fixture(autouse=True)
-def _no_visualizers():
-    """mmengine keeps visualizers by name, and a hook takes whichever name came last: in a process
+def _nothing_is_kept_by_name():
+    """mmengine keeps these by name and second, and takes whichever name came last: in a process
     of many runs that of another test."""
+    from mmengine.logging import MessageHub, MMLogger
     from mmengine.visualization import Visualizer
 
     from mmkd.registry import VISUALIZERS
-    for cls in (Visualizer, VISUALIZERS.get('DetLocalVisualizer')):
+    for cls in (MMLogger, MessageHub, Visualizer, VISUALIZERS.get('DetLocalVisualizer')):
         cls._instance_dict.clear()
 
 

@@ -130,6 +130,20 @@ class AtTheEnd(Hook):
         self.found = self.function(runner)
 
 
+DRAWN_DETECTOR = """
+_base_ = ['{root}/configs/_base_/models/narrow_resnet18.py',
+          '{root}/configs/_base_/datasets/drawn.py',
+          '{root}/configs/_base_/schedules/small_8e.py',
+          '{root}/configs/_base_/default_runtime.py']
+model = dict(
+    backbone=dict(base_channels=4),
+    neck=dict(in_channels=32, num_deconv_filters=({width}, {width})),
+    bbox_head=dict(num_classes={{{{_base_.num_classes}}}}, in_channels={width}, feat_channels=8))
+train_cfg = dict(max_epochs=1, val_interval=1)
+"""
+"""Config of a tiny CenterNet for drawn images, for one epoch."""
+
+
 def train_config(work_dir, model, hooks=(), iters=3, batch=4, **extra):
     """Config of a short run on noise."""
     return Config(dict(
@@ -147,6 +161,15 @@ def runner(config):
     """Build a runner for `train_config(...)`."""
     config.experiment_name = f'test_{id(config)}'
     return Runner.from_cfg(config)
+
+
+def assert_plain_student(cfg, folder):
+    """A run of one epoch saved the finite state of the config's network, and no more."""
+    from mmkd.distillation import load_checkpoint_safely
+    saved = load_checkpoint_safely(Path(folder) / 'epoch_1.pth')['state_dict']
+    MODELS.build(cfg.model).load_state_dict(saved)  # which is strict
+    assert all(value.isfinite().all() for value in saved.values())
+    assert (Path(folder) / 'accuracy.json').is_file()
 
 
 def leave_process_group():

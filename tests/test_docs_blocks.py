@@ -19,7 +19,14 @@ import cv2
 import pytest
 import timm_stub
 import torch
-from helpers import centernet, distillation_hook, runner, save_teacher, train_config
+from helpers import (
+    DRAWN_DETECTOR,
+    centernet,
+    distillation_hook,
+    runner,
+    save_teacher,
+    train_config,
+)
 from mmengine.registry import DefaultScope
 from torch import nn
 
@@ -47,15 +54,6 @@ PAGES = {page.name: page for page in (ROOT / 'README.md', *sorted((ROOT / 'docs'
 FROM_PYTHON = 'python.md'  # what its program leaves is what other pages begin with
 
 DRAWN = 'configs/_base_/datasets/drawn.py'
-DETECTOR = """
-_base_ = ['configs/_base_/models/narrow_resnet18.py', '{drawn}',
-          'configs/_base_/schedules/small_8e.py', 'configs/_base_/default_runtime.py']
-model = dict(
-    backbone=dict(base_channels=4),
-    neck=dict(in_channels=32, num_deconv_filters=({width}, {width})),
-    bbox_head=dict(num_classes={{{{_base_.num_classes}}}}, in_channels={width}, feat_channels=8))
-train_cfg = dict(max_epochs=1, val_interval=1)
-"""
 
 
 def blocks(page):
@@ -228,7 +226,7 @@ def fill(folder):
     shutil.copytree(ROOT / 'configs', folder / 'configs')
     draw_dataset(folder / 'data/drawn', splits=dict(train=4, val=2, test=2), image_size=64)
     for name, width in (('teacher', 16), ('student', 8)):
-        (folder / f'{name}.py').write_text(DETECTOR.format(width=width, drawn=DRAWN))
+        (folder / f'{name}.py').write_text(DRAWN_DETECTOR.format(root='.', width=width))
     photo = cv2.imread(str(next((folder / 'data/drawn/JPEGImages').glob('*.jpg'))))
     for photos in ('data/photos', 'photos'):
         (folder / photos).mkdir()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import assert_plain_student
 
 import mmkd  # noqa: F401
 from mmkd.distillation import load_checkpoint_safely
@@ -31,12 +32,7 @@ def test_every_method_trains_and_leaves_a_plain_student(method, tmp_path, cifar_
     cfg = cifar_config(CONFIG, tmp_path, method=method, student='resnet8', teacher='resnet14',
                   checkpoint=_teacher(tmp_path))
     launch.train(cfg)
-    saved = load_checkpoint_safely(tmp_path / 'epoch_1.pth')
-    plain = MODELS.build(cfg.model)
-    assert set(saved['state_dict']) == set(plain.state_dict())
-    assert all(value.isfinite().all() for value in saved['state_dict'].values())
-    plain.load_state_dict(saved['state_dict'])
-    assert (tmp_path / 'accuracy.json').is_file()
+    assert_plain_student(cfg, tmp_path)
 
 
 @pytest.mark.parametrize('student', ['wrn_16_1', 'vgg8', 'mobilenetv2_half', 'shufflenetv1'])

@@ -10,6 +10,7 @@ import torch
 from conftest import pipeline
 from helpers import CLASSES
 from mmcv.transforms import Compose
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,32 @@ def annotation(model, path, generator):
     objects = ''.join(OBJECT.format(CLASSES[found.labels[i]], *boxes[i]) for i in chosen)
     return (f'<annotation><size><width>{width}</width><height>{height}</height><depth>3</depth>'
             f'</size>{objects}</annotation>')
+
+
+def write_voc(root, model, images):
+    """A data set in VOC layout of which a detector finds a part."""
+    for name in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
+        (root / name).mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for path in images:
+        (root / 'JPEGImages' / path.name).write_bytes(path.read_bytes())
+        (root / f'Annotations/{path.stem}.xml').write_text(annotation(model, path, generator))
+    (root / 'ImageSets/Main/test.txt').write_text('\n'.join(path.stem for path in images))
+    return root
+
+
+def config_on(root, work_dir, **config):
+    """A config by which `launch.test` runs a detector on what `write_voc` wrote."""
+    dataset = dict(type='VOCLayoutDataset', data_root=str(root), test_mode=True,
+                   ann_file='ImageSets/Main/test.txt', metainfo=dict(classes=CLASSES),
+                   pipeline=pipeline())
+    return Config(dict(
+        config, default_scope='mmkd', work_dir=str(work_dir), launcher='none', default_hooks={},
+        custom_imports=dict(imports=['mmkd']), test_cfg=dict(type='TestLoop'),
+        test_evaluator=dict(type='VOCMeanAPMetric'),
+        visualizer=dict(type='DetLocalVisualizer', name=str(work_dir)),
+        test_dataloader=dict(batch_size=2, num_workers=0, dataset=dataset,
+                             sampler=dict(type='DefaultSampler', shuffle=False))))
 
 
 def run_test_tool(monkeypatch, *args):

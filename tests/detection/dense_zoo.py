@@ -1,11 +1,15 @@
 """The detectors with dense heads, narrow enough for one CPU core."""
 
 import torch
+from helpers import AtTheEnd, runner, train_config
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from zoo import model
 
+from mmkd.distillation.cache.options import fix_views
+from mmkd.engine.distil import distil
 from mmkd.registry import MODELS
 
 HEADS = ('GFL', 'RetinaNet', 'ATSS', 'FCOS')
@@ -28,10 +32,34 @@ def build(cfg, seed=0):
     torch.manual_seed(seed)
     with DefaultScope.overwrite_default_scope('mmkd'):
         found = MODELS.build(cfg)
-    for parameter in found.bbox_head.parameters():
+    head = found.roi_head if hasattr(found, 'roi_head') else found.bbox_head
+    for parameter in head.parameters():
         if parameter.dim() > 1:
             torch.nn.init.kaiming_normal_(parameter)
     return found
+
+
+def saved(folder, cfg, classes=None, build=build):
+    """Write a teacher; return what the command line says of it."""
+    Config(dict(model=cfg, default_scope='mmkd')).dump(folder / 'teacher.py')
+    meta = {} if classes is None else dict(dataset_meta=dict(classes=classes))
+    torch.save(dict(state_dict=build(cfg, seed=3).state_dict(), meta=meta), folder / 'teacher.pth')
+    return f'{folder / "teacher.py"}={folder / "teacher.pth"}'
+
+
+def distilled(folder, student, teacher, methods, look=None, iters=2, **changes):
+    """Train for a few steps; return the run and what ``look(run)`` found at its end."""
+    cfg = train_config(folder / 'run', student, iters=iters, batch=2, **changes)
+    cfg.optim_wrapper.optimizer.lr = 1e-4
+    distil(cfg, [teacher], methods)
+    fix_views(cfg)
+    for term in cfg.terms.values():
+        if 'points' in term:
+            term.points = 9
+    run, probe = runner(cfg), AtTheEnd(look or (lambda run: None))
+    run.register_hook(probe)
+    run.train()
+    return run, probe.found
 
 
 def features(size=64, images=2, seed=1):

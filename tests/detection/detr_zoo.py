@@ -1,7 +1,9 @@
 """The DETRs of MMDetection, small enough for one CPU core: 16 numbers wide, 7 queries, 2 layers."""
 
 import copy
+import functools
 
+import dense_zoo
 import torch
 from mmengine.registry import DefaultScope
 from zoo import model
@@ -52,3 +54,6 @@ def build(cfg, seed=0):
         if parameter.dim() > 1:
             torch.nn.init.kaiming_normal_(parameter)
     return found
+
+
+saved = functools.partial(dense_zoo.saved, build=build)

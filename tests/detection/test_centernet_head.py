@@ -9,7 +9,6 @@ import mmkd  # noqa: F401  (before mmdet)
 import numpy as np
 import pytest
 import torch
-from helpers import leave_process_group
 from mmdet.models.dense_heads import CenterNetHead as MMDetCenterNetHead
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
@@ -293,48 +292,6 @@ def test_saturated_half_precision_heatmaps_keep_the_loss_finite(bias):
             *maps, [instances((10.0, 12.0, 61.0, 50.0, 0))], [dict(batch_input_shape=INPUT)])
     assert maps[0][0].dtype == torch.float32
     assert all(torch.isfinite(value) for value in losses.values())
-
-
-def batches_of_four():
-    """Four images with four objects, of which the last two have none; then with a single one."""
-    features = torch.randn(4, 4, *MAP, generator=torch.Generator().manual_seed(5))
-    crowd = instances((10.0, 12.0, 61.0, 50.0, 0), (33.0, 20.0, 110.0, 90.0, 2),
-                      (70.0, 10.0, 80.0, 33.0, 1))
-    one = instances((3.0, 3.0, 30.0, 20.0, 1))
-    return [(features, [crowd, one, instances(), instances()]),
-            (features, [one, instances(), instances(), instances()])]
-
-
-def losses_and_gradient(features, truth):
-    head = make_head()
-    losses = head.loss_by_feat(
-        *head((features,)), truth, [dict(batch_input_shape=INPUT)] * len(truth))
-    sum(losses.values()).backward()
-    gradient = torch.cat([parameter.grad.flatten() for parameter in head.parameters()])
-    return torch.cat((torch.stack(list(losses.values())).detach(), gradient))
-
-
-def run_half_of_each_batch(rank, init_file, results):
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{init_file}', rank=rank, world_size=2)
-    half = slice(2 * rank, 2 * rank + 2)
-    found = [losses_and_gradient(features[half], truth[half])
-             for features, truth in batches_of_four()]
-    for value in found:
-        torch.distributed.all_reduce(value)
-    if rank == 0:
-        torch.save([value / 2 for value in found], results)
-    leave_process_group()
-
-
-@pytest.mark.slow
-@pytest.mark.dist
-def test_two_processes_of_two_images_average_to_one_of_four(tmp_path):
-    torch.multiprocessing.spawn(
-        run_half_of_each_batch, (str(tmp_path / 'store'), str(tmp_path / 'results')), nprocs=2)
-    found = torch.load(tmp_path / 'results')
-    for value, batch in zip(found, batches_of_four(), strict=True):
-        torch.testing.assert_close(value, losses_and_gradient(*batch), rtol=1e-5, atol=1e-6)
 
 
 def test_the_head_can_be_copied_after_a_step():

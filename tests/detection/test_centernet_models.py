@@ -60,20 +60,25 @@ def test_every_config_is_in_the_table():
     assert sorted(table()) == LEAVES
 
 
-@pytest.mark.parametrize('name', [name for name in LEAVES if 'hourglass' not in name])
+@pytest.mark.parametrize('name', LEAVES)
+def test_it_has_the_parameters_of_the_table(name):
+    # 191 million parameters need not be drawn to be counted.
+    with torch.device('meta' if 'hourglass' in name else 'cpu'):
+        parameters = num_parameters(MODELS.build(load(name).model))
+    assert parameters / 1e6 == pytest.approx(table()[name], abs=0.051)
+
+
+# The data sets differ in the number of classes alone, and those of one head are three layers.
+@pytest.mark.parametrize('name', [name for name in LEAVES if 'hourglass' not in name
+                                  and name.endswith('_voc')] + ['centernet_r18_coco'])
 def test_model_trains_and_predicts(name):
     cfg = load(name)
-    model = MODELS.build(cfg.model)
-    assert num_parameters(model) / 1e6 == pytest.approx(table()[name], abs=0.051)
-    check_one_batch(model, cfg.num_classes)
+    check_one_batch(MODELS.build(cfg.model), cfg.num_classes)
 
 
 @pytest.mark.parametrize('name', [name for name in LEAVES if 'hourglass' in name])
 def test_hourglass_trains_and_predicts(name):
     cfg = load(name)
-    with torch.device('meta'):  # 191 million parameters need not be drawn to be counted
-        parameters = num_parameters(MODELS.build(cfg.model))
-    assert parameters / 1e6 == pytest.approx(table()[name], abs=0.051)
     cfg.model.backbone.update(stage_channels=(8, 8, 8, 8, 8, 8), feat_channel=8)
     cfg.model.bbox_head.update(in_channels=8, feat_channels=8)
     model = MODELS.build(cfg.model)

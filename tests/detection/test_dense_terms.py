@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from dense_zoo import HEADS, build, narrow
-from helpers import CLASSES, AtTheEnd, NoiseDetection, distillation_hook, runner, train_config
+from dense_zoo import HEADS, build, distilled, narrow, saved
+from helpers import CLASSES, NoiseDetection, distillation_hook, runner, train_config
 from mmengine.config import Config
 from zoo import model
 
@@ -17,14 +17,6 @@ from mmkd.registry import MODELS, TERMS
 
 METHODS = ('bckd', 'crosskd')
 RUNS = [('GFL', 'ld'), *((head, method) for head in HEADS for method in METHODS)]
-
-
-def _saved(folder, cfg, classes=None, seed=3):
-    """Write a teacher; return what the command line says of it."""
-    Config(dict(model=cfg, default_scope='mmkd')).dump(folder / 'teacher.py')
-    meta = {} if classes is None else dict(dataset_meta=dict(classes=classes))
-    torch.save(dict(state_dict=build(cfg, seed).state_dict(), meta=meta), folder / 'teacher.pth')
-    return f'{folder / "teacher.py"}={folder / "teacher.pth"}'
 
 
 def _gradients(run):
@@ -40,21 +32,10 @@ def _gradients(run):
             for name, one in zip(wanted, found, strict=True)}
 
 
-def _run(folder, student, teacher, method):
-    probe = AtTheEnd(_gradients)
-    cfg = train_config(folder / 'run', student, iters=2, batch=2)
-    cfg.optim_wrapper.optimizer.lr = 1e-4
-    distil(cfg, [teacher], [method])
-    run = runner(cfg)
-    run.register_hook(probe)
-    run.train()
-    return run, probe.found
-
-
 @pytest.mark.parametrize(('head', 'method'), RUNS)
 def test_two_iterations(head, method, tmp_path):
     cfg = narrow(head)
-    run, gradients = _run(tmp_path, cfg, _saved(tmp_path, cfg), method)
+    run, gradients = distilled(tmp_path, cfg, saved(tmp_path, cfg), [method], _gradients)
     values = run.message_hub.log_scalars[f'train/loss_distill_{method}'].data[0]
     assert all(0 < value < float('inf') for value in values)
     assert all(norm < float('inf') for norm in gradients.values())
@@ -72,14 +53,15 @@ def test_two_iterations(head, method, tmp_path):
 
 def test_a_gfl_teaches_an_atss(tmp_path):
     """Both have one prior in a cell and boxes in pixels, so that they can be compared."""
-    _, gradients = _run(tmp_path, narrow('ATSS'), _saved(tmp_path, narrow('GFL')), 'bckd')
+    _, gradients = distilled(tmp_path, narrow('ATSS'), saved(tmp_path, narrow('GFL')), ['bckd'],
+                             _gradients)
     assert gradients['bbox_head.atss_reg.weight'] > 0
 
 
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn(tmp_path):
     cfg = narrow('GFL')
     cfg.backbone.norm_eval = True
-    teacher = _saved(tmp_path, cfg)
+    teacher = saved(tmp_path, cfg)
     run_cfg = train_config(tmp_path / 'run', cfg, iters=1, batch=2)
     run_cfg.load_from = str(tmp_path / 'teacher.pth')
     distil(run_cfg, [teacher], ['ld', *METHODS])
@@ -94,7 +76,7 @@ def test_a_teacher_with_more_classes_in_another_order(tmp_path):
     """The student's class is found by name among the teacher's."""
     cfg, theirs = narrow('GFL'), narrow('GFL', num_classes=5)
     names = ('other', CLASSES[2], CLASSES[0], 'more', CLASSES[1])
-    run, _ = _run(tmp_path, cfg, _saved(tmp_path, theirs, names), 'bckd')
+    run, _ = distilled(tmp_path, cfg, saved(tmp_path, theirs, names), ['bckd'])
     [term] = distillation_hook(run).terms
     maps = [torch.arange(5.0).view(1, 5, 1, 1)]
     step = Step({}, distillation_hook(run).teachers, {}, None)
@@ -146,7 +128,7 @@ def test_other_heads_are_named(method, name, kind, detectors):
 
 def test_a_two_stage_student_is_refused_when_the_run_starts(tmp_path):
     cfg = train_config(tmp_path / 'run', model('Faster R-CNN'), iters=2, batch=2)
-    distil(cfg, [_saved(tmp_path, narrow('GFL'))], ['bckd'])
+    distil(cfg, [saved(tmp_path, narrow('GFL'))], ['bckd'])
     with pytest.raises(UserError, match=r"term 'bckd'.*\(FasterRCNN\) has no bbox_head.*pkd"):
         runner(cfg).train()
 
@@ -160,7 +142,7 @@ def test_heads_with_other_anchors(method, detectors):
 def test_ld_learns_from_a_cache_while_bckd_asks_the_teacher(tmp_path, monkeypatch):
     monkeypatch.setattr(NoiseDetection, 'identity', lambda self: 'noise', raising=False)
     cfg, values = narrow('GFL'), []
-    teacher = _saved(tmp_path, cfg)
+    teacher = saved(tmp_path, cfg)
     for cache in ({}, dict(teacher_cache=dict(folder=str(tmp_path / 'cache'), views=1,
                                               terms=['ld']))):
         config = train_config(tmp_path / 'run', cfg, iters=1, batch=2, **cache)
@@ -178,7 +160,7 @@ def test_ld_learns_from_a_cache_while_bckd_asks_the_teacher(tmp_path, monkeypatc
 def test_a_term_that_asks_the_teacher_is_not_cached(method, tmp_path):
     config = train_config(tmp_path / 'run', narrow('GFL'), teacher_cache=dict(
         folder=str(tmp_path / 'cache'), views=1))
-    distil(config, [_saved(tmp_path, narrow('GFL'))], [method])
+    distil(config, [saved(tmp_path, narrow('GFL'))], [method])
     fix_views(config)
     with pytest.raises(UserError, match=f"'{method}' needs its teachers in every step.*leave this "
                                         r'term out of teacher_cache\.terms'):

@@ -7,11 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from dense_zoo import samples
-from detr_zoo import DETRS, QUERIES, build, tiny
-from helpers import CLASSES, AtTheEnd, distillation_hook, runner, train_config
+from dense_zoo import distilled, samples
+from detr_zoo import DETRS, QUERIES, build, saved, tiny
+from helpers import CLASSES, distillation_hook, runner, train_config
 from mmdet.models.dense_heads import DETRHead
-from mmengine.config import Config
 from zoo import model
 
 from mmkd.detection.detr_heads import (
@@ -126,14 +125,6 @@ def test_the_teacher_says_which_query_has_the_object():
 
 # In a run.
 
-def _saved(folder, cfg, classes=None, seed=3):
-    """Write a teacher; return what the command line says of it."""
-    Config(dict(model=cfg, default_scope='mmkd')).dump(folder / 'teacher.py')
-    meta = {} if classes is None else dict(dataset_meta=dict(classes=classes))
-    torch.save(dict(state_dict=build(cfg, seed).state_dict(), meta=meta), folder / 'teacher.pth')
-    return f'{folder / "teacher.py"}={folder / "teacher.pth"}'
-
-
 def _gradients(run):
     """Of each term alone the parts of the student that get a gradient; and all are finite."""
     batch = run.model.data_preprocessor(next(iter(run.train_dataloader)), True)
@@ -150,20 +141,6 @@ def _gradients(run):
     return reached
 
 
-def _run(folder, student, teacher, methods, iters=2, **extra):
-    probe = AtTheEnd(_gradients)
-    cfg = train_config(folder / 'run', student, iters=iters, batch=2, **extra)
-    cfg.optim_wrapper.optimizer.lr = 1e-4
-    distil(cfg, [teacher], methods)
-    for term in cfg.terms.values():
-        if 'points' in term:
-            term.points = 9
-    run = runner(cfg)
-    run.register_hook(probe)
-    run.train()
-    return run, probe.found
-
-
 def _values(run, name):
     return run.message_hub.log_scalars[f'train/loss_distill_{name}'].data[0]
 
@@ -171,7 +148,7 @@ def _values(run, name):
 @pytest.mark.parametrize('name', ['DETR', 'Deformable DETR', 'DINO'])
 def test_two_iterations(name, tmp_path):
     cfg = tiny(name)
-    run, reached = _run(tmp_path, cfg, _saved(tmp_path, cfg), METHODS)
+    run, reached = distilled(tmp_path, cfg, saved(tmp_path, cfg), METHODS, _gradients)
     assert list(reached) == ['logits', 'features', 'queries', 'kd_detr']
     for term in reached:
         assert all(0 < value < float('inf') for value in _values(run, term))
@@ -182,8 +159,8 @@ def test_two_iterations(name, tmp_path):
         assert reached[term] >= whole and 'query_embedding' not in reached[term]
     [teacher] = distillation_hook(run).teachers
     assert all(p.grad is None for p in teacher.model.parameters())
-    saved = torch.load(tmp_path / 'run' / 'iter_2.pth', weights_only=False)['state_dict']
-    assert saved.keys() == build(tiny(name)).state_dict().keys()
+    state = torch.load(tmp_path / 'run' / 'iter_2.pth', weights_only=False)['state_dict']
+    assert state.keys() == build(tiny(name)).state_dict().keys()
     assert all('forward' not in vars(module) for module in run.model.modules())
 
 
@@ -191,8 +168,8 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn(tmp_path):
     """In training, too, DINO's queries are those of its teacher: without the denoising ones."""
     cfg = tiny('DINO', layers=1, dropout=0.0)
     cfg.backbone.norm_eval = True
-    run, _ = _run(tmp_path, cfg, _saved(tmp_path, cfg), METHODS, iters=1,
-                  load_from=str(tmp_path / 'teacher.pth'))
+    run, _ = distilled(tmp_path, cfg, saved(tmp_path, cfg), METHODS, iters=1,
+                       load_from=str(tmp_path / 'teacher.pth'))
     for term in ('logits', 'features', 'kd_detr'):
         assert _values(run, term)[0] == pytest.approx(0, abs=1e-3)
     assert _values(run, 'queries')[0] > 0.1  # it learns from labels
@@ -201,7 +178,7 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn(tmp_path):
 def test_what_is_not_initialised_before_a_run_may_be_anything(tmp_path):
     """The embedding of levels is, until weights are initialised: behind the dry run."""
     cfg = train_config(tmp_path / 'run', tiny('Deformable DETR', layers=1), iters=1, batch=2)
-    distil(cfg, [_saved(tmp_path, tiny('Deformable DETR', layers=1))], ['pkd'])
+    distil(cfg, [saved(tmp_path, tiny('Deformable DETR', layers=1))], ['pkd'])
     run = runner(cfg)
     torch.nn.init.constant_(run.model.level_embed, math.nan)
     run.train()
@@ -213,8 +190,8 @@ NAMES = ('other', CLASSES[2], CLASSES[0], 'more', CLASSES[1])
 
 def test_another_family_of_another_size_with_more_classes(tmp_path):
     teacher = tiny('DINO', layers=3, queries=QUERIES + 4, num_classes=len(NAMES))
-    run, reached = _run(tmp_path, tiny('Deformable DETR'), _saved(tmp_path, teacher, NAMES),
-                        ['setkd'])
+    run, reached = distilled(
+        tmp_path, tiny('Deformable DETR'), saved(tmp_path, teacher, NAMES), ['setkd'], _gradients)
     assert all(0 < value < float('inf') for value in _values(run, 'setkd'))
     assert 'query_embedding' in reached['setkd']
     [term] = distillation_hook(run).terms
@@ -295,7 +272,7 @@ def test_queries_with_patterns(method):
 
 def test_a_retinanet_is_refused_when_the_run_starts(tmp_path):
     cfg = train_config(tmp_path / 'run', model('RetinaNet'), iters=2, batch=2)
-    distil(cfg, [_saved(tmp_path, tiny('Deformable DETR'))], ['detrdistill'])
+    distil(cfg, [saved(tmp_path, tiny('Deformable DETR'))], ['detrdistill'])
     with pytest.raises(UserError, match=r"term 'logits' is for DETR.*the student is a RetinaNet"):
         runner(cfg).train()
 

@@ -1,20 +1,17 @@
 """DKD on proposals: the teacher's second stage on the student's regions."""
 
-import math
 from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import CLASSES, AtTheEnd, distillation_hook, runner, train_config
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from dense_zoo import build, distilled, saved
+from formulas import dkd
+from helpers import CLASSES, distillation_hook
 from zoo import model
 
 from mmkd.detection.proposal_term import LABELS, LOGITS, ROIS, ProposalTerm
-from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.step import Step
 from mmkd.distillation.teachers import Teacher
-from mmkd.engine.distil import distil
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 
@@ -32,43 +29,6 @@ def _faster(num_classes=3, **roi):
     for part in (cfg.train_cfg.rpn_proposal, cfg.test_cfg.rpn):
         part.update(nms_pre=20, max_per_img=20)
     return cfg
-
-
-def _build(cfg, seed=0):
-    torch.manual_seed(seed)
-    with DefaultScope.overwrite_default_scope('mmkd'):
-        found = MODELS.build(cfg)
-    for parameter in found.roi_head.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.kaiming_normal_(parameter)
-    return found
-
-
-def _saved(folder, cfg, classes=None, seed=3):
-    Config(dict(model=cfg, default_scope='mmkd')).dump(folder / 'teacher.py')
-    meta = {} if classes is None else dict(dataset_meta=dict(classes=classes))
-    torch.save(dict(state_dict=_build(cfg, seed).state_dict(), meta=meta), folder / 'teacher.pth')
-    return f'{folder / "teacher.py"}={folder / "teacher.pth"}'
-
-
-def _softmax(row):
-    top = max(row)
-    powers = [math.exp(value - top) for value in row]
-    return [power / sum(powers) for power in powers]
-
-
-def dkd_loop(student, teacher, labels, alpha, beta):
-    """The formula of DKD at T = 1, proposal by proposal."""
-    total = 0.0
-    for s, t, label in zip(student, teacher, labels, strict=True):
-        p, q = _softmax(s), _softmax(t)
-        others = [c for c in range(len(s)) if c != label]
-        target = q[label] * math.log(q[label] / p[label]) + (1 - q[label]) * math.log(
-            (1 - q[label]) / (1 - p[label]))
-        s_rest, t_rest = (_softmax([row[c] for c in others]) for row in (s, t))
-        rest = sum(b * math.log(b / a) for a, b in zip(s_rest, t_rest, strict=True))
-        total += alpha * target + beta * rest
-    return total / len(labels)
 
 
 def _labels(rois, samples):
@@ -109,29 +69,15 @@ def _once_more(run):
         maps = teacher.model.extract_feat(batch['inputs'])
         logits = head.bbox_head(head.bbox_roi_extractor(maps[:4], seen['rois']))[0]
     labels = _labels(seen['rois'], batch['data_samples'])
-    expected = dkd_loop(seen['logits'].double().tolist(), logits.double().tolist(), labels,
-                        alpha=1.0, beta=0.25)
+    expected = dkd(seen['logits'].double().tolist(), logits.double().tolist(), labels, beta=0.25)
     return loss.item(), expected, labels, {
         name: 0.0 if one is None else one.norm().item()
         for name, one in zip(wanted, gradients, strict=True)}
 
 
-def _run(folder, student, teacher, hook=None, **changes):
-    cfg = train_config(folder / 'run', student, iters=1, batch=2, **changes)
-    cfg.optim_wrapper.optimizer.lr = 1e-4
-    distil(cfg, [teacher], ['dkd'])
-    fix_views(cfg)
-    run = runner(cfg)
-    if hook is not None:
-        run.register_hook(hook)
-    run.train()
-    return run
-
-
 def test_a_whole_step_equals_the_formula(tmp_path):
-    probe = AtTheEnd(_once_more)
-    run = _run(tmp_path, _faster(), _saved(tmp_path, _faster()), probe)
-    value, expected, labels, gradients = probe.found
+    run, (value, expected, labels, gradients) = distilled(
+        tmp_path, _faster(), saved(tmp_path, _faster()), ['dkd'], _once_more, iters=1)
     assert value > 0 and value == pytest.approx(expected, rel=1e-4)
     assert 3 in labels and min(labels) < 3, 'background and objects'
     for name in ('backbone.layer3.0.conv1.weight', 'neck.fpn_convs.0.conv.weight',
@@ -148,8 +94,9 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn(tmp_path):
     cfg = _faster()
     cfg.backbone.update(norm_eval=True)
     cfg.neck.pop('norm_cfg', None)
-    teacher = _saved(tmp_path, cfg)
-    run = _run(tmp_path, cfg, teacher, load_from=str(tmp_path / 'teacher.pth'))
+    teacher = saved(tmp_path, cfg)
+    run, _ = distilled(tmp_path, cfg, teacher, ['dkd'], iters=1,
+                       load_from=str(tmp_path / 'teacher.pth'))
     [value] = run.message_hub.log_scalars['train/loss_distill_dkd'].data[0]
     assert value == pytest.approx(0, abs=1e-5)
 
@@ -168,7 +115,7 @@ def _step(teacher, size=(64, 64)):
 
 
 def test_classes_are_found_by_name_and_background_comes_last():
-    detector = _build(_faster(num_classes=5)).eval()
+    detector = build(_faster(num_classes=5)).eval()
     names = ('other', CLASSES[2], CLASSES[0], 'more', CLASSES[1])
     term, step, rois, maps = _step(Teacher('t', detector, classes=names))
     term.prepare(step, SimpleNamespace(metainfo=dict(classes=CLASSES)))
@@ -180,7 +127,7 @@ def test_classes_are_found_by_name_and_background_comes_last():
 
 def test_proposals_lie_where_the_teacher_sees_them():
     """A teacher that is fed half as high and twice as wide gets its regions so."""
-    detector = _build(_faster()).eval()
+    detector = build(_faster()).eval()
     term, step, _, maps = _step(Teacher('t', detector, classes=CLASSES), size=(128, 32))
     step.teachers[0].input_size = lambda own: (own[0] // 2, own[1] * 2)
     term.prepare(step, SimpleNamespace(metainfo=dict(classes=CLASSES)))
@@ -191,7 +138,7 @@ def test_proposals_lie_where_the_teacher_sees_them():
 
 
 def test_classes_that_are_not_named_and_not_as_many():
-    term, step, *_ = _step(Teacher('t', _build(_faster(num_classes=5))))
+    term, step, *_ = _step(Teacher('t', build(_faster(num_classes=5))))
     with pytest.raises(UserError, match=r"teacher 't' has 5 classes and the student 3.*meta"):
         term.prepare(step, SimpleNamespace())
 
@@ -202,7 +149,7 @@ def test_classes_that_are_not_named_and_not_as_many():
 def test_other_detectors_are_named(name, kind):
     term = ProposalTerm(dict(type='DKDLoss'))
     term.name = 'dkd'
-    faster, other = _build(_faster()), MODELS.build(model(name))
+    faster, other = build(_faster()), MODELS.build(model(name))
     for student, teacher, who in ((other, faster, 'the student'), (faster, other, "teacher 'big'")):
         with pytest.raises(UserError, match=rf'and {who} \({type(other).__name__}\) has {kind}: '
                                             'take one .* pkd') as error:
@@ -211,7 +158,7 @@ def test_other_detectors_are_named(name, kind):
 
 
 def test_sigmoid_classes_are_refused():
-    sigmoid = _build(_faster(loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True)))
+    sigmoid = build(_faster(loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True)))
     term = ProposalTerm(dict(type='DKDLoss'))
     with pytest.raises(UserError, match='has classes that are no softmax'):
         term.meet(sigmoid, [])
@@ -219,5 +166,5 @@ def test_sigmoid_classes_are_refused():
 
 def test_a_cache_does_not_serve(tmp_path):
     with pytest.raises(UserError, match=r"term 'dkd' needs its teachers in every step.*leave this"):
-        _run(tmp_path, _faster(), _saved(tmp_path, _faster()),
-             teacher_cache=dict(folder=str(tmp_path / 'cache'), views=1))
+        distilled(tmp_path, _faster(), saved(tmp_path, _faster()), ['dkd'],
+                  teacher_cache=dict(folder=str(tmp_path / 'cache'), views=1))

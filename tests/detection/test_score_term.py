@@ -5,17 +5,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from dense_zoo import HEADS as FAMILIES
-from dense_zoo import build, narrow
-from helpers import AtTheEnd, NoiseDetection, distillation_hook, runner, save_teacher, train_config
+from dense_zoo import build, distilled, narrow, saved
+from formulas import sigmoid
+from helpers import NoiseDetection, distillation_hook, save_teacher
 from mmengine.config import Config
 from zoo import model
 
 from mmkd.detection.score_term import ScoreTerm, scores_of
-from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.step import Step
 from mmkd.distillation.taps import flat
 from mmkd.distillation.teachers import Teacher
-from mmkd.engine.distil import distil
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 
@@ -24,10 +23,6 @@ def test_scores_equal_their_formula_in_loops():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 6, 2, 3, dtype=torch.float64, generator=generator)
     factors = torch.randn(2, 2, 2, 3, dtype=torch.float64, generator=generator)
-
-    def sigmoid(value):
-        return 1 / (1 + 2.718281828459045 ** -value)
-
     for given in (None, factors):
         expected = [[[max(sigmoid(logits[b, 3 * a + c, y, x].item())
                           * (1 if given is None else sigmoid(given[b, a, y, x].item()))
@@ -54,21 +49,8 @@ def test_the_highest_score_is_that_of_the_heads_best_box(name):
     term.meet(detector, [SimpleNamespace(name='big', model=detector)])
 
 
-def _entry(folder, cfg):
-    entry = save_teacher(folder, 'teacher', cfg, classes=None)
-    torch.save(dict(state_dict=build(cfg, 3).state_dict()), entry['checkpoint'])
-    return f'{entry["config"]}={entry["checkpoint"]}'
-
-
-def _run(folder, teacher, hook=None, **changes):
-    cfg = train_config(folder / 'run', narrow('RetinaNet'), iters=1, batch=2, **changes)
-    distil(cfg, [teacher], ['score_l2'])
-    fix_views(cfg)
-    run = runner(cfg)
-    if hook is not None:
-        run.register_hook(hook)
-    run.train()
-    return run, run.message_hub.log_scalars['train/loss_distill_score_l2'].data[0][0]
+def _distilled(folder, teacher, **options):
+    return distilled(folder, narrow('RetinaNet'), teacher, ['score_l2'], iters=1, **options)
 
 
 def _by_hand(run):
@@ -104,10 +86,10 @@ def _by_hand(run):
 
 
 def test_a_whole_step_equals_the_formula(tmp_path):
-    probe, fcos = AtTheEnd(_by_hand), narrow('FCOS')
+    fcos = narrow('FCOS')
     fcos.data_preprocessor = narrow('RetinaNet').data_preprocessor  # is fed what the student is
-    run, _ = _run(tmp_path, _entry(tmp_path, fcos), probe)
-    value, expected, (backbone, head) = probe.found
+    run, (value, expected, (backbone, head)) = _distilled(
+        tmp_path, saved(tmp_path, fcos), look=_by_hand)
     assert value == pytest.approx(expected, rel=1e-4)
     assert 0 < backbone < float('inf') and head is None
     [teacher] = distillation_hook(run).teachers
@@ -116,12 +98,14 @@ def test_a_whole_step_equals_the_formula(tmp_path):
 
 def test_a_cache_serves(tmp_path, monkeypatch):
     monkeypatch.setattr(NoiseDetection, 'identity', lambda self: 'noise', raising=False)
-    teacher = _entry(tmp_path, narrow('ATSS'))
-    _, live = _run(tmp_path, teacher)
-    run, cached = _run(tmp_path, teacher, teacher_cache=dict(
+    teacher = saved(tmp_path, narrow('ATSS'))
+    live, _ = _distilled(tmp_path, teacher)
+    cached, _ = _distilled(tmp_path, teacher, teacher_cache=dict(
         folder=str(tmp_path / 'cache'), views=1))
-    assert distillation_hook(run).teachers[0].model is None
-    assert cached == pytest.approx(live, rel=1e-2)  # stored in float16
+    assert distillation_hook(cached).teachers[0].model is None
+    values = [run.message_hub.log_scalars['train/loss_distill_score_l2'].data[0][0]
+              for run in (live, cached)]
+    assert values[1] == pytest.approx(values[0], rel=1e-2)  # stored in float16
 
 
 @pytest.mark.parametrize(('name', 'kind'), [
@@ -143,8 +127,8 @@ def test_a_head_is_refused_before_a_cache_is_built(tmp_path, monkeypatch):
     cfg = model('PAA')
     teacher = save_teacher(tmp_path, 'paa', cfg, classes=None)
     with pytest.raises(UserError, match='has the head PAAHead'):
-        _run(tmp_path, f'{teacher["config"]}={teacher["checkpoint"]}',
-             teacher_cache=dict(folder=str(tmp_path / 'cache'), views=1))
+        _distilled(tmp_path, f'{teacher["config"]}={teacher["checkpoint"]}',
+                   teacher_cache=dict(folder=str(tmp_path / 'cache'), views=1))
     assert not list((tmp_path / 'cache').rglob('*.shard'))
 
 

@@ -3,13 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from formulas import randn
 
 import mmkd  # noqa: F401
 from mmkd.distillation.losses.ab import ABLoss
-
-
-def _randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def _distance(student, teacher, margin=1.0):
@@ -22,8 +19,8 @@ def _distance(student, teacher, margin=1.0):
 
 
 def test_equals_the_formula():
-    student = [_randn(2, c, 4, 3, seed=c).requires_grad_() for c in (2, 3, 1)]
-    teacher = [_randn(2, c, 4, 3, seed=9 + c).requires_grad_() for c in (2, 3, 1)]
+    student = [randn(2, c, 4, 3, seed=c).requires_grad_() for c in (2, 3, 1)]
+    teacher = [randn(2, c, 4, 3, seed=9 + c).requires_grad_() for c in (2, 3, 1)]
     loss = ABLoss(margin=0.7)
     value = loss(student, teacher)
     assert value.shape == () and value.dtype == torch.float64
@@ -48,16 +45,16 @@ def test_by_hand():
 
 
 def test_a_student_beyond_the_margin_on_the_teachers_side_has_no_loss():
-    teacher = _randn(2, 3, 4, 4)
+    teacher = randn(2, 3, 4, 4)
     assert ABLoss()([teacher.sign() * 1.5], [teacher]).item() == 0
     assert ABLoss()([teacher.sign() * 0.5], [teacher]).item() > 0
-    torch.testing.assert_close(ABLoss()([_randn(2, 3, 4, 4, seed=1)], [teacher]),
-                               ABLoss()([_randn(2, 3, 4, 4, seed=1)], [100 * teacher]))
+    torch.testing.assert_close(ABLoss()([randn(2, 3, 4, 4, seed=1)], [teacher]),
+                               ABLoss()([randn(2, 3, 4, 4, seed=1)], [100 * teacher]))
 
 
 @pytest.mark.parametrize(('ours', 'theirs'), [(4, 2), (2, 4)])
 def test_the_larger_map_is_pooled(ours, theirs):
-    student, teacher = _randn(2, 1, ours, ours), _randn(2, 1, theirs, theirs, seed=1)
+    student, teacher = randn(2, 1, ours, ours), randn(2, 1, theirs, theirs, seed=1)
     small = [F.avg_pool2d(f, 2) if f.shape[2] == 4 else f for f in (student, teacher)]
     assert ABLoss()([student], [teacher]).item() == pytest.approx(_distance(*small))
 

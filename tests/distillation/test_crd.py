@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from formulas import dot, linear, randn, unit
 
 import mmkd  # noqa: F401
 from mmkd.distillation.losses.crd import CRDLoss
@@ -11,32 +12,18 @@ from mmkd.distillation.losses.crd import CRDLoss
 LABELS = torch.tensor([1, 0, 1, 2, 0, 1, 2])
 
 
-def _randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 def _loss(labels=LABELS, **kwargs):
     torch.manual_seed(0)
     return CRDLoss(3, 4, labels, **dict(dim=5, num_negatives=6) | kwargs).double()
 
 
-def _dot(a, b):
-    return sum(x * y for x, y in zip(a, b, strict=True))
-
-
-def _unit(row):
-    return [x / math.sqrt(_dot(row, row)) for x in row]
-
-
 def _embedded(layer, features):
-    return [_unit([_dot(weights, row) + bias for weights, bias
-                   in zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)])
-            for row in features.tolist()]
+    return [unit(linear(layer, row)) for row in features.tolist()]
 
 
 def _direction(anchors, memory, pairs, temperature, partition=None):
     """``(L, Z)`` of one direction; the first of ``pairs[i]`` is the positive."""
-    powers = [[math.exp(_dot(a, memory[n]) / temperature) for n in row]
+    powers = [[math.exp(dot(a, memory[n]) / temperature) for n in row]
               for a, row in zip(anchors, pairs, strict=True)]
     count = len(powers) * len(powers[0])
     partition = partition or len(memory) * sum(map(sum, powers)) / count
@@ -55,7 +42,7 @@ def _fix_negatives(loss, monkeypatch, negatives):
 
 def test_equals_the_formula(monkeypatch):
     loss = _loss(temperature=0.5, momentum=0.3)
-    student, teacher = _randn(2, 3).requires_grad_(), _randn(2, 4, seed=1).requires_grad_()
+    student, teacher = randn(2, 3).requires_grad_(), randn(2, 4, seed=1).requires_grad_()
     indices, negatives = torch.tensor([3, 0]), torch.tensor([[0, 1, 2, 4, 4, 5],
                                                              [1, 3, 3, 4, 6, 1]])
     _fix_negatives(loss, monkeypatch, negatives)
@@ -73,7 +60,7 @@ def test_equals_the_formula(monkeypatch):
         assert loss.partition.tolist() == pytest.approx(z)
         for rows, new in ((memory[0], ours), (memory[1], theirs)):
             for index, row in zip(indices.tolist(), new, strict=True):
-                rows[index] = _unit([0.3 * m + 0.7 * a for m, a in
+                rows[index] = unit([0.3 * m + 0.7 * a for m, a in
                                      zip(rows[index], row, strict=True)])
         torch.testing.assert_close(loss.student_memory, torch.tensor(memory[0]).double(),
                                    rtol=1e-6, atol=1e-6)
@@ -86,7 +73,7 @@ def test_equals_the_formula(monkeypatch):
 
 def test_gradients(monkeypatch):
     loss = _loss(temperature=0.5)
-    indices, teacher = torch.tensor([3, 0]), _randn(2, 4, seed=1)
+    indices, teacher = torch.tensor([3, 0]), randn(2, 4, seed=1)
     _fix_negatives(loss, monkeypatch, torch.tensor([[0, 1, 2], [1, 3, 4]]))
     loss.partition += 4.0
     state = {name: value.clone() for name, value in loss.named_buffers()}
@@ -96,7 +83,7 @@ def test_gradients(monkeypatch):
         parameters = dict(zip(names, values, strict=True))
         return torch.func.functional_call(loss, state | parameters, (feature, teacher, indices))
 
-    assert torch.autograd.gradcheck(call, (_randn(2, 3).requires_grad_(), *loss.parameters()))
+    assert torch.autograd.gradcheck(call, (randn(2, 3).requires_grad_(), *loss.parameters()))
 
 
 def test_negatives_are_of_other_classes_and_uniform():
@@ -122,9 +109,9 @@ def test_labels_need_not_be_consecutive_nor_every_class_present():
 
 def test_a_sample_twice_in_a_batch_counts_once():
     loss = _loss(momentum=0.0)
-    features = _randn(3, 3)
+    features = randn(3, 3)
     first = torch.tensor(_embedded(loss.student_embedding, features)[0]).double()
-    loss(features, _randn(3, 4), torch.tensor([2, 2, 0]))
+    loss(features, randn(3, 4), torch.tensor([2, 2, 0]))
     torch.testing.assert_close(loss.student_memory[2], first, rtol=1e-6, atol=1e-6)
 
 
@@ -142,7 +129,7 @@ def test_one_sample_zero_feature_and_resume():
 
 def test_under_autocast(monkeypatch):
     values = []
-    student, teacher = _randn(4, 3).bfloat16(), _randn(4, 4, seed=1).bfloat16()
+    student, teacher = randn(4, 3).bfloat16(), randn(4, 4, seed=1).bfloat16()
     for half in (True, False):
         loss = _loss()
         _fix_negatives(loss, monkeypatch, torch.tensor([[1, 2, 3]]).expand(4, 3))
@@ -161,6 +148,6 @@ def test_what_it_refuses():
     with pytest.raises(ValueError, match='class of every training sample'):
         CRDLoss(3, 4, torch.eye(5))
     with pytest.raises(ValueError, match=r'indices of shape \(3,\)'):
-        _loss()(_randn(2, 3), _randn(2, 4), torch.arange(3))
+        _loss()(randn(2, 3), randn(2, 4), torch.arange(3))
     with pytest.raises(ValueError, match=r'\(2, 3, 1, 1\) of the student'):
-        _loss()(_randn(2, 3, 1, 1), _randn(2, 4), torch.arange(2))
+        _loss()(randn(2, 3, 1, 1), randn(2, 4), torch.arange(2))

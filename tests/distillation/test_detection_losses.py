@@ -137,11 +137,6 @@ def test_pkd_is_one_minus_the_correlation():
     assert PKDLoss()(student, teacher).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_pkd_does_not_see_scale_and_shift():
-    feature = _rand(2, 3, 4, 4)
-    assert PKDLoss()(feature, 7 * feature - 2).item() == pytest.approx(0, abs=1e-9)
-
-
 def test_pkd_of_a_constant_channel_has_a_finite_gradient():
     student = torch.zeros(2, 1, 3, 3, requires_grad=True)
     PKDLoss()(student, torch.rand(2, 1, 3, 3)).backward()
@@ -177,12 +172,6 @@ def test_attention_equals_its_formula_in_loops():
                 total += attention * (teacher[b, c, y, x] - student[b, c, y, x]) ** 2
     expected = total / (2 * 3 * 2 * 4)
     assert AttentionLoss(temperature)(student, teacher).item() == pytest.approx(float(expected))
-
-
-def test_attention_of_an_even_teacher_is_the_mean_square():
-    teacher = torch.full((1, 4, 5, 5), -3.0)
-    student = torch.full((1, 4, 5, 5), -1.0)
-    assert AttentionLoss()(student, teacher).item() == pytest.approx(4.0)
 
 
 CASES = {

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import shutil
 
 import pytest
 import torch
@@ -198,12 +197,10 @@ def test_random_draws_are_not_disturbed(chain):
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.fixture
-def compiler(monkeypatch):
-    """torch.compile, with a back end that needs no C++ compiler where there is none."""
-    if shutil.which('g++') is None and shutil.which('clang++') is None:
-        monkeypatch.setattr(torch, 'compile', functools.partial(torch.compile,
-                                                                backend='aot_eager'))
+@pytest.fixture(params=['aot_eager', pytest.param('inductor', marks=pytest.mark.matrix)])
+def compiler(request, monkeypatch):
+    """torch.compile, in the ordinary run with a back end that needs no C++ compiler."""
+    monkeypatch.setattr(torch, 'compile', functools.partial(torch.compile, backend=request.param))
     yield
     torch.compiler.reset()
 

@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 import torch
+from formulas import dot, flat, mean, norm, randn, soft_kl, square_distance
 
 import mmkd  # noqa: F401
 from mmkd.distillation.losses import (
@@ -21,12 +22,8 @@ BOXES = [torch.tensor([[1.0, 2.0, 9.0, 7.0], [3.0, 1.0, 12.0, 8.0]]), torch.zero
 FGD = dict(boxes=BOXES, img_shapes=[(8, 16), (10, 16)])
 
 
-def _randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 def _scores():
-    return _randn(2, 1, 3, 4, seed=2).sigmoid()
+    return randn(2, 1, 3, 4, seed=2).sigmoid()
 
 
 def _drawn(loss, seed=5):
@@ -39,34 +36,19 @@ def _drawn(loss, seed=5):
 
 # The formulas in plain Python, on nested lists [image][channel][row][column].
 
-def _softmax(values, temperature=1.0):
-    powers = [math.exp((value - max(values)) / temperature) for value in values]
-    return [power / sum(powers) for power in powers]
-
-
-def _flat(nested):
-    return [x for item in nested for x in _flat(item)] if isinstance(nested, list) else [nested]
-
-
-def _mean(values):
-    values = list(values)
-    return sum(values) / len(values)
-
-
 def cwd_loop(student, teacher, tau):
     total = 0.0
     for ours, theirs in zip(student, teacher, strict=True):
         for s, t in zip(ours, theirs, strict=True):
-            p, q = _softmax(_flat(t), tau), _softmax(_flat(s), tau)
-            total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-    return tau ** 2 * total / (len(student) * len(student[0]))
+            total += soft_kl(flat(s), flat(t), tau)
+    return total / (len(student) * len(student[0]))
 
 
 def standardised_loop(maps):
     channels = range(len(maps[0]))
-    values = [_flat([image[c] for image in maps]) for c in channels]
-    means = [_mean(v) for v in values]
-    deviations = [math.sqrt(_mean((x - m) ** 2 for x in v) + 1e-5)
+    values = [flat([image[c] for image in maps]) for c in channels]
+    means = [mean(v) for v in values]
+    deviations = [math.sqrt(mean((x - m) ** 2 for x in v) + 1e-5)
                   for v, m in zip(values, means, strict=True)]
     return [[[[(x - means[c]) / deviations[c] for x in row] for row in image[c]]
              for c in channels] for image in maps]
@@ -89,7 +71,7 @@ def mgd_loop(student, teacher, loss, masked):
         hidden = conv3x3_loop(image, first.weight.tolist(), first.bias.tolist())
         hidden = [[[max(x, 0.0) for x in row] for row in plane] for plane in hidden]
         restored = conv3x3_loop(hidden, last.weight.tolist(), last.bias.tolist())
-        total += sum((a - b) ** 2 for a, b in zip(_flat(restored), _flat(target), strict=True))
+        total += square_distance(flat(restored), flat(target))
     return loss.alpha * total / len(student)
 
 
@@ -98,27 +80,26 @@ def cosine_loop(student, teacher):
     for s, t in zip(student, teacher, strict=True):
         for y, x in product(range(len(s[0])), range(len(s[0][0]))):
             a, b = [plane[y][x] for plane in s], [plane[y][x] for plane in t]
-            cosines.append(sum(i * j for i, j in zip(a, b, strict=True))
-                           / math.hypot(*a) / math.hypot(*b))
-    return 1 - _mean(cosines)
+            cosines.append(dot(a, b) / norm(a) / norm(b))
+    return 1 - mean(cosines)
 
 
 def score_weighted_loop(student, teacher, scores):
     total = sum(q[0][y][x] * (s[c][y][x] - t[c][y][x]) ** 2
                 for s, t, q in zip(student, teacher, scores, strict=True)
                 for c, y, x in product(range(len(s)), range(len(s[0])), range(len(s[0][0]))))
-    return total / (len(student[0]) * sum(_flat(scores)) + 1e-9)
+    return total / (len(student[0]) * sum(flat(scores)) + 1e-9)
 
 
 @pytest.mark.parametrize('tau', [1.0, 4.0])
 def test_cwd_equals_its_formula_in_loops(tau):
-    student, teacher = 3 * _randn(2, 3, 3, 4), 3 * _randn(2, 3, 3, 4, seed=1)
+    student, teacher = 3 * randn(2, 3, 3, 4), 3 * randn(2, 3, 3, 4, seed=1)
     assert CWDLoss(tau)(student, teacher).item() == pytest.approx(
         cwd_loop(student.tolist(), teacher.tolist(), tau), rel=1e-9)
 
 
 def test_standardised_cwd_is_that_of_batch_normalised_maps():
-    student, teacher = _randn(2, 3, 3, 4), 5 * _randn(2, 3, 3, 4, seed=1) + 2
+    student, teacher = randn(2, 3, 3, 4), 5 * randn(2, 3, 3, 4, seed=1) + 2
     value = CWDLoss(standardise=True)(student, teacher)
     assert value.item() == pytest.approx(cwd_loop(standardised_loop(student.tolist()),
                                                   standardised_loop(teacher.tolist()), 1.0))
@@ -127,7 +108,7 @@ def test_standardised_cwd_is_that_of_batch_normalised_maps():
 
 def test_mgd_equals_its_formula_in_loops():
     loss = _drawn(MGDLoss(2, alpha=3e-3, mask_ratio=0.4))
-    student, teacher = _randn(2, 2, 3, 4), _randn(2, 2, 3, 4, seed=1)
+    student, teacher = randn(2, 2, 3, 4), randn(2, 2, 3, 4, seed=1)
     torch.manual_seed(3)
     masked = torch.rand(2, 1, 3, 4)[:, 0] > 0.6
     assert 0 < masked.sum() < masked.numel()
@@ -136,24 +117,15 @@ def test_mgd_equals_its_formula_in_loops():
         mgd_loop(student.tolist(), teacher.tolist(), loss, masked.tolist()), rel=1e-9)
 
 
-def test_mgd_masks_the_share_that_it_is_told():
-    loss = MGDLoss(1, alpha=1.0, mask_ratio=0.65)
-    for conv in (loss.generator[0], loss.generator[2]):  # the identity
-        torch.nn.init.dirac_(conv.weight)
-        torch.nn.init.zeros_(conv.bias)
-    value = loss(torch.ones(1, 1, 100, 100), torch.ones(1, 1, 100, 100)).item()
-    assert value / 100 ** 2 == pytest.approx(0.65, abs=0.02)
-
-
 def test_cosine_equals_its_formula_in_loops():
-    student, teacher = _randn(2, 3, 3, 4), _randn(2, 3, 3, 4, seed=1)
+    student, teacher = randn(2, 3, 3, 4), randn(2, 3, 3, 4, seed=1)
     assert CosineLoss()(student, teacher).item() == pytest.approx(
         cosine_loop(student.tolist(), teacher.tolist()))
     assert CosineLoss()(student, -7 * student).item() == pytest.approx(2)
 
 
 def test_cosine_resamples_the_teacher_to_the_student():
-    student, small = _randn(1, 2, 1, 4), _randn(1, 2, 1, 2, seed=1)
+    student, small = randn(1, 2, 1, 4), randn(1, 2, 1, 2, seed=1)
     left, right = small[..., :1], small[..., 1:]
     # Centres of the four cells lie at -1/4, 1/4, 3/4, 5/4 of the way between the two.
     large = torch.cat([left, 0.75 * left + 0.25 * right, 0.25 * left + 0.75 * right, right], 3)
@@ -176,7 +148,7 @@ class _OfOneLevel(ScoreWeightedL2Loss):
 
 
 def test_score_weighted_l2_equals_its_formula_in_loops():
-    student, teacher, scores = _randn(2, 3, 3, 4), _randn(2, 3, 3, 4, seed=1), _scores()
+    student, teacher, scores = randn(2, 3, 3, 4), randn(2, 3, 3, 4, seed=1), _scores()
     value = _OfOneLevel()(student, teacher, scores)
     expected = score_weighted_loop(student.tolist(), teacher.tolist(), scores.tolist())
     assert value.item() == pytest.approx(expected)
@@ -188,8 +160,8 @@ def test_score_weighted_l2_equals_its_formula_in_loops():
 
 
 def test_score_weighted_l2_without_scores_is_zero():
-    student = _randn(1, 2, 3, 3).requires_grad_()
-    value = ScoreWeightedL2Loss()([student], [_randn(1, 2, 3, 3, seed=1)], [torch.zeros(1, 3, 3)])
+    student = randn(1, 2, 3, 3).requires_grad_()
+    value = ScoreWeightedL2Loss()([student], [randn(1, 2, 3, 3, seed=1)], [torch.zeros(1, 3, 3)])
     value.backward()
     assert value.item() == 0 and torch.equal(student.grad, torch.zeros_like(student))
 
@@ -207,7 +179,7 @@ every_loss = pytest.mark.parametrize('name', CASES)
 def _make(name, dtype=torch.float64):
     make, facts = CASES[name]
     loss = _drawn(make()).to(dtype)
-    student, teacher = _randn(2, 4, 3, 4).to(dtype), _randn(2, 4, 3, 4, seed=1).to(dtype)
+    student, teacher = randn(2, 4, 3, 4).to(dtype), randn(2, 4, 3, 4, seed=1).to(dtype)
 
     def call(s, t, **more):
         torch.manual_seed(0)  # for MGD's mask
@@ -251,7 +223,7 @@ def test_image_weights_are_factors_of_images(name):
 
 
 def test_image_weights_of_review_kd():
-    student, teacher = ([_randn(2, 3, 8, 8, seed=s), _randn(2, 5, seed=s)] for s in (0, 1))
+    student, teacher = ([randn(2, 3, 8, 8, seed=s), randn(2, 5, seed=s)] for s in (0, 1))
     plain, ones, first, second = (
         ReviewKDLoss()(student, teacher, image_weights=w and torch.tensor(w))
         for w in (None, [1.0, 1.0], [2.0, 0.0], [0.0, 2.0]))
@@ -285,8 +257,6 @@ def test_what_else_does_not_fit_is_named():
         ScoreWeightedL2Loss()([maps], [maps], [maps])
     with pytest.raises(ValueError, match='one cell of one image'):
         CWDLoss(standardise=True)(maps[:1, :, :1, :1], maps[:1, :, :1, :1])
-    with pytest.raises(ValueError, match='tau above 0'):
-        CWDLoss(tau=0)
     with pytest.raises(ValueError, match='mask_ratio'):
         MGDLoss(3, mask_ratio=1.0)
 

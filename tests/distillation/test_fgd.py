@@ -5,14 +5,11 @@ from itertools import product
 
 import pytest
 import torch
+from formulas import dot, linear, randn, softmax
 
 from mmkd.distillation.losses import FGDLoss
 
 CELLS = list(product(range(3), range(4)))
-
-
-def _randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def _one_cell(loss, boxes, img_shape, y, x, size):
@@ -59,16 +56,11 @@ def test_a_box_that_begins_outside_covers_what_is_inside():
 
 # The formula in plain Python.
 
-def _softmax(values, temperature=1.0):
-    powers = [math.exp(value / temperature) for value in values]
-    return [power / sum(powers) for power in powers]
-
-
 def _attentions(image, temperature):
     channels = range(len(image))
-    spatial = _softmax([sum(abs(image[c][y][x]) for c in channels) / len(image)
+    spatial = softmax([sum(abs(image[c][y][x]) for c in channels) / len(image)
                         for y, x in CELLS], temperature)
-    channel = _softmax([sum(abs(image[c][y][x]) for y, x in CELLS) / len(CELLS)
+    channel = softmax([sum(abs(image[c][y][x]) for y, x in CELLS) / len(CELLS)
                         for c in channels], temperature)
     return ({cell: len(CELLS) * value for cell, value in zip(CELLS, spatial, strict=True)},
             [len(image) * value for value in channel])
@@ -87,25 +79,19 @@ def _masks(boxes, img_height, img_width):
     return foreground, {cell: 1 / len(empty) if cell in empty else 0.0 for cell in CELLS}
 
 
-def _linear(layer, values):
-    return [sum(w * v for w, v in zip(row, values, strict=True)) + bias
-            for row, bias in zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)]
-
-
 def _relation(module, image):
     attend = module.attend.weight.flatten().tolist()
-    shares = _softmax([sum(w * plane[y][x] for w, plane in zip(attend, image, strict=True))
-                       for y, x in CELLS])
+    shares = softmax([dot(attend, [plane[y][x] for plane in image]) for y, x in CELLS])
     context = [sum(share * plane[y][x] for share, (y, x) in zip(shares, CELLS, strict=True))
                for plane in image]
     first, norm, _, last = module.transform
-    hidden = _linear(first, context)
+    hidden = linear(first, context)
     mean = sum(hidden) / len(hidden)
     deviation = math.sqrt(sum((h - mean) ** 2 for h in hidden) / len(hidden) + 1e-5)
     hidden = [max((h - mean) / deviation * g + b, 0.0) for h, g, b in
               zip(hidden, norm.weight.tolist(), norm.bias.tolist(), strict=True)]
     return {(c, y, x): image[c][y][x] + added
-            for c, added in enumerate(_linear(last, hidden)) for y, x in CELLS}
+            for c, added in enumerate(linear(last, hidden)) for y, x in CELLS}
 
 
 def fgd_loop(loss, student, teacher, boxes, img_shapes):
@@ -135,8 +121,8 @@ def test_equals_its_formula_in_loops(part):
         weights = dict(alpha=0.2, beta=0.3, gamma=0.4, lambda_=0.5)
     loss = FGDLoss(4, temperature=0.8, **weights).double()
     for seed, parameter in enumerate(loss.parameters()):
-        parameter.data = _randn(*parameter.shape, seed=seed)
-    student, teacher = _randn(2, 4, 3, 4), _randn(2, 4, 3, 4, seed=1)
+        parameter.data = randn(*parameter.shape, seed=seed)
+    student, teacher = randn(2, 4, 3, 4), randn(2, 4, 3, 4, seed=1)
     expected = fgd_loop(loss, student.tolist(), teacher.tolist(),
                         [b.tolist() for b in BOXES], SHAPES)
     assert expected > 0
@@ -144,7 +130,7 @@ def test_equals_its_formula_in_loops(part):
 
 
 def test_a_student_equal_to_its_teacher_has_no_loss_until_the_relations_have_learnt():
-    loss, feature = FGDLoss(4).double(), _randn(2, 4, 3, 4)
+    loss, feature = FGDLoss(4).double(), randn(2, 4, 3, 4)
     assert loss(feature, feature, BOXES, SHAPES).item() == 0
     torch.nn.init.ones_(loss.teacher_relation.transform[-1].bias)
     # R_t adds 1 to every number, R_s nothing.

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from formulas import dot, randn, unit
 
 import mmkd  # noqa: F401
 from mmkd.distillation.losses.fsecd import FSECDLoss
@@ -11,20 +12,12 @@ from mmkd.distillation.losses.fsecd import FSECDLoss
 LABELS = torch.tensor([2, 0, 2, 1, 2])
 
 
-def _randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 def _formula(student, teacher, positives, temperature):
     """The formula on nested lists; ``positives[i]`` is P(i)."""
-    def unit(row):
-        norm = math.sqrt(sum(x * x for x in row))
-        return [x / norm for x in row] if norm else row
     student, teacher = [unit(r) for r in student.tolist()], [unit(r) for r in teacher.tolist()]
     total = 0.0
     for i, s in enumerate(student):
-        powers = [math.exp(sum(a * b for a, b in zip(s, t, strict=True)) / temperature)
-                  for t in teacher]
+        powers = [math.exp(dot(s, t) / temperature) for t in teacher]
         total -= sum(math.log(powers[p] / sum(powers)) for p in positives[i]) / len(positives[i])
     return total / len(student)
 
@@ -35,7 +28,7 @@ POSITIVES = {'instance': [[0], [1], [2], [3], [4]],
 
 @pytest.mark.parametrize('policy', POSITIVES)
 def test_equals_the_formula(policy):
-    student, teacher = _randn(5, 3).requires_grad_(), _randn(5, 3, seed=1).requires_grad_()
+    student, teacher = randn(5, 3).requires_grad_(), randn(5, 3, seed=1).requires_grad_()
     loss = FSECDLoss(policy, temperature=0.3)
     value = loss(student, teacher, LABELS)
     assert value.shape == () and value.dtype == torch.float64
@@ -46,30 +39,18 @@ def test_equals_the_formula(policy):
     assert torch.autograd.gradcheck(lambda s: loss(s, fixed, LABELS), student)
 
 
-def test_two_orthogonal_samples_by_hand():
-    # Similarities are 1 to the own image and 0 to the other.
-    value = FSECDLoss(temperature=0.5)(torch.tensor([[3.0, 0.0], [0.0, 1.0]]), torch.eye(2))
-    assert value.item() == pytest.approx(math.log(1 + math.exp(-2)))
-
-
-def test_classes_of_one_member_are_instances():
-    student, teacher = _randn(4, 3), _randn(4, 3, seed=1)
-    expected = FSECDLoss('instance')(student, teacher)
-    torch.testing.assert_close(FSECDLoss('class')(student, teacher, torch.arange(4)), expected)
-
-
 def test_all_labels_equal():
-    student, teacher = _randn(3, 4), _randn(3, 4, seed=1)
+    student, teacher = randn(3, 4), randn(3, 4, seed=1)
     value = FSECDLoss('class', 0.2)(student, teacher, torch.zeros(3, dtype=torch.long))
     assert value.item() == pytest.approx(_formula(student, teacher, [[0, 1, 2]] * 3, 0.2))
 
 
 @pytest.mark.parametrize('policy', POSITIVES)
 def test_zero_features_have_a_finite_loss_and_gradient(policy):
-    student = _randn(5, 3)
+    student = randn(5, 3)
     student[1] = 0
     student.requires_grad_()
-    teacher = _randn(5, 3, seed=1)
+    teacher = randn(5, 3, seed=1)
     teacher[2] = 0
     value = FSECDLoss(policy)(student, teacher, LABELS)
     value.backward()
@@ -79,7 +60,7 @@ def test_zero_features_have_a_finite_loss_and_gradient(policy):
 
 @pytest.mark.parametrize('policy', POSITIVES)
 def test_under_autocast(policy):
-    student, teacher = _randn(5, 8), _randn(5, 8, seed=1)
+    student, teacher = randn(5, 8), randn(5, 8, seed=1)
     half = [student.bfloat16(), teacher.bfloat16()]
     with torch.autocast('cpu', dtype=torch.bfloat16):
         value = FSECDLoss(policy)(*half, LABELS)
@@ -94,8 +75,6 @@ def test_under_autocast(policy):
 def test_what_it_refuses():
     with pytest.raises(ValueError, match=r"no policy 'clas': use 'instance' or 'class'"):
         FSECDLoss('clas')
-    with pytest.raises(ValueError, match='temperature above 0'):
-        FSECDLoss(temperature=0)
     feature = torch.ones(2, 3)
     with pytest.raises(ValueError, match='got none'):
         FSECDLoss('class')(feature, feature)

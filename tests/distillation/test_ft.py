@@ -3,13 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from formulas import randn
 
 import mmkd  # noqa: F401
 from mmkd.distillation.losses.ft import FTLoss
-
-
-def _randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def _loss(student=2, teacher=4, **kwargs):
@@ -38,7 +35,7 @@ def _parts(loss, student, teacher):
 
 def test_equals_the_formula():
     loss = _loss(transfer_weight=30.0).double()
-    student, teacher = _randn(2, 2, 3, 4).requires_grad_(), _randn(2, 4, 3, 4, seed=1)
+    student, teacher = randn(2, 2, 3, 4).requires_grad_(), randn(2, 4, 3, 4, seed=1)
     teacher.requires_grad_()
     reconstruction, transfer = _parts(loss, student, teacher)
     value = loss(student, teacher, warmup=0.25)
@@ -49,7 +46,7 @@ def test_equals_the_formula():
 
 def test_the_paraphraser_learns_from_the_teacher_alone():
     loss = _loss().double()
-    student, teacher = _randn(2, 2, 3, 4).requires_grad_(), _randn(2, 4, 3, 4, seed=1)
+    student, teacher = randn(2, 2, 3, 4).requires_grad_(), randn(2, 4, 3, 4, seed=1)
     teacher.requires_grad_()
     reconstruction, transfer = _parts(loss, student, teacher.detach())
     paraphraser = [*loss.encoder.parameters(), *loss.decoder.parameters()]
@@ -74,7 +71,7 @@ def test_factors_of_half_the_teachers_channels_by_three_layers():
 def test_a_perfect_translation_has_no_transfer_loss():
     loss = _loss(4, 4).double()
     loss.translator.load_state_dict(loss.encoder.state_dict())
-    feature = _randn(2, 4, 3, 3)
+    feature = randn(2, 4, 3, 3)
     reconstruction, _ = _parts(loss, feature, feature)
     assert loss(feature, feature).item() == pytest.approx(reconstruction.item())
 
@@ -82,7 +79,7 @@ def test_a_perfect_translation_has_no_transfer_loss():
 @pytest.mark.parametrize(('ours', 'theirs'), [(4, 2), (2, 4)])
 def test_the_larger_factor_is_pooled(ours, theirs):
     loss = _loss().double()
-    student, teacher = _randn(2, 2, ours, ours), _randn(2, 4, theirs, theirs, seed=1)
+    student, teacher = randn(2, 2, ours, ours), randn(2, 4, theirs, theirs, seed=1)
     factors = [F.adaptive_avg_pool2d(f, 2).flatten(1) for f in (
         _run(loss.translator, student, F.conv2d), _run(loss.encoder, teacher, F.conv2d))]
     a, b = (f / f.norm(dim=1, keepdim=True) for f in factors)
@@ -92,7 +89,7 @@ def test_the_larger_factor_is_pooled(ours, theirs):
 
 def test_under_autocast_and_at_zero():
     loss = _loss()
-    student, teacher = _randn(2, 2, 4, 4).bfloat16(), _randn(2, 4, 4, 4, seed=1).bfloat16()
+    student, teacher = randn(2, 2, 4, 4).bfloat16(), randn(2, 4, 4, 4, seed=1).bfloat16()
     with torch.autocast('cpu', dtype=torch.bfloat16):
         value = loss(student, teacher)
     reconstruction, transfer = _parts(loss, student.double(), teacher.double())

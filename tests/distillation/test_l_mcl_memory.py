@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from formulas import dot, randn, soft_kl
 
 import mmkd  # noqa: F401
 from mmkd.distillation.losses.l_mcl import StageOutputs
@@ -20,10 +21,6 @@ STAGES, PARTS, DIM = (1, 2), ('vcl', 'soft_vcl', 'icl', 'soft_icl'), 4
 COHORT = SimpleNamespace(members='ab')
 
 
-def _randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 def _loss(**options):
     return LMCLMemoryLoss(COHORT, SAMPLE_LABELS, **dict(
         dim=DIM, num_negatives=3, num_positives=2, temperature=0.5) | options).double()
@@ -34,14 +31,14 @@ def _only(part):
 
 
 def _outputs():
-    flat = iter([F.normalize(_randn(3, DIM, seed=seed), dim=1).requires_grad_()
+    flat = iter([F.normalize(randn(3, DIM, seed=seed), dim=1).requires_grad_()
                  for seed in range(sum(STAGES))])
-    weights = _randn(3, 3, 3, seed=9).sigmoid()
+    weights = randn(3, 3, 3, seed=9).sigmoid()
     return StageOutputs(
         [[next(flat) for _ in range(count)] for count in STAGES],
-        [[_randn(3, 3, seed=20 + 5 * a + k) for k in range(count)]
+        [[randn(3, 3, seed=20 + 5 * a + k) for k in range(count)]
          for a, count in enumerate(STAGES)],
-        [_randn(3, 3, seed=40 + a) for a in range(2)], (weights + weights.transpose(0, 1)) / 2)
+        [randn(3, 3, seed=40 + a) for a in range(2)], (weights + weights.transpose(0, 1)) / 2)
 
 
 def _fix(loss, monkeypatch):
@@ -53,18 +50,12 @@ def _fix(loss, monkeypatch):
 # In plain Python, on nested lists.
 
 def _row(vector, bank, drawn, tau=0.5):
-    return [sum(x * y for x, y in zip(vector, bank[j], strict=True)) / tau for j in drawn]
+    return [dot(vector, bank[j]) / tau for j in drawn]
 
 
 def _contrast(row, positives):
     total = sum(math.exp(s) for s in row)
     return -sum(math.log(math.exp(s) / total) for s in row[:positives]) / positives
-
-
-def _kl(student, teacher, temperature=3.0):
-    p, q = ([math.exp(s / temperature) for s in row] for row in (student, teacher))
-    p, q = [x / sum(p) for x in p], [x / sum(q) for x in q]
-    return temperature ** 2 * sum(b * math.log(b / a) for a, b in zip(p, q, strict=True))
 
 
 def _loop(outputs, banks):
@@ -84,8 +75,8 @@ def _loop(outputs, banks):
                 for first, second in ((0, 1), (1, 0)):
                     parts['icl'] += w * _contrast(across[first], 3)
                     parts['vcl'] += w * _contrast(own[first], 2)
-                    parts['soft_icl'] += w * _kl(across[first], across[second])
-                    parts['soft_vcl'] += w * _kl(own[first], own[second])
+                    parts['soft_icl'] += w * soft_kl(across[first], across[second], 3)
+                    parts['soft_vcl'] += w * soft_kl(own[first], own[second], 3)
     return parts
 
 
@@ -104,7 +95,8 @@ def test_the_whole_adds_the_losses_of_the_heads(monkeypatch):
     expected = 0.2 * parts['vcl'] + 0.3 * parts['icl'] + parts['soft_vcl'] + parts['soft_icl']
     heads = [outputs.logits[1][0], *outputs.aggregated]
     expected += sum(F.cross_entropy(z, LABELS).item() for z in heads)
-    expected += sum(_kl(s, t) / 3 for member in outputs.logits for joined in outputs.aggregated
+    expected += sum(soft_kl(s, t, 3) / 3 for member in outputs.logits
+                    for joined in outputs.aggregated
                     for s, t in zip(member[-1].tolist(), joined.tolist(), strict=True))
     assert loss(outputs, LABELS, INDICES).item() == pytest.approx(expected)
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from formulas import randn
 from helpers import leave_process_group
 from torch.nn.parallel import DistributedDataParallel
 
@@ -26,16 +27,12 @@ CUTS = {64: (32, 40), 4: (2, 3)}
 LABELS = torch.tensor([1, 0, 1, 2, 0, 1, 2])
 
 
-def _randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 def _fsecd(policy, own, wrap):
     """Return loss and gradients of a student that sees the samples ``own``."""
     torch.manual_seed(3)
     network = wrap(torch.nn.Linear(6, 4).double())
     labels = torch.arange(64) * 7 % 5
-    value = FSECDLoss(policy)(network(_randn(64, 6)[own]), _randn(64, 4, seed=1)[own],
+    value = FSECDLoss(policy)(network(randn(64, 6)[own]), randn(64, 4, seed=1)[own],
                               labels[own])
     value.backward()
     return [value.detach(), *(p.grad for p in network.parameters())]
@@ -55,7 +52,7 @@ def _crd(own, wrap):
     model = wrap(loss)
     for seed in range(2):
         loss.zero_grad()
-        value = model(_randn(4, 3, seed=seed)[own], _randn(4, 4, seed=seed + 5)[own],
+        value = model(randn(4, 3, seed=seed)[own], randn(4, 4, seed=seed + 5)[own],
                       torch.tensor([6, 0, 3, 2])[own])
         value.backward()
     return [value.detach(), loss.student_memory, loss.teacher_memory, loss.partition,
@@ -63,7 +60,7 @@ def _crd(own, wrap):
 
 
 def _ofd(own):
-    loss, feature = OFDLoss([2]), _randn(4, 2, 3, 3)[own]
+    loss, feature = OFDLoss([2]), randn(4, 2, 3, 3)[own]
     loss([feature], [feature])
     return loss.margins()
 
@@ -72,8 +69,8 @@ def _banks(own):
     """Return the memory banks of two members behind a batch."""
     loss = LMCLMemoryLoss(SimpleNamespace(members='ab'), LABELS, dim=5, num_negatives=2)
     indices = torch.tensor([6, 0, 3, 2])[own]
-    rows = [unit(_randn(4, 5, seed=seed)[own], dim=1) for seed in range(2)]
-    logits = [_randn(4, 3, seed=seed)[own] for seed in range(2)]
+    rows = [unit(randn(4, 5, seed=seed)[own], dim=1) for seed in range(2)]
+    logits = [randn(4, 3, seed=seed)[own] for seed in range(2)]
     loss(StageOutputs([[row] for row in rows], [[z] for z in logits], logits,
                       torch.ones(2, 2, len(indices))), LABELS[indices], indices)
     return [*loss.banks]
@@ -81,9 +78,9 @@ def _banks(own):
 
 def _maps(own):
     """Return the losses on a head's maps; an image without objects changes no mean."""
-    heat, sizes = _randn(4, 2, 5, 5)[own].sigmoid(), _randn(4, 2, 5, 5, seed=1)[own].exp()
-    teacher = torch.cat((_randn(3, 2, 5, 5, seed=2).sigmoid(), torch.zeros(1, 2, 5, 5)))[own]
-    other = _randn(4, 2, 5, 5, seed=3)[own].exp()
+    heat, sizes = randn(4, 2, 5, 5)[own].sigmoid(), randn(4, 2, 5, 5, seed=1)[own].exp()
+    teacher = torch.cat((randn(3, 2, 5, 5, seed=2).sigmoid(), torch.zeros(1, 2, 5, 5)))[own]
+    other = randn(4, 2, 5, 5, seed=3)[own].exp()
     return [torch.stack([SoftFocalLoss()(heat, teacher),
                          WidthHeightLoss()(sizes, other, teacher),
                          OffsetLoss()(sizes, other, teacher)])]

@@ -5,13 +5,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from formulas import randn
 
 import mmkd  # noqa: F401
 from mmkd.distillation.losses.ofd import OFDLoss
-
-
-def _randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def _margin(values):
@@ -37,8 +34,8 @@ def _channel(feature, c):
 
 def test_equals_the_formula():
     channels = (2, 3)
-    student = [_randn(2, c, 4, 3, seed=c).requires_grad_() for c in channels]
-    teacher = [_randn(2, c, 4, 3, seed=9 + c).requires_grad_() for c in channels]
+    student = [randn(2, c, 4, 3, seed=c).requires_grad_() for c in channels]
+    teacher = [randn(2, c, 4, 3, seed=9 + c).requires_grad_() for c in channels]
     margins = [[_margin(_channel(t, c)) for c in range(t.shape[1])] for t in teacher]
     loss = OFDLoss(channels)
     value = loss(student, teacher)
@@ -68,7 +65,7 @@ def test_by_hand():
 
 def test_margins_are_the_mean_of_all_negative_values_seen():
     loss = OFDLoss([2, 1])
-    batches = [[_randn(b, 2, 3, 3, seed=b) - 0.3, _randn(b, 1, 2, 2, seed=b) + 9] for b in (1, 4)]
+    batches = [[randn(b, 2, 3, 3, seed=b) - 0.3, randn(b, 1, 2, 2, seed=b) + 9] for b in (1, 4)]
     for batch in batches:
         loss(batch, batch)
     for c in range(2):
@@ -85,7 +82,7 @@ def test_margins_are_the_mean_of_all_negative_values_seen():
 
 def test_margins_of_a_normal_feature_are_the_closed_form_of_the_paper():
     mean, std = 0.4, 1.5
-    feature = (_randn(200, 1, 40, 40) * std + mean)
+    feature = (randn(200, 1, 40, 40) * std + mean)
     loss = OFDLoss([1])
     loss([feature], [feature])
     density = math.exp(-(mean / std) ** 2 / 2) / math.sqrt(2 * math.pi)
@@ -95,7 +92,7 @@ def test_margins_of_a_normal_feature_are_the_closed_form_of_the_paper():
 
 @pytest.mark.parametrize(('ours', 'theirs'), [(4, 2), (2, 4)])
 def test_the_larger_map_is_pooled(ours, theirs):
-    student, teacher = _randn(2, 1, ours, ours), _randn(2, 1, theirs, theirs, seed=1)
+    student, teacher = randn(2, 1, ours, ours), randn(2, 1, theirs, theirs, seed=1)
     margin = _margin(_channel(teacher, 0))  # before pooling
     small = [F.avg_pool2d(f, 2) if f.shape[2] == 4 else f for f in (student, teacher)]
     expected = _distance(*small, [margin])

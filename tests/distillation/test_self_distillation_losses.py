@@ -4,6 +4,19 @@ import math
 
 import pytest
 import torch
+from formulas import (
+    CORNERS,
+    assert_float32_under_autocast,
+    cross_entropy,
+    dot,
+    kl,
+    mean,
+    randn,
+    soft_kl,
+    softmax,
+    square_distance,
+    unit,
+)
 
 import mmkd  # noqa: F401
 from mmkd.distillation.losses.byot import BYOTLoss
@@ -17,37 +30,10 @@ LABELS = torch.tensor([2, 0, 2, 1])
 
 # The formulas in plain Python, on nested lists.
 
-def _mean(values):
-    values = list(values)
-    return sum(values) / len(values)
-
-
-def _dot(a, b):
-    return sum(x * y for x, y in zip(a, b, strict=True))
-
-
-def _unit(vector):
-    return [x / math.sqrt(_dot(vector, vector)) for x in vector]
-
-
-def _softmax(row, temperature=1.0):
-    top = max(row)
-    powers = [math.exp((z - top) / temperature) for z in row]
-    return [power / sum(powers) for power in powers]
-
-
-def _kl(p, q):
-    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
-
-
-def _square(a, b):
-    return sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
-
-
 def _pooled(image, height, width):
     """Average windows of a list of rows that its sides are multiples of."""
     tall, wide = len(image) // height, len(image[0]) // width
-    return [[_mean(image[y * tall + dy][x * wide + dx] for dy in range(tall) for dx in range(wide))
+    return [[mean(image[y * tall + dy][x * wide + dx] for dy in range(tall) for dx in range(wide))
              for x in range(width)] for y in range(height)]
 
 
@@ -57,20 +43,20 @@ def _attention(sample, power, reduce):
 
 
 def _similarities(samples, p, pool):
-    maps = [_attention(sample, p, _mean) for sample in samples]
+    maps = [_attention(sample, p, mean) for sample in samples]
     if pool is not None:
         maps = [_pooled(m, min(pool, len(m)), min(pool, len(m[0]))) for m in maps]
-    flat = [_unit([x for row in m for x in row]) for m in maps]
-    return [[_dot(a, b) for b in flat] for a in flat]
+    flat = [unit([x for row in m for x in row]) for m in maps]
+    return [[dot(a, b) for b in flat] for a in flat]
 
 
 def scd_loop(student, teacher, p=2, pool=2, distance='l2'):
     rows = list(zip(_similarities(student, p, pool), _similarities(teacher, p, pool), strict=True))
     if distance == 'kl':
-        return _mean(_kl([x / sum(t) for x in t], [x / sum(s) for x in s]) for s, t in rows)
+        return mean(kl([x / sum(t) for x in t], [x / sum(s) for x in s]) for s, t in rows)
     power = dict(l2=2, l1=1)[distance]
-    return _mean(abs(a - b) ** power for s, t in rows
-                 for a, b in zip(_unit(s), _unit(t), strict=True))
+    return mean(abs(a - b) ** power for s, t in rows
+                 for a, b in zip(unit(s), unit(t), strict=True))
 
 
 def _upsampled(image, height, width):
@@ -92,23 +78,22 @@ def sad_loop(student, teacher):
     total = 0.0
     for s, t in zip(student, teacher, strict=True):
         s, t = (_upsampled(_attention(x, 2, sum), height, width) for x in (s, t))
-        s, t = (_softmax([x for row in image for x in row]) for image in (s, t))
-        total += _square(s, t) / (height * width)
+        s, t = (softmax([x for row in image for x in row]) for image in (s, t))
+        total += square_distance(s, t) / (height * width)
     return total / len(student)
 
 
 def cskd_loop(student, teacher):
-    return _mean(16 * _kl(_softmax(t, 4), _softmax(s, 4))
-                 for s, t in zip(student, teacher, strict=True))
+    return mean(soft_kl(s, t, 4) for s, t in zip(student, teacher, strict=True))
 
 
 def byot_loop(heads, feature, logits):
     total = 0.0
     for own_feature, own_logits in heads:
         for b, label in enumerate(LABELS.tolist()):
-            total += (0.7 * -math.log(_softmax(own_logits[b])[label])
-                      + 0.3 * 9 * _kl(_softmax(logits[b], 3), _softmax(own_logits[b], 3))
-                      + 0.03 * _square(own_feature[b], feature[b]) / len(feature[b]))
+            total += (0.7 * -math.log(softmax(own_logits[b])[label])
+                      + 0.3 * soft_kl(own_logits[b], logits[b], 3)
+                      + 0.03 * square_distance(own_feature[b], feature[b]) / len(feature[b]))
     return total / len(LABELS)
 
 
@@ -116,11 +101,11 @@ def ddgsd_loop(features, logits):
     half = len(logits) // 2
     total = 0.0
     for a, b in zip(logits[:half], logits[half:], strict=True):
-        a, b = _softmax(a, 4), _softmax(b, 4)
-        total += 16 * (_kl(a, b) + _kl(b, a)) / half
-    means = [[_mean(column) for column in zip(*rows, strict=True)]
+        a, b = softmax(a, 4), softmax(b, 4)
+        total += 16 * (kl(a, b) + kl(b, a)) / half
+    means = [[mean(column) for column in zip(*rows, strict=True)]
              for rows in (features[:half], features[half:])]
-    return total + 5e-4 * _square(*means)
+    return total + 5e-4 * square_distance(*means)
 
 
 PAIRWISE = {
@@ -131,15 +116,10 @@ PAIRWISE = {
 pairwise = pytest.mark.parametrize('name', PAIRWISE)
 
 
-def _randn(*shape, seed=0, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator).to(dtype)
-
-
 def _pair(name, dtype=torch.float64):
     loss, _, student, teacher = PAIRWISE[name]
-    return (loss, _randn(*student, dtype=dtype).requires_grad_(),
-            _randn(*teacher, seed=1, dtype=dtype))
+    return (loss, randn(*student, dtype=dtype).requires_grad_(),
+            randn(*teacher, seed=1, dtype=dtype))
 
 
 @pairwise
@@ -155,24 +135,15 @@ def test_pairwise_losses_equal_their_formulas_in_loops(name):
 @pytest.mark.parametrize('distance', ['l2', 'l1', 'kl'])
 @pytest.mark.parametrize(('p', 'pool'), [(1, 2), (4, 2), (2, None), (2, 8)])
 def test_options_of_scd(distance, p, pool):
-    student, teacher = _randn(4, 3, 4, 6).requires_grad_(), _randn(4, 5, 2, 2, seed=1)
+    student, teacher = randn(4, 3, 4, 6).requires_grad_(), randn(4, 5, 2, 2, seed=1)
     loss = SCDLoss(p=p, pool=pool, distance=distance)
     expected = scd_loop(student.tolist(), teacher.tolist(), p, pool, distance)
     assert loss(student, teacher).item() == pytest.approx(expected, rel=1e-5)  # epsilon of 'kl'
     assert torch.autograd.gradcheck(lambda s: loss(s, teacher), student)
 
 
-def test_scd_sees_who_is_alike_and_not_where_attention_lies():
-    """The matrices of mirrored images are those of the images."""
-    student, teacher = _randn(4, 3, 4, 4), _randn(4, 3, 4, 4, seed=1)
-    loss = SCDLoss(pool=None)
-    assert loss(student, student.flip(3)).item() == pytest.approx(0, abs=1e-15)
-    assert loss(student, 7 * student[:, :2].repeat(1, 3, 1, 1)).item() > 0
-    assert loss(7 * student, teacher).item() == pytest.approx(loss(student, teacher).item())
-
-
 def test_sad_takes_the_larger_of_two_sizes():
-    small, large = _randn(2, 3, 2, 2), _randn(2, 3, 4, 4, seed=1)
+    small, large = randn(2, 3, 2, 2), randn(2, 3, 4, 4, seed=1)
     expected = sad_loop(large.tolist(), small.tolist())
     assert SADLoss()(small, large).item() == pytest.approx(expected)
 
@@ -187,9 +158,9 @@ def test_gradients_reach_only_the_student(name):
 
 
 def _byot(dtype=torch.float64, heads=2):
-    heads = [(_randn(4, 6, seed=i, dtype=dtype).requires_grad_(),
-              _randn(4, 3, seed=i + 10, dtype=dtype).requires_grad_()) for i in range(heads)]
-    return heads, [_randn(4, 6, seed=20, dtype=dtype), 3 * _randn(4, 3, seed=21, dtype=dtype)]
+    heads = [(randn(4, 6, seed=i, dtype=dtype).requires_grad_(),
+              randn(4, 3, seed=i + 10, dtype=dtype).requires_grad_()) for i in range(heads)]
+    return heads, [randn(4, 6, seed=20, dtype=dtype), 3 * randn(4, 3, seed=21, dtype=dtype)]
 
 
 def test_byot_equals_its_formula_in_loops():
@@ -198,7 +169,7 @@ def test_byot_equals_its_formula_in_loops():
                          *(value.tolist() for value in deepest))
     value = BYOTLoss()(heads, deepest, LABELS)
     assert value.shape == () and value.item() == pytest.approx(expected, rel=1e-10)
-    stages = [_randn(4, 2, 8, 8), _randn(4, 2, 4, 4)]
+    stages = [randn(4, 2, 8, 8), randn(4, 2, 4, 4)]
     assert torch.equal(BYOTLoss()(heads, [*stages, *deepest], LABELS), value)
 
 
@@ -220,13 +191,12 @@ def test_byot_leaves_the_deepest_classifier_alone():
 def test_byot_without_the_deepest_is_deep_supervision():
     heads, deepest = _byot()
     value = BYOTLoss(alpha=0.0, hint_weight=0.0)(heads, deepest, LABELS)
-    expected = sum(-math.log(_softmax(z)[y]) for _, logits in heads
-                   for z, y in zip(logits.tolist(), LABELS.tolist(), strict=True)) / len(LABELS)
+    expected = sum(cross_entropy(logits.tolist(), LABELS.tolist()) for _, logits in heads)
     assert value.item() == pytest.approx(expected)
 
 
 def test_ddgsd_equals_its_formula_in_loops():
-    features, logits = _randn(8, 6), _randn(8, 5, seed=1)
+    features, logits = randn(8, 6), randn(8, 5, seed=1)
     value = DDGSDLoss()([features, logits])
     assert value.item() == pytest.approx(ddgsd_loop(features.tolist(), logits.tolist()), rel=1e-10)
     assert torch.equal(DDGSDLoss()([features, logits], LABELS), value)
@@ -239,7 +209,7 @@ def test_ddgsd_equals_its_formula_in_loops():
 
 def test_ddgsd_gradient():
     """Each divergence moves the view behind, the MMD both."""
-    features, logits = _randn(8, 6).requires_grad_(), _randn(8, 5, seed=1).requires_grad_()
+    features, logits = randn(8, 6).requires_grad_(), randn(8, 5, seed=1).requires_grad_()
     DDGSDLoss()([features, logits]).backward()
     log_p = logits.detach().div(4).log_softmax(1)
     difference = log_p.exp() - log_p.exp().roll(4, dims=0)
@@ -255,42 +225,16 @@ def test_ddgsd_gradient():
 CALLS = {
     **{name: lambda dtype, n=name: (_pair(n, dtype)[0], _pair(n, dtype)[1:]) for name in PAIRWISE},
     'BYOT': lambda dtype: (BYOTLoss(), (*_byot(dtype), LABELS)),
-    'DDGSD': lambda dtype: (DDGSDLoss(), ([_randn(8, 6, dtype=dtype),
-                                           _randn(8, 5, seed=1, dtype=dtype)],)),
+    'DDGSD': lambda dtype: (DDGSDLoss(), ([randn(8, 6, dtype=dtype),
+                                           randn(8, 5, seed=1, dtype=dtype)],)),
 }
 every_loss = pytest.mark.parametrize('name', CALLS)
-
-
-def _cast(value, dtype):
-    if isinstance(value, (list, tuple)):
-        return [_cast(item, dtype) for item in value]
-    return value.to(dtype) if value.is_floating_point() else value
 
 
 @every_loss
 def test_bfloat16_autocast(name):
     loss, values = CALLS[name](torch.float32)
-    exact = loss(*values)
-    halves = _cast(values, torch.bfloat16)
-    with torch.autocast('cpu', torch.bfloat16):
-        same, half = loss(*values), loss(*halves)
-    assert exact.dtype == same.dtype == half.dtype == torch.float32
-    torch.testing.assert_close(same, exact, rtol=1e-6, atol=0)
-    torch.testing.assert_close(half, loss(*_cast(halves, torch.float32)), rtol=1e-6, atol=0)
-    torch.testing.assert_close(half, exact, rtol=0.03, atol=0)
-
-
-CORNERS = {
-    'one sample': lambda s, t: (s[:1], t[:1]),
-    'zero student': lambda s, t: (s * 0, t),
-    'zero teacher': lambda s, t: (s, t * 0),
-    'zero both': lambda s, t: (s * 0, t * 0),
-    'one zero sample': lambda s, t: (torch.cat([s[:1] * 0, s[1:]]), t),
-    'identical students': lambda s, t: (s[:1].expand_as(s), t),
-    'identical both': lambda s, t: (s[:1].expand_as(s), t[:1].expand_as(t)),
-    'large': lambda s, t: (s * 1e4, t * -1e4),
-    'small': lambda s, t: (s * 1e-15, t * 1e-15),
-}
+    assert_float32_under_autocast(lambda given: loss(*given), values, rtol=0.03)
 
 
 @pytest.mark.parametrize('corner', CORNERS)
@@ -312,8 +256,8 @@ def test_corners_are_finite(loss, corner):
 @pytest.mark.parametrize('change', [lambda v: v * 0, lambda v: v * 1e4, lambda v: v * 1e-15,
                                     lambda v: v[:1].expand_as(v)])
 def test_corners_of_lists_are_finite(loss, change):
-    leaves = [_randn(2, 6, dtype=torch.float32).requires_grad_(),
-              _randn(2, 5, seed=1, dtype=torch.float32).requires_grad_()]
+    leaves = [randn(2, 6, dtype=torch.float32).requires_grad_(),
+              randn(2, 5, seed=1, dtype=torch.float32).requires_grad_()]
     values = [change(leaf) for leaf in leaves]
     labels = torch.tensor([3, 3])
     value = loss([values], values, labels) if isinstance(loss, BYOTLoss) else loss(values)

@@ -5,13 +5,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from formulas import randn
 
 import mmkd  # noqa: F401
 from mmkd.distillation.losses.vid import VIDLoss
-
-
-def _randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def _loss(student=2, teacher=3, **kwargs):
@@ -38,8 +35,8 @@ def test_equals_the_formula():
     loss = _loss().double()
     with torch.no_grad():
         loss.alpha += torch.tensor([-4.0, 0.0, 2.0])
-    student = _randn(2, 2, 2, 3).requires_grad_()
-    teacher = _randn(2, 3, 2, 3, seed=1).requires_grad_()
+    student = randn(2, 2, 2, 3).requires_grad_()
+    teacher = randn(2, 3, 2, 3, seed=1).requires_grad_()
     value = loss(student, teacher)
     assert value.shape == () and value.dtype == torch.float64
     assert value.item() == pytest.approx(_formula(loss, student, teacher))
@@ -50,7 +47,7 @@ def test_equals_the_formula():
 
 def test_gradients():
     loss = _loss().double()
-    student, teacher = _randn(2, 2, 2, 2).requires_grad_(), _randn(2, 3, 2, 2, seed=1)
+    student, teacher = randn(2, 2, 2, 2).requires_grad_(), randn(2, 3, 2, 2, seed=1)
     names = [name for name, _ in loss.named_parameters()]
 
     def call(feature, *values):
@@ -69,14 +66,14 @@ def test_it_begins_with_the_variance_asked_for():
 @pytest.mark.parametrize(('ours', 'theirs'), [(4, 2), (2, 4)])
 def test_the_larger_map_is_pooled(ours, theirs):
     loss = _loss().double()
-    student, teacher = _randn(2, 2, ours, ours), _randn(2, 3, theirs, theirs, seed=1)
+    student, teacher = randn(2, 2, ours, ours), randn(2, 3, theirs, theirs, seed=1)
     small = [F.avg_pool2d(f, 2) if f.shape[2] == 4 else f for f in (student, teacher)]
     assert loss(student, teacher).item() == pytest.approx(_formula(loss, *small))
 
 
 def test_under_autocast():
     loss = _loss()
-    student, teacher = _randn(2, 2, 4, 4).bfloat16(), _randn(2, 3, 4, 4, seed=1).bfloat16()
+    student, teacher = randn(2, 2, 4, 4).bfloat16(), randn(2, 3, 4, 4, seed=1).bfloat16()
     with torch.autocast('cpu', dtype=torch.bfloat16):
         value = loss(student, teacher)
     assert value.dtype == torch.float32

@@ -13,16 +13,6 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `tiny_run`
 _numbers = itertools.count()
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """A forked child can use one thread only, and sums round otherwise with two."""
-    import torch
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def start(tmp_path):
     """Build a runner of the tiny run: ``start('work', more='...', train_cfg=...)``."""

@@ -9,11 +9,11 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import LOOPS
 from mmengine.runner import ValLoop
-from tiny_run import write_config
+from tiny_run import VALIDATION, Listed, write_config
 
 from mmkd.distillation.checkpoints import load_checkpoint_safely
-from mmkd.engine import results
-from mmkd.engine.begin import _config_text, add_hooks
+from mmkd.engine import begin, results
+from mmkd.engine.begin import add_hooks
 from mmkd.engine.config import load_config
 from mmkd.engine.config_values import add_tracker, check_visualizer
 from mmkd.engine.launch import train
@@ -21,13 +21,6 @@ from mmkd.engine.results import ResultsHook, read_results
 from mmkd.engine.run_folder import is_better, main_metric
 from mmkd.errors import UserError
 
-VALIDATION = """
-val_dataloader = dict(
-    batch_size=4, num_workers=0, dataset=dict(type='TinyData'),
-    sampler=dict(type='DefaultSampler', shuffle=False))
-val_cfg = dict(type='ValLoop')
-val_evaluator = dict(type='Listed', values=[0.25, 0.5, 0.375, 0.125])
-"""
 ITERATIONS = {'train_cfg': dict(_delete_=True, type='IterBasedTrainLoop', max_iters=5,
                                 val_interval=3),
               'default_hooks.checkpoint.by_epoch': False, 'log_processor.by_epoch': False,
@@ -36,8 +29,7 @@ ITERATIONS = {'train_cfg': dict(_delete_=True, type='IterBasedTrainLoop', max_it
 
 @pytest.fixture
 def run(tmp_path):
-    """Train as the tool does; ``Listed`` is in test_screen.py."""
-    import test_screen  # noqa: F401
+    """Train as the tool does."""
     work = tmp_path / 'work'
 
     def call(resume=None, more=VALIDATION, **options):
@@ -246,8 +238,7 @@ def test_which_metric_and_which_direction():
 
 
 def test_less_is_better_of_an_error(run, tmp_path, monkeypatch):
-    import test_screen
-    monkeypatch.setattr(test_screen.Listed, 'compute_metrics',
+    monkeypatch.setattr(Listed, 'compute_metrics',
                         lambda self, found: dict(error=next(self.values)))
     run()
     assert _epoch(tmp_path / 'work/best.pth') == 4
@@ -264,13 +255,15 @@ def test_config_is_what_was_asked_for(run, tmp_path):
         assert written[key] == asked[key] or key == 'log_level', key
 
 
-def test_config_keeps_the_order_and_what_python_does_not_write(tmp_path):
+def test_config_keeps_the_order_and_what_python_does_not_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(begin, 'FormatCode', begin.FormatCode.__wrapped__)  # see conftest.py
     cfg = Config(dict(terms=dict(z=1, a=dict(type='T', x=(1,))), m={'a b': None, 1: [True, 'q\'']},
-                      b=float('inf'), c={'class': -1.5}))
-    (tmp_path / 'config.py').write_text(_config_text(cfg))
+                      long=[*range(99)], b=float('inf'), c={'class': -1.5}))
+    (tmp_path / 'config.py').write_text(begin._config_text(cfg))
+    assert max(map(len, (tmp_path / 'config.py').read_text().splitlines())) <= 100
     again = Config.fromfile(tmp_path / 'config.py')
     assert again.to_dict() == cfg.to_dict()
-    assert list(again) == ['terms', 'm', 'b', 'c'] and list(again.terms) == ['z', 'a']
+    assert list(again) == ['terms', 'm', 'long', 'b', 'c'] and list(again.terms) == ['z', 'a']
 
 
 def test_config_trains_again(run, tmp_path, capsys):

@@ -36,6 +36,12 @@ param_scheduler = [dict(type='CosineAnnealingLR', T_max=4)]
 default_hooks = dict(logger=dict(type='LoggerHook', interval=2))
 visualizer = dict(_delete_=True, type='Visualizer', name='visualizer')
 """
+VALIDATION = """
+val_dataloader = test_dataloader
+val_cfg = dict(type='ValLoop')
+val_evaluator = dict(type='Listed', values=[0.25, 0.5, 0.375, 0.125])
+"""
+"""What a config gets that validates after each epoch."""
 
 
 def write_config(folder, more=''):
@@ -95,3 +101,15 @@ class TinyMetric(BaseMetric):
     def compute_metrics(self, results):
         self.asked += 1
         return dict(total=sum(results), count=len(results), asked=self.asked)
+
+
+@METRICS.register_module(force=True)
+class Listed(TinyMetric):
+    """Returns one value after the other."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = iter(values)
+
+    def compute_metrics(self, results):
+        return dict(score=next(self.values), other=1.0)

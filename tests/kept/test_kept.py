@@ -1,21 +1,11 @@
 """The first losses of three recipes, and the checkpoints of earlier releases."""
 
 import pytest
-import torch
 
 from kept import recipes
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 
 RELEASES = sorted(path for path in recipes.HERE.iterdir() if (path / 'metrics.json').is_file())
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Sums round otherwise with two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_the_first_losses_are_those_that_were_kept(tmp_path):

@@ -12,15 +12,6 @@ from kills.run import run
 from mmkd.files import leftovers, write_atomically
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """A forked child can use one thread only."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path):
     lives = list(run(tmp_path, 2, 0, ['detector, live teachers'], ['checkpoint']))
     assert sum(life.kills for life in lives) == sum(life.resumed for life in lives) == 2

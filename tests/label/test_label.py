@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from helpers import DRAWN_DETECTOR
 
 import mmkd.engine.hooks  # noqa: F401
 from mmkd.detection.data import draw_dataset
@@ -24,17 +25,6 @@ from mmkd.label.teachers import Teachers
 from mmkd.label.threshold import best_threshold
 
 ROOT = Path(__file__).parents[2]
-CONFIG = """
-_base_ = ['{root}/configs/_base_/models/narrow_resnet18.py',
-          '{root}/configs/_base_/datasets/drawn.py',
-          '{root}/configs/_base_/schedules/small_8e.py',
-          '{root}/configs/_base_/default_runtime.py']
-model = dict(
-    backbone=dict(base_channels=4),
-    neck=dict(in_channels=32, num_deconv_filters=(8, 8)),
-    bbox_head=dict(num_classes={{{{_base_.num_classes}}}}, in_channels=8, feat_channels=8))
-train_cfg = dict(max_epochs=1, val_interval=1)
-"""
 BOTH = """
 _base_ = './student.py'
 train_dataloader = dict(batch_size=4, dataset=dict(
@@ -118,7 +108,7 @@ def test_several_teachers_without_the_package(monkeypatch):
 def drawn(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     draw_dataset('data/drawn', splits=dict(train=6, val=3, test=1), image_size=64)
-    Path('student.py').write_text(CONFIG.format(root=ROOT))
+    Path('student.py').write_text(DRAWN_DETECTOR.format(root=ROOT, width=8))
     torch.manual_seed(0)
     cfg = load_config('student.py')
     weights = build_model(cfg).state_dict()

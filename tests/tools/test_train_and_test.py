@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import re
 import subprocess
 import sys
@@ -10,23 +11,15 @@ import time
 import cv2
 import pytest
 import torch
+from helpers import DRAWN_DETECTOR
 from tiny_run import ROOT, write_config
 
 from mmkd.detection.data.synthetic import DRAWN_CLASSES, draw_dataset
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 
-CENTERNET = """
-_base_ = ['{root}/configs/_base_/models/narrow_resnet18.py',
-          '{root}/configs/_base_/datasets/drawn.py',
-          '{root}/configs/_base_/schedules/small_8e.py',
-          '{root}/configs/_base_/default_runtime.py']
-model = dict(
-    data_preprocessor=dict(pad_size_divisor=64),
-    backbone=dict(base_channels=8),
-    neck=dict(in_channels=64, num_deconv_filters=(16, 8)),
-    bbox_head=dict(num_classes={{{{_base_.num_classes}}}}, in_channels=8, feat_channels=8))
+CENTERNET = DRAWN_DETECTOR + """
+model['data_preprocessor'] = dict(pad_size_divisor=64)
 image_size = 64
-train_cfg = dict(max_epochs=1, val_interval=1)
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
 val_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
 test_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
@@ -39,7 +32,7 @@ def centernet(tmp_path, monkeypatch):
     draw_dataset(tmp_path / 'drawn', splits=dict(train=8, val=3, test=5), image_size=64)
     monkeypatch.setenv('DRAWN_ROOT', f"{tmp_path / 'drawn'}/")
     path = tmp_path / 'centernet.py'
-    path.write_text(CENTERNET.format(root=ROOT))
+    path.write_text(CENTERNET.format(root=ROOT, width=8))
     return path
 
 
@@ -57,7 +50,8 @@ def test_centernet_trains_and_tests(centernet, tool, tmp_path):
                             '--out', tmp_path / 'metrics.json', '--show-dir', tmp_path / 'shown')
     assert status == 0, err
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
-    assert metrics
+    assert {'pascal_voc/mAP', 'pascal_voc/mAP_11points', 'pascal_voc/mAP_area'} <= set(metrics)
+    assert all(0 <= value <= 1 for value in metrics.values() if not math.isnan(value))
     for name, value in metrics.items():
         assert f'{name}: {value}' in out
     assert len(list((tmp_path / 'shown').glob('*.[jp][pn]g'))) == 5

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +10,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import SIZE, config_of, pipeline
+from conftest import SIZE, config_of
 from handmade_models import metadata as handmade_metadata
 from handmade_models import save
 from helpers import CLASSES
 from larger_boxes import with_larger_boxes
 from mmengine.config import Config
-from mmengine.logging import MessageHub, MMLogger
-from reference import annotation, run_test_tool
+from reference import config_on, run_test_tool, write_voc
 
 from mmkd.deploy.compare.evaluate import evaluate_onnx, onnx_runner
 from mmkd.deploy.device.metadata import ModelMetadata
@@ -33,13 +31,6 @@ LIKE_CONFIG = handmade_metadata(
     mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
 
-@pytest.fixture(autouse=True)
-def _no_loggers(monkeypatch):
-    # mmengine keeps them by name and second for the life of the process.
-    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
-    monkeypatch.setattr(MessageHub, '_instance_dict', OrderedDict())
-
-
 @pytest.fixture(scope='module')
 def detector(exported, tmp_path_factory):
     """The exported detector, checkpoint and file, but with boxes that are no points."""
@@ -49,30 +40,12 @@ def detector(exported, tmp_path_factory):
 @pytest.fixture(scope='module')
 def detector_data(detector, images, tmp_path_factory):
     """A data set in VOC layout of which the tiny detector finds a part."""
-    root = tmp_path_factory.mktemp('voc')
-    for name in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
-        (root / name).mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for path in images:
-        (root / 'JPEGImages' / path.name).write_bytes(path.read_bytes())
-        (root / f'Annotations/{path.stem}.xml').write_text(
-            annotation(detector.model, path, generator))
-    (root / 'ImageSets/Main/test.txt').write_text('\n'.join(path.stem for path in images))
-    return root
+    return write_voc(tmp_path_factory.mktemp('voc'), detector.model, images)
 
 
 @pytest.fixture
 def cfg(detector_config, detector_data, tmp_path):
-    return Config(dict(
-        config_of(detector_config).to_dict(), work_dir=str(tmp_path / 'work'),
-        custom_imports=dict(imports=['mmkd']), launcher='none', default_hooks={},
-        test_cfg=dict(type='TestLoop'), test_evaluator=dict(type='VOCMeanAPMetric'),
-        visualizer=dict(type='DetLocalVisualizer', name=tmp_path.name),
-        test_dataloader=dict(
-            batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-            dataset=dict(type='VOCLayoutDataset', data_root=str(detector_data), test_mode=True,
-                         ann_file='ImageSets/Main/test.txt', metainfo=dict(classes=CLASSES),
-                         pipeline=pipeline()))))
+    return config_on(detector_data, tmp_path / 'work', **config_of(detector_config).to_dict())
 
 
 def with_metadata(path, out, proto=None, **values):

@@ -1,8 +1,6 @@
 """The runtime without torch gives the boxes of MMDetection's own test pipeline."""
 
 import itertools
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -201,36 +199,6 @@ def test_results_that_are_no_numbers(tmp_path):
     assert detector(plain(1, 1, 1)).scores.tolist() == [1, 1]
     with pytest.raises(UserError, match='not finite'):
         detector(plain(0, 0, 0))
-
-
-WITHOUT_TORCH = """
-import sys
-
-class Refuses:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in ('torch', 'mmengine', 'mmcv', 'mmdet'):
-            raise RuntimeError(f'{name} is not to be imported')
-
-sys.meta_path.insert(0, Refuses())
-import cv2, numpy as np
-from mmkd.deploy import Detector
-boxes, scores, labels = Detector(sys.argv[1])(cv2.imread(sys.argv[2]))
-try:
-    import torch
-except RuntimeError:
-    np.savez(sys.argv[3], boxes=boxes, scores=scores, labels=labels)
-"""
-
-
-def test_in_a_process_where_importing_torch_raises(exported, images, tmp_path):
-    subprocess.run([sys.executable, '-c', WITHOUT_TORCH, str(exported.onnx), str(images[0]),
-                    str(tmp_path / 'found.npz')], check=True)
-    found = np.load(tmp_path / 'found.npz')
-    theirs = mmdet_predictions(exported.model, images[0])[1:]
-    ours, expected = matched((found['boxes'], found['scores'], found['labels']), theirs)
-    np.testing.assert_array_equal(ours[2], expected[2])
-    np.testing.assert_allclose(ours[0], expected[0], atol=1e-3)
-    np.testing.assert_allclose(ours[1], expected[1], atol=1e-5)
 
 
 def test_model_files_that_are_refused(exported, tmp_path):

@@ -1,6 +1,5 @@
 """Exported one-stage and two-stage detectors and DETRs detect what ``predict`` does."""
 
-from collections import OrderedDict
 from types import SimpleNamespace
 
 import cv2
@@ -8,14 +7,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import pipeline
 from dense_models import SIZE, config, lively
 from helpers import CLASSES
 from mmcv.transforms import Compose
-from mmengine.config import Config
-from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
-from reference import annotation, mmdet_predictions, run_test_tool
+from reference import config_on, mmdet_predictions, run_test_tool, write_voc
 
 from mmkd.deploy import Detector
 from mmkd.deploy.compare.evaluate import OnnxModel, evaluate_onnx
@@ -134,19 +130,19 @@ def test_what_the_metadata_says(exports):
     assert (nms.score_thr, nms.min_size, nms.clip) == (0.05, 0, True)
     nms = Detector(exports('faster_rcnn').onnx).metadata.nms
     assert (nms.iou_threshold, nms.score_thr, nms.max_per_img, nms.clip) == (0.5, 0.05, 100, False)
-    nms = Detector(exports('yolox').onnx).metadata.nms
+    nms = model_metadata(lively(config('yolox'))).nms
     assert (nms.iou_threshold, nms.max_per_img, nms.min_size, nms.clip) == (0.65, 0, -1, False)
-    about = Detector(exports('rtmdet').onnx).metadata
+    about = model_metadata(lively(config('rtmdet')))
     assert about.pad_value == pytest.approx([(114 - 103.53) / 57.375, (114 - 116.28) / 57.12,
                                              (114 - 123.675) / 58.395])
     # What the test pipeline pads belongs to the image.
     assert (about.input_size, about.nms.clip) == ((SIZE, SIZE), False)
 
 
-@pytest.mark.parametrize('name', [pytest.param('retinanet', marks=pytest.mark.slow), 'rtmdet',
+@pytest.mark.parametrize('name', [pytest.param('retinanet', marks=pytest.mark.matrix), 'rtmdet',
                                   'detr'])
-def test_images_of_any_size(exports, images, tmp_path, name):
-    _, on_images = export_onnx(exports(name).model, tmp_path / 'a.onnx', images, image_input=True)
+def test_images_of_any_size(images, tmp_path, name):
+    _, on_images = export_onnx(lively(config(name)), tmp_path / 'a.onnx', images, image_input=True)
     assert on_images.boxes > 10
     detector = Detector(tmp_path / 'a.onnx')
     assert [value.name for value in detector.session.get_inputs()] == ['image']
@@ -154,8 +150,8 @@ def test_images_of_any_size(exports, images, tmp_path, name):
 
 
 @pytest.mark.matrix
-def test_sizes_that_vary(exports, images, tmp_path):
-    on_random, _ = export_onnx(exports('gfl').model, tmp_path / 'a.onnx', images,
+def test_sizes_that_vary(images, tmp_path):
+    on_random, _ = export_onnx(lively(config('gfl')), tmp_path / 'a.onnx', images,
                                dynamic_size=True)
     assert on_random.inputs == 1 + 3 + 1 + 3
     detector = Detector(tmp_path / 'a.onnx', input_size=(SIZE, 2 * SIZE))
@@ -210,28 +206,9 @@ def test_a_wrong_number_is_noticed(exports, images, tmp_path, monkeypatch):
 
 
 def test_the_metrics_of_the_checkpoint(exports, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
-    monkeypatch.setattr(MessageHub, '_instance_dict', OrderedDict())
     exported = exports('retinanet')
-    for name in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
-        (tmp_path / name).mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for path in images:
-        (tmp_path / 'JPEGImages' / path.name).write_bytes(path.read_bytes())
-        (tmp_path / f'Annotations/{path.stem}.xml').write_text(
-            annotation(exported.model, path, generator))
-    (tmp_path / 'ImageSets/Main/test.txt').write_text('\n'.join(path.stem for path in images))
-    # Built under the scope of mmkd.
-    cfg = Config(dict(
-        model=exported.model.cfg.model.to_dict(), default_scope='mmkd', launcher='none',
-        custom_imports=dict(imports=['mmkd']), work_dir=str(tmp_path / 'work'), default_hooks={},
-        test_cfg=dict(type='TestLoop'), test_evaluator=dict(type='VOCMeanAPMetric'),
-        visualizer=dict(type='DetLocalVisualizer', name=tmp_path.name),
-        test_dataloader=dict(
-            batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-            dataset=dict(type='VOCLayoutDataset', data_root=str(tmp_path), test_mode=True,
-                         ann_file='ImageSets/Main/test.txt', metainfo=dict(classes=CLASSES),
-                         pipeline=pipeline()))))
+    write_voc(tmp_path, exported.model, images)
+    cfg = config_on(tmp_path, tmp_path / 'work', model=exported.model.cfg.model.to_dict())
     torch.save(dict(state_dict=exported.model.state_dict()), tmp_path / 'epoch_1.pth')
     with DefaultScope.overwrite_default_scope('mmkd'):
         expected = launch.test(cfg.copy(), str(tmp_path / 'epoch_1.pth'))

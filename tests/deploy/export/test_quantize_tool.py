@@ -1,9 +1,6 @@
 """mmkd quantize from argument to exit status."""
 
 import re
-import runpy
-import sys
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -11,7 +8,6 @@ from conftest import config_of, pipeline
 from helpers import CLASSES
 from larger_boxes import with_larger_boxes
 from mmengine.config import Config
-from mmengine.logging import MessageHub, MMLogger
 
 from mmkd.commands import quantize
 from mmkd.deploy import Detector
@@ -23,16 +19,8 @@ TOOL = Path(__file__).parents[3] / 'tools/quantize.py'
 
 
 @pytest.fixture
-def run(monkeypatch):
-    # mmengine keeps loggers by name and second for the life of the process.
-    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
-    monkeypatch.setattr(MessageHub, '_instance_dict', OrderedDict())
-
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
-        runpy.run_path(str(TOOL), run_name='__main__')
-
-    return run
+def run(load_tool):
+    return load_tool(TOOL)
 
 
 @pytest.fixture(scope='module')

@@ -29,8 +29,9 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process(drawn, tmp_path):
     code = ('import mmkd; from mmkd.detection.data import draw_dataset; '
             f'draw_dataset({str(tmp_path / "again")!r}, seed=3, '
             'splits=dict(train=12, val=3, test=2), image_size=64)')
-    subprocess.run([sys.executable, '-c', code], check=True,
-                   env=dict(os.environ, PYTHONHASHSEED='77'), capture_output=True)
+    done = subprocess.run([sys.executable, '-c', code], check=True, text=True,
+                          env=dict(os.environ, PYTHONHASHSEED='77'), capture_output=True)
+    assert (done.stdout, done.stderr) == ('', ''), 'importing MMDetection says nothing'
     assert files_of(tmp_path / 'again') == files_of(drawn)
 
 

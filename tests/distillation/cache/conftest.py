@@ -5,18 +5,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1] / 'classification')]  # for `tiny_cache`, `archives`
-
-
-@pytest.fixture(autouse=True, scope='module')
-def _one_thread():
-    """Sums round otherwise with two; of the module, so that its fixtures have it, too."""
-    import torch
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+sys.path.insert(0, str(Path(__file__).parent))  # for `tiny_cache`
 
 
 @pytest.fixture
