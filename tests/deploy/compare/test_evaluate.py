@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +79,15 @@ def test_a_detector_has_the_metrics_of_its_checkpoint(cfg, detector, tmp_path):
     assert evaluate_onnx(cfg, detector.onnx) == pytest.approx(expected, abs=1e-6)
     assert cfg.custom_hooks
     assert cfg.model.type == 'CenterNet'
+
+
+def test_one_after_another_in_folders_that_go(cfg, detector, tmp_path):
+    found = []
+    for name in ('first', 'second'):
+        cfg.work_dir = str(tmp_path / name)
+        found.append(evaluate_onnx(cfg, detector.onnx))
+        shutil.rmtree(cfg.work_dir)
+    assert found[0] == found[1]
 
 
 def test_the_tool_takes_an_onnx_file(cfg, detector, tmp_path, monkeypatch, capsys):
