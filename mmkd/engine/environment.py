@@ -1,16 +1,20 @@
-"""What a run runs on: ``python -m mmkd.engine.environment``; and its memory on a CPU."""
+"""What a run runs on: ``python -m mmkd.engine.environment``; memory and threads on a CPU."""
 
 import ctypes
 import importlib.metadata
 import os
 import platform
+import statistics
 import subprocess
+import time
 from pathlib import Path
+
+from mmengine.logging import print_log
 
 import mmkd
 from mmkd.ops.extension import has_compiled_extension
 
-__all__ = ['commit', 'environment_report', 'keep_freed_memory']
+__all__ = ['commit', 'environment_report', 'keep_freed_memory', 'leave_busy_cores']
 
 # Either distribution may provide mmengine, mmcv and mmdet.
 DISTRIBUTIONS = ('torch', 'onedl-mmengine', 'mmengine', 'onedl-mmcv', 'mmcv', 'onedl-mmdetection',
@@ -51,6 +55,37 @@ def keep_freed_memory() -> None:
     # M_TOP_PAD, let it grow in steps of 512 MiB.
     for parameter, value in ((-4, 0), (-1, -1), (-2, 2 ** 29)):
         mallopt(parameter, value)
+
+
+def leave_busy_cores() -> None:
+    """Compute with no more threads than there are cores that nobody uses: for training on a CPU.
+
+    PyTorch takes a thread for each core and lets them wait for one another in every operation. One
+    that has to share its core holds up all: on two busy cores two threads took ten times as long as
+    one. What is busy is looked at once, on Linux, where ``OMP_NUM_THREADS`` does not say how many
+    threads there shall be.
+    """
+    import torch
+    threads, busy = torch.get_num_threads(), round(_busy_threads())
+    if 'OMP_NUM_THREADS' in os.environ or busy < 1 or threads == 1:
+        return
+    torch.set_num_threads(max(1, threads - busy))
+    print_log(f'other programs keep {busy} cores busy: computing with {torch.get_num_threads()} of '
+              f'{threads} threads (OMP_NUM_THREADS={threads} before the command takes all)',
+              'current')
+
+
+def _busy_threads() -> float:
+    """Return how many threads run or wait for a core, beside this one; 0 where nobody tells."""
+    counts = []
+    try:
+        for _ in range(10):
+            running = Path('/proc/loadavg').read_text().split()[3].partition('/')[0]
+            counts.append(int(running) - 1)
+            time.sleep(0.02)
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return statistics.median(counts)
 
 
 def _versions() -> dict[str, str]:

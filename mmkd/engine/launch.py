@@ -27,7 +27,7 @@ from mmkd.engine.checkpoint_hook import latest_checkpoint
 from mmkd.engine.choices import chosen_config
 from mmkd.engine.config import override, validate_config
 from mmkd.engine.config_values import add_tracker
-from mmkd.engine.environment import keep_freed_memory
+from mmkd.engine.environment import keep_freed_memory, leave_busy_cores
 from mmkd.engine.guard import refuse_code_in_files
 from mmkd.engine.int8_aware import settle_int8_aware, use_int8_aware
 from mmkd.engine.progress import progress_on_terminal
@@ -84,11 +84,12 @@ def train(cfg: Config, resume: str | None = None) -> None:
     refuse_code_in_files()  # of a config, too, that load_config has not read
     asked, cfg = cfg, settled(cfg, resume)
     _make_work_dir(cfg.work_dir)
+    if not torch.cuda.is_available():
+        leave_busy_cores()
+        keep_freed_memory()
     prepare_folder(cfg, asked)
     if mismatch := schedule_mismatch(cfg):
         print_log(mismatch, 'current', logging.WARNING)
-    if not torch.cuda.is_available():
-        keep_freed_memory()
     with _processes(cfg):
         fetch_initial_weights(cfg)
         runner = TrainingRunner.from_cfg(cfg)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import mmkd
+from mmkd.engine import environment
 from mmkd.engine.environment import environment_report
 
 
@@ -22,6 +23,33 @@ def test_says_what_a_bug_report_needs():
         'opencv-python-headless' in items)
     assert 'CPU' in items['devices']
     assert items['mmcv operators'].split()[0] in ('compiled', 'PyTorch')
+
+
+@pytest.mark.parametrize('busy, given, left', [
+    (0.4, None, 4), (1.0, None, 3), (9.0, None, 1), (9.0, '4', 4)])
+def test_threads_leave_busy_cores(monkeypatch, busy, given, left):
+    monkeypatch.setattr(environment, '_busy_threads', lambda: busy)
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    if given is not None:
+        monkeypatch.setenv('OMP_NUM_THREADS', given)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        environment.leave_busy_cores()
+        assert torch.get_num_threads() == left
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='looks into /proc')
+def test_a_busy_program_is_seen():
+    spinning = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(3)]
+    try:
+        assert environment._busy_threads() >= 3
+    finally:
+        for one in spinning:
+            one.kill()
+            one.wait()
 
 
 # Fills 64 MB and frees them, again and again: how many pages does the system hand out anew?
