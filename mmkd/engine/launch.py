@@ -161,7 +161,7 @@ def test(cfg: Config, checkpoint: str, show_dir: str | None = None, out: str | N
         show_dir: a folder for the images with the detections drawn in.
         out: a JSON file for the metrics.
         score_thr: draw no object below this score; None for what ``default_hooks.visualization``
-            of the config says, or 0.3.
+            of the config says, or 0.2.
         runner_of: builds the runner of a config and a checkpoint; None for one that loads weights.
             :func:`mmkd.api.runner_of` is for exported models, too.
 

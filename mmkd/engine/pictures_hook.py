@@ -10,22 +10,22 @@ from mmengine.runner import Runner
 
 from mmkd.detection._imports import mmdet
 from mmkd.registry import HOOKS
-from mmkd.undrawn import undrawn_sentence
+from mmkd.undrawn import DRAWN_FROM, undrawn_sentence
 
 __all__ = ['PicturesHook']
 
 
 @HOOKS.register_module()
 class PicturesHook(mmdet.engine.hooks.DetVisualizationHook):
-    """MMDetection's ``DetVisualizationHook``, whose arguments it takes.
+    """MMDetection's ``DetVisualizationHook``, whose arguments it takes, with a lower ``score_thr``.
 
     It leaves out boxes without an area, which a CenterNet gives early in training and at low
     scores, and at which MMDetection's drawing would end. After a test it prints one line if nothing
     was drawn on some images, whose scores all are below ``score_thr``.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, score_thr: float = DRAWN_FROM, **kwargs: Any) -> None:
+        super().__init__(*args, score_thr=score_thr, **kwargs)
         self._best_scores: list[float] = []
         self._labelled = False
 

@@ -123,6 +123,7 @@ def test_the_lists_are_a_folder_in_coco_layout(here):
 def test_objects_and_machine_choose_the_size(here, monkeypatch, gpu, size):
     import torch
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')  # mmengine's logger asks for its number
     for i in range(6):  # 10 of 424 px need 509 px to have 12; a CPU bears 320
         image(here.parent / f'photos/{i}.jpg', size=(424, 60), seed=i)
         xml(here.parent / f'photos/{i}.xml', ('cat', 1, 1, 11, 11), size=(424, 60))

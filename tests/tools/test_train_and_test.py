@@ -96,8 +96,10 @@ def test_show_dir_draws_above_the_score_of_option_or_config(centernet, untrained
     # What drawing alone does to a picture, by a threshold that nothing reaches.
     shown('images', '--score-thr', 1.1)
     count, out = shown('default')
+    assert 'with a score of at least 0.2\n' in out
+    count, out = shown('above', '--score-thr', 0.3)
     assert count == 0
-    assert (f"5 pictures in {tmp_path / 'default'}: left the labels, right what was found with a "
+    assert (f"5 pictures in {tmp_path / 'above'}: left the labels, right what was found with a "
             'score of at least 0.3\n') in out
     assert 'best score 0.26 is below 0.3: nothing drawn on 5 of 5 images, lower --score-thr' in out
     count, out = shown('config', '--cfg-options', 'default_hooks.visualization.score_thr=0.001')
