@@ -14,6 +14,7 @@ import argparse
 from mmkd.engine.arguments import IntermixedParser, add_choices, add_common_arguments
 from mmkd.engine.cli import user_errors
 from mmkd.engine.run_folder import run_files
+from mmkd.undrawn import DRAWN_FROM
 
 
 def arguments(prog: str | None = None) -> argparse.ArgumentParser:
@@ -28,7 +29,8 @@ def arguments(prog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument('--show-dir', help='draw the detections into the images of this folder')
     parser.add_argument('--score-thr', type=float, metavar='SCORE', help='with --show-dir: draw no '
                         'object below it (default: default_hooks.visualization.score_thr of the '
-                        'config, or 0.2)')
+                        'config, or '
+                        f'{DRAWN_FROM})')
     parser.add_argument('--out', metavar='JSON', help='write the metrics to this file')
     return parser
 

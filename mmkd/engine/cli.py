@@ -22,7 +22,7 @@ def user_errors(if_interrupted: str = '') -> Iterator[None]:
     """Print a :class:`UserError` as ``error: <sentence>`` on stderr and exit with status 1.
 
     So does a package that is not installed. Ctrl-C prints ``interrupted`` and ``if_interrupted``,
-    and exits with status 130. Where nobody reads what is printed (`| head`), it exits with status
+    and exits with status 130. Where nobody reads what is printed (``| head``), it exits with status
     1 and says nothing. Every other exception keeps its traceback. What ends well ends with
     :func:`end_worker`. Works as ``with user_errors():`` and as a decorator, ``@user_errors()``.
     """

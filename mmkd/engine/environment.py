@@ -66,11 +66,17 @@ def leave_busy_cores() -> None:
     threads there shall be.
     """
     import torch
-    threads, busy = torch.get_num_threads(), round(_busy_threads())
-    if 'OMP_NUM_THREADS' in os.environ or busy < 1 or threads == 1:
+    if 'OMP_NUM_THREADS' in os.environ or not hasattr(os, 'sched_getaffinity'):
         return
-    torch.set_num_threads(max(1, threads - busy))
-    print_log(f'other programs keep {busy} cores busy: computing with {torch.get_num_threads()} of '
+    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    if len(os.sched_getaffinity(0)) < cores:
+        return  # a part of the machine, as of a container: who is busy may be so elsewhere
+    busy = min(cores, round(_busy_threads()))
+    free = max(1, cores - busy)
+    if busy < 1 or free >= threads:
+        return
+    torch.set_num_threads(free)
+    print_log(f'other programs keep {busy} of {cores} cores busy: computing with {free} of '
               f'{threads} threads (OMP_NUM_THREADS={threads} before the command takes all)',
               'current')
 

@@ -25,10 +25,14 @@ def test_says_what_a_bug_report_needs():
     assert items['mmcv operators'].split()[0] in ('compiled', 'PyTorch')
 
 
-@pytest.mark.parametrize('busy, given, left', [
-    (0.4, None, 4), (1.0, None, 3), (9.0, None, 1), (9.0, '4', 4)])
-def test_threads_leave_busy_cores(monkeypatch, busy, given, left):
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='looks at cores of Linux')
+@pytest.mark.parametrize('busy, given, own, left', [
+    (0.4, None, 6, 4), (2.0, None, 6, 4), (3.0, None, 6, 3), (9.0, None, 6, 1), (9.0, '4', 6, 4),
+    (9.0, None, 4, 4)])  # of a container with 4 of 6 cores
+def test_threads_leave_busy_cores(monkeypatch, busy, given, own, left):
     monkeypatch.setattr(environment, '_busy_threads', lambda: busy)
+    monkeypatch.setattr(environment.os, 'cpu_count', lambda: 6)
+    monkeypatch.setattr(environment.os, 'sched_getaffinity', lambda process: set(range(own)))
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
     if given is not None:
         monkeypatch.setenv('OMP_NUM_THREADS', given)

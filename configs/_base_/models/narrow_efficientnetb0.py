@@ -1,5 +1,5 @@
-# A CenterNet of the same kind as the EfficientNet-b0 student, narrow enough for two CPU cores: it
-# ends at stride 16, as in narrow_resnet18.py, which leaves out the stages behind it.
+# A CenterNet of the same kind as the EfficientNet-b0 student, small enough for two CPU cores. As in
+# narrow_resnet18.py its last features have stride 16; the stages behind them are left out.
 _base_ = './narrow_resnet18.py'
 
 model = dict(

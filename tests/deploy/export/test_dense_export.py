@@ -83,7 +83,8 @@ def test_equals_predict(exports, images, name):
     for found, path, picture in zip(detector(pictures), images, pictures, strict=True):
         inputs, *theirs = mmdet_predictions(exported.model, path)
         np.testing.assert_allclose(detector.metadata.prepare(picture)[0], inputs, atol=1e-6)
-        same(found, theirs)
+        # With its random weights this one finds something in some of the images alone.
+        same(found, theirs, at_least=0 if name == 'centernet_update' else 3)
         assert (np.diff(found.scores) <= 0).all()
         same(found, detector(picture))
     middle = float(found.scores.mean())
