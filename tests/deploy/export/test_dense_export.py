@@ -47,7 +47,8 @@ def exports(images, tmp_path_factory):
     def get(name):
         if name not in done:
             path = tmp_path_factory.mktemp(name) / 'student.onnx'
-            model = lively(config(name))
+            # By default this one finds nothing in some of the images.
+            model = lively(config(name), mean=-2.0 if name == 'centernet_update' else -4.0)
             checks = export_onnx(model, path, images)
             done[name] = SimpleNamespace(model=model, onnx=path, checks=checks)
         return done[name]
@@ -83,8 +84,7 @@ def test_equals_predict(exports, images, name):
     for found, path, picture in zip(detector(pictures), images, pictures, strict=True):
         inputs, *theirs = mmdet_predictions(exported.model, path)
         np.testing.assert_allclose(detector.metadata.prepare(picture)[0], inputs, atol=1e-6)
-        # With its random weights this one finds something in some of the images alone.
-        same(found, theirs, at_least=0 if name == 'centernet_update' else 3)
+        same(found, theirs)
         assert (np.diff(found.scores) <= 0).all()
         same(found, detector(picture))
     middle = float(found.scores.mean())
