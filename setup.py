@@ -29,6 +29,7 @@ setup(
         'onedl-mmcv>=2.3.6',
         'onedl-mmdetection>=3.5.1',
         'pycocotools>=2.0.8',
+        'filelock>=3.12',
         'scipy>=1.10',
         'tqdm>=4.65',
     ],

@@ -3,13 +3,13 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlparse
 
 import mmengine
 import torch
+from filelock import FileLock
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
@@ -19,11 +19,6 @@ from mmkd.checkpoint_checks import state_dict_of
 from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import MODELS
-
-try:
-    import fcntl
-except ImportError:  # Windows: processes that start together each download, which is only slower
-    fcntl = None
 
 __all__ = ['fetch_initial_weights']
 
@@ -123,7 +118,7 @@ def _download(url: str, option: str) -> Path:
     name = Path(urlparse(url).path).name
     file = Path(torch.hub.get_dir(), 'checkpoints', name)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one_process(file):
+    with FileLock(f'{file}.lock'):  # the system releases it even if the process is killed
         if file.is_file():
             return file
         print_log(f'downloading the initial weights of {_module_of(option)} from {url}',
@@ -136,15 +131,6 @@ def _download(url: str, option: str) -> Path:
             raise UserError(f'The initial weights of {_module_of(option)} cannot be fetched from '
                             f'{url} ({error}): {_remedy(option)}.') from error
     return file
-
-
-@contextmanager
-def _only_one_process(file: Path) -> Iterator[None]:
-    """Hold a lock that the system releases even if the process is killed."""
-    with open(f'{file}.lock', 'w') as lock:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _read(file: Path, option: str) -> dict[str, Tensor]:

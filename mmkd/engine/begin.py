@@ -2,40 +2,31 @@
 
 import copy
 import math
-import os
 import shlex
 import sys
-import time
 from collections.abc import Mapping
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 from yapf.yapflib.yapf_api import FormatCode
 
 from mmkd.engine.environment import environment_report
 from mmkd.engine.int8_aware import settle_int8_aware
-from mmkd.engine.run_folder import BEST, CHECK, CONFIG, ENVIRONMENT, LAST, LOG, RESULTS
+from mmkd.engine.run_folder import CONFIG, ENVIRONMENT
 from mmkd.files import write_atomically
 
-__all__ = ['add_hooks', 'prepare_folder', 'put_aside']
+__all__ = ['add_hooks', 'write_down']
 
 
-def prepare_folder(cfg: Config, asked: Config) -> None:
-    """Write down what is run, and on what; put aside what another run left.
+def write_down(cfg: Config, asked: Config) -> None:
+    """Write into the folder of a run what is run, and on what.
 
     Args:
         cfg: what is run, from :func:`mmkd.engine.launch.settled`.
         asked: as the user asked for it: another machine may choose another precision.
     """
-    if os.environ.get('RANK', '0') != '0':  # no process knows of the others yet
-        return
-    aside = None if cfg.resume else put_aside(cfg.work_dir)
-    if aside is not None:
-        print_log(f"another run was in '{cfg.work_dir}': its results are in '{aside}' now",
-                  'current')
     asked = copy.deepcopy(asked)
     settle_int8_aware(asked)  # it depends on load_from, which a resumed run changes
     if asked.get('resume'):
@@ -71,28 +62,6 @@ def _literal(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return f"float('{value}')"
     return repr(value)
-
-
-def put_aside(work_dir: str | Path) -> Path | None:
-    """Move what an earlier run left into a folder of its own, since another begins anew.
-
-    Its ``epoch_N.pth`` stay: the new run writes over them one by one.
-
-    Returns:
-        the folder, ``earlier_DATE_TIME``, or None where there is nothing to move.
-    """
-    work_dir = Path(work_dir)
-    found = [work_dir / name for name in (RESULTS, BEST, LAST, CHECK, CONFIG, ENVIRONMENT, LOG)
-             if (work_dir / name).is_file()]
-    if not any(path.name in (RESULTS, BEST, LAST) for path in found):
-        return None
-    stamp = f'earlier_{time.strftime("%Y%m%d_%H%M%S")}'
-    folder = next(path for i in range(1000)
-                  if not (path := work_dir / f'{stamp}{f"_{i}" if i else ""}').exists())
-    folder.mkdir()
-    for path in found:
-        os.replace(path, folder / path.name)
-    return folder
 
 
 def add_hooks(cfg: Config) -> None:

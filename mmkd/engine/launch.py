@@ -22,11 +22,12 @@ from mmkd.detection.initial_weights import fetch_initial_weights
 from mmkd.distillation import DistillationHook
 from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
-from mmkd.engine.begin import add_hooks, prepare_folder
+from mmkd.engine.begin import add_hooks, write_down
 from mmkd.engine.checkpoint_hook import latest_checkpoint
 from mmkd.engine.choices import chosen_config
 from mmkd.engine.config import override, validate_config
 from mmkd.engine.config_values import add_tracker
+from mmkd.engine.earlier_run import alone_in, put_aside, put_back
 from mmkd.engine.environment import keep_freed_memory, leave_busy_cores
 from mmkd.engine.guard import refuse_code_in_files
 from mmkd.engine.int8_aware import settle_int8_aware, use_int8_aware
@@ -87,12 +88,29 @@ def train(cfg: Config, resume: str | None = None) -> None:
     if not torch.cuda.is_available():
         leave_busy_cores()
         keep_freed_memory()
-    prepare_folder(cfg, asked)
     if mismatch := schedule_mismatch(cfg):
         print_log(mismatch, 'current', logging.WARNING)
+    if os.environ.get('RANK', '0') != '0':  # no process knows of the others yet
+        _run(cfg, [])
+        return
+    with alone_in(cfg.work_dir):
+        aside = None if cfg.resume else put_aside(cfg.work_dir)
+        built: list[Runner] = []
+        try:
+            write_down(cfg, asked)
+            _run(cfg, built)
+        except BaseException:
+            if aside is not None and not any(runner.iter for runner in built):
+                put_back(aside)
+            raise
+
+
+def _run(cfg: Config, built: list[Runner]) -> None:
+    """Build the runner of ``cfg``, add it to ``built``, and train."""
     with _processes(cfg):
         fetch_initial_weights(cfg)
         runner = TrainingRunner.from_cfg(cfg)
+        built.append(runner)
         if cfg.resume:
             # mmengine itself would resume with whatever keys happen to fit.
             load_weights(runner.model, cfg.load_from)

@@ -3,6 +3,8 @@
 import csv
 import os
 import signal
+import subprocess
+import sys
 from copy import deepcopy
 
 import pytest
@@ -12,7 +14,7 @@ from mmengine.runner import ValLoop
 from tiny_run import VALIDATION, Listed, write_config
 
 from mmkd.distillation.checkpoints import load_checkpoint_safely
-from mmkd.engine import begin, results
+from mmkd.engine import begin, launch, results
 from mmkd.engine.begin import add_hooks
 from mmkd.engine.config import load_config
 from mmkd.engine.config_values import add_tracker, check_visualizer
@@ -188,6 +190,53 @@ def test_another_run_in_the_same_folder(run, tmp_path):
     assert (earlier / 'results.csv').read_text() == old
     assert _epoch(earlier / 'best.pth') == 2
     assert not (tmp_path / 'work/best.pth').exists()
+
+
+@pytest.mark.parametrize('fails_in', ['build', 'before_train'])
+def test_a_start_that_fails_leaves_the_earlier_run_where_it_was(
+        run, tmp_path, monkeypatch, fails_in):
+    run()
+    kept = ['results.csv', 'best.pth', 'last.pth', 'config.py', 'environment.txt', 'train.log']
+    old = {name: (tmp_path / 'work' / name).read_bytes() for name in kept}
+    (tmp_path / 'work/check.json').unlink(missing_ok=True)
+
+    def fail(*_):
+        (tmp_path / 'work/check.json').write_text('{}')
+        raise UserError('no such teacher')
+    with monkeypatch.context() as patched:
+        if fails_in == 'build':
+            patched.setattr(launch.TrainingRunner, 'from_cfg', fail)
+        else:
+            patched.setattr(ResultsHook, 'before_train', fail)
+        with pytest.raises(UserError, match='no such teacher'):
+            run(**{'optim_wrapper.optimizer.lr': 0.5})
+    assert {name: (tmp_path / 'work' / name).read_bytes() for name in kept} == old
+    assert not (tmp_path / 'work/check.json').exists()
+    assert not list((tmp_path / 'work').glob('earlier_*'))
+
+
+def test_a_run_that_fails_later_keeps_what_it_wrote(run, tmp_path):
+    run()
+    with pytest.raises(UserError, match=r'NaN|nan'):
+        run(**{'model.bad_step': 2})
+    [earlier] = (tmp_path / 'work').glob('earlier_*')
+    assert (earlier / 'results.csv').is_file() and not (tmp_path / 'work/best.pth').exists()
+
+
+def test_a_second_training_in_a_folder_is_refused(run, tmp_path):
+    run()
+    old = (tmp_path / 'work/results.csv').read_bytes()
+    held = ('import sys; from mmkd.engine.earlier_run import alone_in\n'
+            'with alone_in(sys.argv[1]): print(flush=True); input()')
+    with subprocess.Popen([sys.executable, '-c', held, tmp_path / 'work'], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match='another training is at work') as told:
+            run()
+        assert str(tmp_path / 'work') in str(told.value)
+        assert (tmp_path / 'work/results.csv').read_bytes() == old
+        other.communicate(b'\n')
+    run()
 
 
 def test_validation_without_a_checkpoint_of_that_epoch(run, tmp_path):

@@ -1,7 +1,7 @@
-# python tools/train.py configs/voc_animals/centernet_mobilenetv2_pseudo.py
-# centernet_mobilenetv2.py on the images that keep their labels, and on the others with those of a
+# python tools/train.py configs/voc_animals/centernet_r18_pseudo.py
+# centernet_r18.py on the images that keep their labels, and on the others with those of a
 # teacher: studies/voc_animals_unlabelled.py says which commands make train_10.txt and pseudo_10.
-_base_ = './centernet_mobilenetv2.py'
+_base_ = './centernet_r18.py'
 
 train_dataloader = dict(dataset=dict(
     _delete_=True, type='ConcatDataset', datasets=[
