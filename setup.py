@@ -34,7 +34,7 @@ setup(
         'tqdm>=4.65',
     ],
     extras_require={
-        'deploy': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20'],
+        'deploy': ['onnx>=1.17', 'onnxscript>=0.3', 'onnxruntime>=1.20', 'pillow>=9.1'],
         'vis': ['jinja2>=3.1', 'matplotlib>=3.8', 'tensorboard>=2.17', 'scikit-learn>=1.5'],
         'docs': ['mkdocs-material>=9.5', 'mkdocstrings[python]>=0.26'],
         'completion': ['argcomplete>=3'],

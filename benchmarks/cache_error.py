@@ -25,11 +25,11 @@ from runs import started, without_validation
 from torch import Tensor
 
 from mmkd.distillation import DistillationHook, Step, Teacher, Term, load_weights
-from mmkd.distillation.cache.codecs import Codec
-from mmkd.distillation.cache.shards import entry_bytes
 from mmkd.distillation.taps import TapRecorder, forward_for_taps
 from mmkd.engine.cli import user_errors
 from mmkd.engine.config import load_config
+from mmkd.teacher_cache.codecs import Codec
+from mmkd.teacher_cache.shards import entry_bytes
 
 Bytes = dict[tuple[str, str], list[int]]
 

@@ -88,7 +88,7 @@ def converted(network: 'nn.Module', state: Mapping[str, 'Tensor']) -> dict[str, 
     Raises:
         UserError: they are of another model.
     """
-    from mmkd.distillation.random_state import undisturbed_random_state
+    from mmkd.random_state import undisturbed_random_state
 
     logging = _transformers().utils.logging
     verbosity = logging.get_verbosity()

@@ -28,9 +28,19 @@ MOVED: dict[str, tuple[str, ...]] = {
     f'mmkd.deploy.{name}': (f'mmkd.deploy.{room}.{name}',)
     for room, names in _ROOMS.items() for name in names
 } | {
+    f'mmkd.distillation.cache.{name}': (f'mmkd.teacher_cache.{name}',)
+    for name in ('claims', 'codecs', 'identity', 'options', 'outputs', 'shards', 'store', 'views')
+} | {
+    f'mmkd.distillation.{name}': (f'mmkd.{name}',)
+    for name in ('checkpoints', 'options', 'random_state')
+} | {
     'mmkd.deploy.compare_table': ('mmkd.deploy.compare.table',),
     'mmkd.deploy.folding': ('mmkd.deploy.export.folding', 'mmkd.deploy.export.rewriting'),
     'mmkd.ops.folding': ('mmkd.deploy.export.folding',),
+    'mmkd.distillation.cache': ('mmkd.teacher_cache',),
+    'mmkd.distillation.cache.build': ('mmkd.distillation.cache_build',),
+    'mmkd.distillation.cache.cached_teacher': ('mmkd.distillation.cached_teacher',),
+    'mmkd.distillation.cache.prepare': ('mmkd.distillation.cache_plan',),
     'mmkd.selfdistill': ('mmkd.classification.auxiliary',),
     'mmkd.selfdistill.auxiliary': ('mmkd.classification.auxiliary',),
 }

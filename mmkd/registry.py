@@ -39,12 +39,12 @@ MODELS = _child('model', mmdet.MODELS, 'mmkd.distillation', 'mmkd.detection',
                 'mmkd.classification', 'mmkd.online', kind=Models)
 HOOKS = _child('hook', mmdet.HOOKS, 'mmkd.engine.hooks', 'mmkd.distillation', 'mmkd.detection',
                'mmkd.classification', 'mmkd.online', 'mmkd.int8')
-DATASETS = _child('dataset', mmdet.DATASETS, 'mmkd.distillation', 'mmkd.detection',
+DATASETS = _child('dataset', mmdet.DATASETS, 'mmkd.teacher_cache', 'mmkd.detection',
                   'mmkd.classification')
 TRANSFORMS = _child('transform', mmdet.TRANSFORMS, 'mmkd.detection')
 METRICS = _child('metric', mmdet.METRICS, 'mmkd.evaluation', 'mmkd.classification',
                  'mmkd.online')
-DATA_SAMPLERS = _child('data sampler', mmdet.DATA_SAMPLERS, 'mmkd.distillation',
+DATA_SAMPLERS = _child('data sampler', mmdet.DATA_SAMPLERS, 'mmkd.teacher_cache',
                        'mmkd.classification')
 OPTIM_WRAPPERS = _child('optim_wrapper', mmdet.OPTIM_WRAPPERS, 'mmkd.engine.amp')
 

@@ -84,7 +84,7 @@ def load_published(network: 'nn.Module', file: str) -> None:
     Raises:
         UserError: the file is missing, damaged, would run code, or is of another network.
     """
-    from mmkd.distillation.checkpoints import load_checkpoint_safely
+    from mmkd.checkpoints import load_checkpoint_safely
 
     state = load_checkpoint_safely(file)
     state = state.get('state_dict', state.get('model', state))

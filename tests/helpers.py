@@ -188,8 +188,8 @@ def leave_process_group():
 
 def through_a_shard(codec, value, folder):
     """Encode a batch as a teacher cache does, write and read it, decode it."""
-    from mmkd.distillation.cache.outputs import StoredOutputs, columns
-    from mmkd.distillation.cache.shards import Shard, written_shard
+    from mmkd.teacher_cache.outputs import StoredOutputs, columns
+    from mmkd.teacher_cache.shards import Shard, written_shard
     with written_shard(folder / 'a.shard') as writer:
         for arrays in codec.encode(value):
             writer.add(arrays)

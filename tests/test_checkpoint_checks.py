@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mmkd.checkpoint_checks import WEIGHTS_HASH, is_whole, weights_hash
-from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
+from mmkd.checkpoints import load_checkpoint_safely, load_weights
 from mmkd.errors import UserError
 
 

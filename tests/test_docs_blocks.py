@@ -34,12 +34,12 @@ import mmkd
 from mmkd.config_files import config_path
 from mmkd.detection.data import draw_dataset
 from mmkd.distillation import load_checkpoint_safely, losses
-from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.entries import built_terms
 from mmkd.engine.config import load_config, validate_config
 from mmkd.engine.unlabelled import use_unlabelled
 from mmkd.registry import MODELS
 from mmkd.study.plan import read_study, settled, what_differs
+from mmkd.teacher_cache.options import fix_views
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / 'tests/detection'))

@@ -67,7 +67,7 @@ def test_a_link_falls_back_to_a_copy(tmp_path, monkeypatch):
 @pytest.mark.parametrize('module, name', [
     ('mmkd.engine.checkpoint_hook', 'write_atomically'),
     ('mmkd.engine.run_folder', 'link_atomically'),
-    ('mmkd.distillation.cache.shards', 'written_file')])
+    ('mmkd.teacher_cache.shards', 'written_file')])
 def test_old_places(module, name):
     with pytest.warns(DeprecationWarning, match=f'{module}.{name} is in mmkd.files now'):
         found = getattr(pytest.importorskip(module), name)

@@ -56,9 +56,7 @@ def test_files_that_are_refused(tmp_path, read):
 @pytest.mark.parametrize('new', [(1, 1), (64, 48), (13, 90), (200, 150)])
 def test_scaling_is_pillows(old, new):
     image = noise(*old)
-    # Columns first: a Pillow that is left to choose may begin with the rows.
-    columns = Image.fromarray(image).resize((new[1], old[0]), Image.BILINEAR)
-    expected = np.asarray(columns.resize(new[::-1], Image.BILINEAR))
+    expected = mmcv.imresize(image, new[::-1], interpolation='bilinear', backend='pillow')
     scaled = resize_antialiased(image, new)
     assert scaled.dtype == np.uint8
     np.testing.assert_array_equal(scaled, expected)
@@ -71,3 +69,8 @@ def test_the_crop_is_the_centre_of_the_whole(crop):
     top, left = (round((side - part) / 2) for side, part in zip((17, 30), crop, strict=True))
     np.testing.assert_array_equal(resize_antialiased(image, (17, 30), crop),
                                   whole[top:top + crop[0], left:left + crop[1]])
+
+
+def test_a_strip_that_would_fill_the_memory_is_refused():
+    with pytest.raises(UserError, match='65500 x 2 is so narrow'):
+        resize_antialiased(np.zeros((2, 65500, 3), np.uint8), (256, 256 * 32750), (224, 224))

@@ -6,10 +6,10 @@ import pytest
 import torch
 from helpers import build, centernet
 
+from mmkd.checkpoints import load_weights
 from mmkd.classification import Classifier
 from mmkd.classification.networks import Tail
 from mmkd.distillation import list_taps
-from mmkd.distillation.checkpoints import load_weights
 from mmkd.engine.config import validate_config
 from mmkd.errors import UserError
 from mmkd.registry import MODELS

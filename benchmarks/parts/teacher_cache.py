@@ -27,11 +27,11 @@ from mmkd.config_files import config_path
 from mmkd.deploy.compare.random_weights import settle_random_weights
 from mmkd.detection.data.synthetic import DRAWN_CLASSES, draw_dataset
 from mmkd.distillation import DistillationHook
-from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.teachers import build_model
 from mmkd.engine.config import load_config
 from mmkd.engine.data_root import use_number_of_classes
 from mmkd.engine.distil import distil
+from mmkd.teacher_cache.options import fix_views
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 TEACHERS = dict(resnet50='centernet/centernet_r50_bccd.py',

@@ -16,7 +16,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from mmkd.checkpoint_checks import state_dict_of
-from mmkd.distillation.checkpoints import load_checkpoint_safely
+from mmkd.checkpoints import load_checkpoint_safely
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import MODELS
 

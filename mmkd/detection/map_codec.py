@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkd.distillation.cache.codecs import Column, batched, stacked
+from mmkd.teacher_cache.codecs import Column, batched, stacked
 
 __all__ = ['HeatmapCodec']
 

@@ -21,11 +21,11 @@ from mmkd.detection.rated_term import MAPS, RatedTerm
 from mmkd.detection.teacher_maps import Maps
 from mmkd.detection.teacher_shares import SHARE_RULES, feature_shares, image_shares
 from mmkd.distillation.branch import Features
-from mmkd.distillation.cache.codecs import Codec, DenseCodec
 from mmkd.distillation.step import Step
 from mmkd.distillation.term import Share, shares
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import TERMS
+from mmkd.teacher_cache.codecs import Codec, DenseCodec
 
 __all__ = ['CenterNetTerm', 'FeatureTerm']
 

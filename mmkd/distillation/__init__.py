@@ -3,9 +3,8 @@
 It knows neither boxes nor labels; detection and classification build on it.
 """
 
+from mmkd.checkpoints import load_checkpoint_safely, load_weights
 from mmkd.distillation import losses
-from mmkd.distillation.cache.views import FixedViews, ViewSampler
-from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
 from mmkd.distillation.connectors import (
     AlignConnector,
     ConvConnector,
@@ -25,6 +24,7 @@ from mmkd.distillation.teacher_connectors import TokensToMap
 from mmkd.distillation.teachers import Teacher, build_model, build_teacher
 from mmkd.distillation.term import Term
 from mmkd.registry import MODELS
+from mmkd.teacher_cache import FixedViews, ViewSampler
 
 __all__ = ['AlignConnector', 'ConvConnector', 'Distillation', 'DistillationHook', 'FixedViews',
            'HuggingFaceModel', 'LinearConnector', 'MLPConnector', 'OFDConnector',

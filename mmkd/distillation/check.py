@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from mmkd.distillation.branch_optimizer import trainable
 from mmkd.distillation.entries import build_entry
 from mmkd.distillation.gradients import gradient_norm, own_loss, tapped_tensors
-from mmkd.distillation.random_state import undisturbed_random_state
 from mmkd.distillation.step import Step
 from mmkd.distillation.teachers import Teacher
 from mmkd.distillation.term import Term
 from mmkd.errors import UserError
+from mmkd.random_state import undisturbed_random_state
 
 __all__ = ['TeacherReport', 'check_connectors', 'check_first_step', 'check_teachers',
            'evaluate_teacher', 'swapped_classes', 'warnings_about']

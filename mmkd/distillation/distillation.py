@@ -20,13 +20,13 @@ from mmkd.distillation.gradients import (
     own_loss,
     tapped_tensors,
 )
-from mmkd.distillation.random_state import undisturbed_random_state
 from mmkd.distillation.step import Step
 from mmkd.distillation.student_teachers import FloatTeacher, MeanTeacher
 from mmkd.distillation.taps import TapRecorder
 from mmkd.distillation.teachers import Teacher
 from mmkd.distillation.term import Term
 from mmkd.errors import UserError, did_you_mean
+from mmkd.random_state import undisturbed_random_state
 
 __all__ = ['MEAN_TEACHERS_KEY', 'Distillation', 'checked_schedule']
 

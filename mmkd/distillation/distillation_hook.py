@@ -30,8 +30,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmkd.distillation.branch_optimizer import join_optimizer
-from mmkd.distillation.cache.options import cache_options
-from mmkd.distillation.cache.prepare import CachePlan
+from mmkd.distillation.cache_plan import CachePlan
 from mmkd.distillation.check import check_connectors, check_first_step, check_teachers
 from mmkd.distillation.distillation import Distillation, checked_schedule
 from mmkd.distillation.dry_run import bare, first_batch
@@ -48,6 +47,7 @@ from mmkd.distillation.unlabelled import (
 from mmkd.errors import UserError
 from mmkd.mmengine_private import goes_on_from, trains
 from mmkd.registry import HOOKS
+from mmkd.teacher_cache.options import cache_options
 
 __all__ = ['DistillationHook']
 

@@ -9,8 +9,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmkd.distillation.random_state import undisturbed_random_state
 from mmkd.errors import UserError
+from mmkd.random_state import undisturbed_random_state
 
 __all__ = ['PRECISIONS', 'CompiledRun', 'best_precision', 'computes_in_bfloat16',
            'runs_channels_last']

@@ -12,14 +12,14 @@ from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from mmkd.checkpoints import load_weights
 from mmkd.config_files import config_path, read_config
-from mmkd.distillation.checkpoints import load_weights
 from mmkd.distillation.foundation import FoundationModel
 from mmkd.distillation.inference import PRECISIONS, CompiledRun, runs_channels_last
-from mmkd.distillation.random_state import undisturbed_random_state
 from mmkd.distillation.renormalisation import Renormalisation, fed_size, renormalisation
 from mmkd.distillation.taps import Tapped, TapRecorder, forward_for_taps, map_tensors
 from mmkd.errors import UserError, did_you_mean
+from mmkd.random_state import undisturbed_random_state
 from mmkd.registry import MODELS
 
 __all__ = ['Teacher', 'build_model', 'build_teacher', 'renormalisation', 'undisturbed_random_state']

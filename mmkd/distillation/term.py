@@ -15,7 +15,6 @@ from mmkd.distillation.branch import (
     names_of_facts,
     takes_teacher,
 )
-from mmkd.distillation.cache.codecs import Codec, DenseCodec
 from mmkd.distillation.pairing import (
     MATCHES,
     Taps,
@@ -31,6 +30,7 @@ from mmkd.distillation.teacher_connectors import built_teacher_connector
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError, did_you_mean
 from mmkd.registry import MODELS, TERMS
+from mmkd.teacher_cache.codecs import Codec, DenseCodec
 
 __all__ = ['Term', 'shares']
 

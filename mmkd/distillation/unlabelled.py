@@ -24,14 +24,14 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mmkd.distillation.cache.views import FixedViews
 from mmkd.distillation.distillation import Distillation
 from mmkd.distillation.dry_run import IMAGES, untouched
-from mmkd.distillation.options import read_options
-from mmkd.distillation.random_state import undisturbed_random_state
 from mmkd.distillation.step import Step
 from mmkd.distillation.term import Term
 from mmkd.errors import UserError
+from mmkd.options import read_options
+from mmkd.random_state import undisturbed_random_state
+from mmkd.teacher_cache.views import FixedViews
 
 __all__ = ['SKIPPED', 'Unlabelled', 'UnlabelledOptions', 'check_without_labels',
            'run_without_losses', 'unlabelled_options', 'without_labels']

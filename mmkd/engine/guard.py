@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from mmengine.fileio.handlers import file_handlers
 from mmengine.runner import checkpoint
 
-from mmkd.distillation.checkpoints import load_checkpoint_safely
+from mmkd.checkpoints import load_checkpoint_safely
 from mmkd.errors import UserError
 
 __all__ = ['refuse_code_in_files']
@@ -18,7 +18,7 @@ def refuse_code_in_files() -> None:
 
     - ``torch.load`` of any library reads with PyTorch's restricted unpickler, whatever it was told.
     - mmengine's loader, which would try again without restrictions, is
-      :func:`~mmkd.distillation.checkpoints.load_checkpoint_safely`, which also says what is wrong
+      :func:`~mmkd.checkpoints.load_checkpoint_safely`, which also says what is wrong
       with a file. So ``init_cfg`` of any spelling, ``pretrained=``, ``load_from`` and ``--resume``
       are safe, of students and of teachers.
     - A ``.pkl`` that a config names (boxes of proposals, a list of images) is refused.

@@ -18,10 +18,9 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import distributed
 
+from mmkd.checkpoints import load_checkpoint_safely, load_weights
 from mmkd.detection.initial_weights import fetch_initial_weights
 from mmkd.distillation import DistillationHook
-from mmkd.distillation.cache.options import fix_views
-from mmkd.distillation.checkpoints import load_checkpoint_safely, load_weights
 from mmkd.engine.begin import add_hooks, write_down
 from mmkd.engine.checkpoint_hook import latest_checkpoint
 from mmkd.engine.choices import chosen_config
@@ -38,6 +37,7 @@ from mmkd.engine.student_options import use_mixed_precision
 from mmkd.engine.unlabelled import use_unlabelled
 from mmkd.errors import UserError
 from mmkd.files import require_writable, write_atomically
+from mmkd.teacher_cache.options import fix_views
 
 __all__ = ['cache_teachers', 'config_from_arguments', 'own_folder', 'settled', 'test', 'train']
 

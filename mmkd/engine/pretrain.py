@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from mmkd.checkpoints import load_checkpoint_safely
 from mmkd.config_files import CARRIED, config_path, read_config
 from mmkd.detection.data.unlabelled import images_below
-from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.engine.config import load_config
 from mmkd.engine.distil import model_of, preset_of, teacher_entries
 from mmkd.engine.run_folder import LAST

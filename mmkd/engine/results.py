@@ -14,8 +14,8 @@ from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmkd.checkpoints import load_checkpoint_safely
 from mmkd.distillation import DistillationHook
-from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.engine.run_folder import BEST, CHECK, RESULTS, is_better, main_metric
 from mmkd.errors import UserError
 from mmkd.files import link_atomically, write_atomically

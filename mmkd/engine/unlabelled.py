@@ -26,7 +26,7 @@ def use_unlabelled(cfg: Config) -> None:
     augmentation are the same. With ``only=True`` they take the place of the training data.
 
     Args:
-        cfg: of a training, before :func:`~mmkd.distillation.cache.options.fix_views`; changed.
+        cfg: of a training, before :func:`~mmkd.teacher_cache.options.fix_views`; changed.
 
     Raises:
         UserError: the entry is wrong, nothing distils, or the training data have no pipeline that

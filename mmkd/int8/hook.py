@@ -11,12 +11,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmkd.distillation.distillation_hook import DistillationHook
 from mmkd.distillation.dry_run import bare, first_batch
-from mmkd.distillation.random_state import undisturbed_random_state
 from mmkd.distillation.taps import forward_for_taps
 from mmkd.errors import UserError
 from mmkd.int8.places import Places, find_places
 from mmkd.int8.student import RANGES, Ranges, Rounded
 from mmkd.mmengine_private import goes_on_from, trains
+from mmkd.random_state import undisturbed_random_state
 from mmkd.registry import HOOKS
 
 __all__ = ['Int8AwareHook', 'places_of']

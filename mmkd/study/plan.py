@@ -43,9 +43,9 @@ from typing import Any
 from mmengine.config import Config
 
 from mmkd.config_files import reading, study_path
-from mmkd.distillation.cache.identity import difference
 from mmkd.engine.arguments import CHOICES
 from mmkd.errors import UserError, did_you_mean
+from mmkd.teacher_cache.identity import difference
 
 __all__ = ['Cell', 'Study', 'Teacher', 'read_study', 'settled', 'what_differs']
 

@@ -14,13 +14,13 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import mmkd
-from mmkd.distillation.cache.identity import content_hash
 from mmkd.engine.environment import commit
 from mmkd.evaluation.paired import paired_difference, verdict
 from mmkd.files import write_atomically
 from mmkd.registry import DATASETS
 from mmkd.study.plan import Study
 from mmkd.study.runs import Run
+from mmkd.teacher_cache.identity import content_hash
 
 __all__ = ['append_row', 'data_hash', 'draw_points', 'table']
 

@@ -14,8 +14,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from mmkd.checkpoints import load_weights
 from mmkd.classification.data.memory import balanced_first
-from mmkd.distillation.checkpoints import load_weights
 from mmkd.distillation.taps import TapRecorder
 from mmkd.distillation.teachers import build_model
 from mmkd.errors import UserError

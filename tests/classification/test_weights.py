@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import mmkd  # noqa: F401  (before mmdet)
+from mmkd.checkpoints import load_weights
 from mmkd.classification.weights import convert_state_dict
-from mmkd.distillation.checkpoints import load_weights
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 

@@ -8,9 +8,9 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from zoo import model
 
-from mmkd.distillation.cache.options import fix_views
 from mmkd.engine.distil import distil
 from mmkd.registry import MODELS
+from mmkd.teacher_cache.options import fix_views
 
 HEADS = ('GFL', 'RetinaNet', 'ATSS', 'FCOS')
 WIDTH = 32

@@ -8,7 +8,6 @@ from helpers import AtTheEnd, NoiseDetection, distillation, distillation_hook, r
 from mmengine.model import ImgDataPreprocessor
 from torch import nn
 
-from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.losses import InputError
 from mmkd.distillation.renormalisation import renormalisation
 from mmkd.distillation.step import Step
@@ -18,6 +17,7 @@ from mmkd.distillation.teachers import Teacher
 from mmkd.distillation.term import Term
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
+from mmkd.teacher_cache.options import fix_views
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 PATCH = 14

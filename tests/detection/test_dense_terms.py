@@ -9,11 +9,11 @@ from helpers import CLASSES, NoiseDetection, distillation_hook, runner, train_co
 from mmengine.config import Config
 from zoo import model
 
-from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.step import Step
 from mmkd.engine.distil import distil
 from mmkd.errors import UserError
 from mmkd.registry import MODELS, TERMS
+from mmkd.teacher_cache.options import fix_views
 
 METHODS = ('bckd', 'crosskd')
 RUNS = [('GFL', 'ld'), *((head, method) for head in HEADS for method in METHODS)]

@@ -9,8 +9,8 @@ from helpers import through_a_shard as back
 from mmkd.detection.map_codec import HeatmapCodec
 from mmkd.detection.teacher_maps import Maps
 from mmkd.detection.terms import MAPS, stored_maps
-from mmkd.distillation.cache.shards import entry_bytes
 from mmkd.distillation.losses import HeatmapLoss, OffsetLoss, WidthHeightLoss
+from mmkd.teacher_cache.shards import entry_bytes
 
 SIZES = ((32, 32), (30, 41), (5, 3), (1, 7))
 

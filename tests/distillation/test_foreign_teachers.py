@@ -6,10 +6,10 @@ from helpers import centernet, distillation, distillation_hook, runner, train_co
 from mmengine.config import Config
 from torch import nn
 
-from mmkd.distillation.cache.identity import teacher_identity
 from mmkd.distillation.renormalisation import renormalisation
 from mmkd.distillation.teachers import build_teacher
 from mmkd.errors import UserError
+from mmkd.teacher_cache.identity import teacher_identity
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 

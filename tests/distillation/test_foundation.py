@@ -18,10 +18,10 @@ from helpers import (
 from mmengine.model import ImgDataPreprocessor
 from torch import nn
 
-from mmkd.distillation.cache.options import fix_views
 from mmkd.distillation.entries import build_entry, checked_entries
 from mmkd.engine.distil import preset_of
 from mmkd.errors import UserError
+from mmkd.teacher_cache.options import fix_views
 
 VITS = ('dinov2_with_registers', 'clip')
 SMALL = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)

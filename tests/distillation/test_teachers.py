@@ -9,7 +9,7 @@ import torch
 from helpers import MEAN, STD, build, centernet, save_teacher
 from torch import nn
 
-from mmkd.distillation.checkpoints import load_weights
+from mmkd.checkpoints import load_weights
 from mmkd.distillation.teachers import (
     Teacher,
     build_teacher,

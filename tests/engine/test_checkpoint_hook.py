@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmkd.checkpoint_checks import WEIGHTS_HASH, is_whole, weights_hash
-from mmkd.distillation.checkpoints import load_checkpoint_safely
+from mmkd.checkpoints import load_checkpoint_safely
 from mmkd.engine import checkpoint_hook
 from mmkd.engine.checkpoint_hook import latest_checkpoint
 from mmkd.engine.launch import train

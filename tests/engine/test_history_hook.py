@@ -1,6 +1,6 @@
 """The latest values of what is logged, and no more."""
 
-from mmkd.distillation.checkpoints import load_checkpoint_safely
+from mmkd.checkpoints import load_checkpoint_safely
 
 
 def test_keeps_the_latest(start, tmp_path):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmkd.checkpoints import load_checkpoint_safely
 from mmkd.commands.pretrain import main
-from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.engine.pretrain import pretraining
 from mmkd.errors import UserError
 from mmkd.registry import MODELS

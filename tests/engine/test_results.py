@@ -13,7 +13,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import ValLoop
 from tiny_run import VALIDATION, Listed, write_config
 
-from mmkd.distillation.checkpoints import load_checkpoint_safely
+from mmkd.checkpoints import load_checkpoint_safely
 from mmkd.engine import begin, launch, results
 from mmkd.engine.begin import add_hooks
 from mmkd.engine.config import load_config

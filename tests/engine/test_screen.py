@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_run import VALIDATION, Listed, write_config
 
-from mmkd.distillation.checkpoints import load_checkpoint_safely
+from mmkd.checkpoints import load_checkpoint_safely
 from mmkd.engine import screen
 from mmkd.engine.config import load_config
 from mmkd.engine.launch import train

@@ -14,9 +14,9 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 from torch.utils.data import Dataset
 
+from mmkd.checkpoints import load_checkpoint_safely
 from mmkd.classification.data import ClassificationSample
 from mmkd.distillation import inference
-from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.distillation.taps import TapRecorder
 from mmkd.engine.config import validate_config
 from mmkd.engine.launch import train

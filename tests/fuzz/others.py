@@ -21,10 +21,10 @@ from fuzz.weights import Asks, Runs
 from mmkd.classification.data import CIFAR10, SVHN, FashionMNIST, TinyImageNet
 from mmkd.deploy.device.files import with_hash
 from mmkd.deploy.device.runtime import Detector, open_model
-from mmkd.distillation.cache.shards import written_shard
-from mmkd.distillation.cache.store import Contents, TeacherStore
 from mmkd.engine.config import load_config, validate_config
 from mmkd.study.plan import read_study
+from mmkd.teacher_cache.shards import written_shard
+from mmkd.teacher_cache.store import Contents, TeacherStore
 
 
 class Shards:

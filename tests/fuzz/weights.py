@@ -15,8 +15,8 @@ from torch import nn
 from fuzz.judge import CANARY
 from fuzz.mutations import DEEP, damaged_bytes, damaged_tree
 from mmkd.checkpoint_checks import WEIGHTS_HASH, weights_hash
+from mmkd.checkpoints import load_weights
 from mmkd.detection.initial_weights import fetch_initial_weights
-from mmkd.distillation.checkpoints import load_weights
 from mmkd.registry import MODELS
 
 

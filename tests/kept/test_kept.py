@@ -3,7 +3,7 @@
 import pytest
 
 from kept import recipes
-from mmkd.distillation.checkpoints import load_checkpoint_safely
+from mmkd.checkpoints import load_checkpoint_safely
 
 RELEASES = sorted(path for path in recipes.HERE.iterdir() if (path / 'metrics.json').is_file())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmkd.distillation.checkpoints import load_checkpoint_safely
+from mmkd.checkpoints import load_checkpoint_safely
 
 FILES = {
     r'work/train\.log|work/\d{8}_\d{6}/.*': 'logs, with times, of each start',

@@ -14,8 +14,8 @@ import torch
 from helpers import DRAWN_DETECTOR
 from tiny_run import ROOT, write_config
 
+from mmkd.checkpoints import load_checkpoint_safely
 from mmkd.detection.data.synthetic import DRAWN_CLASSES, draw_dataset
-from mmkd.distillation.checkpoints import load_checkpoint_safely
 
 CENTERNET = DRAWN_DETECTOR + """
 model['data_preprocessor'] = dict(pad_size_divisor=64)

@@ -1,4 +1,4 @@
-"""Read an image file with OpenCV alone, or say why it cannot be read; scale an image."""
+"""Read an image file with OpenCV, or say why it cannot be read; scale an image by Pillow."""
 
 import os
 
@@ -9,8 +9,7 @@ from .standalone import UserError
 
 __all__ = ['damage', 'load_image', 'resize_antialiased']
 
-# Weights of pixels are whole multiples of 2**-22: 8 bits of a pixel and a carry fit into an int32.
-_WEIGHT_BITS = 22
+MOST_PIXELS = 2 ** 27
 
 
 def load_image(path: str | os.PathLike) -> np.ndarray:
@@ -57,14 +56,9 @@ def _is_cut_off(content: bytes) -> bool:
 
 def resize_antialiased(image: np.ndarray, size: tuple[int, int],
                        crop: tuple[int, int] | None = None) -> np.ndarray:
-    """Scale an image bilinearly, averaging where it shrinks, and cut the centre out.
+    """Scale an image by Pillow's bilinear filter and cut the centre out.
 
-    A new pixel is the mean of the old ones around its centre, weighted by a triangle
-    ``max(0, 1 - |distance| / s)`` with ``s`` the larger of 1 and the factor of shrinking: columns
-    first, then rows, each rounded to uint8. That is the bilinear filter of Pillow, which published
-    ImageNet weights are evaluated with; a Pillow that takes the rows first, as new ones do where
-    the image shrinks far more in height than in width, differs by one grey level. Only what the
-    crop keeps is computed.
+    Unlike OpenCV's, it averages where it shrinks; published ImageNet weights are evaluated with it.
 
     Args:
         image: ``(h, w, 3)`` uint8.
@@ -73,36 +67,21 @@ def resize_antialiased(image: np.ndarray, size: tuple[int, int],
 
     Returns:
         ``(*crop, 3)`` uint8.
+
+    Raises:
+        UserError: If Pillow is not installed, which detectors do without, or the scaled image would
+            have more than ``MOST_PIXELS``.
     """
-    crop = size if crop is None else crop
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise UserError('this model scales images as Pillow does, which is not installed: '
+                        'pip install pillow') from error
+    if size[0] * size[1] > MOST_PIXELS:
+        raise UserError(f'an image of {image.shape[1]} x {image.shape[0]} is so narrow that it '
+                        f'would be scaled to {size[1]} x {size[0]}: cut it')
+    scaled = np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    height, width = size if crop is None else crop
     # Halves to even: as the crop of the data sets rounds.
-    starts = [round((whole - part) / 2) for whole, part in zip(size, crop, strict=True)]
-    for axis in (1, 0):
-        image = _resample(image, axis, size[axis], starts[axis], crop[axis])
-    return image
-
-
-def _resample(image: np.ndarray, axis: int, size: int, start: int, count: int) -> np.ndarray:
-    """Scale one axis to ``size`` and return ``count`` pixels of it from ``start`` on."""
-    places, weights = _neighbours(image.shape[axis], size, start, count)
-    shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
-    total = 1 << (_WEIGHT_BITS - 1)
-    for place, weight in zip(places.T, weights.T, strict=True):
-        total = total + image.take(place, axis) * weight.reshape(shape)
-    return (total >> _WEIGHT_BITS).astype(np.uint8)
-
-
-def _neighbours(old: int, new: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which old pixels make up each new one, and with which weights, ``(count, k)`` int32."""
-    scale = old / new
-    support = max(scale, 1.0)
-    centres = (np.arange(start, start + count) + 0.5) * scale
-    first = np.maximum((centres - support + 0.5).astype(np.int32), 0)
-    end = np.minimum((centres + support + 0.5).astype(np.int32), old)
-    places = first[:, None] + np.arange((end - first).max())
-    distances = (places - centres[:, None] + 0.5) * (1 / support)
-    weights = np.maximum(1 - np.abs(distances), 0)
-    weights[places >= end[:, None]] = 0
-    weights /= weights.sum(axis=1, keepdims=True)
-    return (np.minimum(places, old - 1),
-            (weights * (1 << _WEIGHT_BITS) + 0.5).astype(np.int32))
+    top, left = round((size[0] - height) / 2), round((size[1] - width) / 2)
+    return scaled[top:top + height, left:left + width]

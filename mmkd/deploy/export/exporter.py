@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from mmkd.checkpoints import load_weights
 from mmkd.classification import Classifier
 from mmkd.deploy.device.files import with_hash, written_atomically
 from mmkd.deploy.device.metadata import ModelMetadata
@@ -31,7 +32,6 @@ from mmkd.deploy.export.pt2 import load_pt2, to_pt2
 from mmkd.deploy.export.rewriting import fix_padding, sample_plainly, to_half
 from mmkd.deploy.export.two_stage_graph import ExportableTwoStage, two_stage_graph
 from mmkd.deploy.export.verify import Image, Run, check_images, check_random
-from mmkd.distillation.checkpoints import load_weights
 from mmkd.distillation.teachers import build_model
 from mmkd.errors import UserError
 from mmkd.int8.student import RANGES

@@ -39,10 +39,9 @@ def inputs_of(dataset):
 
 
 def same_but_for_rounding(ours, theirs):
-    """At most a grey level apart, which Pillow takes liberty with, see resize_antialiased."""
+    """The same grey levels; the normalisation rounds."""
     levels = np.abs(ours - theirs) * np.array(STD)[:, None, None]
-    assert levels.max() < 1.001
-    assert levels.mean() < 0.3
+    assert levels.max() < 1e-3
 
 
 def test_crop_is_that_of_imagenet(folder):

@@ -29,7 +29,10 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 
 class Claims:
-    """Locks on single bytes of one file: one for each unit, given back when a process dies."""
+    """Locks on single bytes of one file: one for each unit, given back when a process dies.
+
+    Not filelock, which would leave a file for every unit, thousands of them.
+    """
 
     def __init__(self, file: int) -> None:
         self._file = file

@@ -8,14 +8,14 @@ import zlib
 import numpy as np
 import pytest
 
-from mmkd.distillation.cache.shards import (
+from mmkd.errors import UserError
+from mmkd.teacher_cache.shards import (
     BrokenShardError,
     Shard,
     entry_bytes,
     written_shard,
 )
-from mmkd.distillation.cache.store import Contents, TeacherStore
-from mmkd.errors import UserError
+from mmkd.teacher_cache.store import Contents, TeacherStore
 
 DTYPES = ('float16', 'float32', 'float64', 'int32', 'int64', 'uint8')
 SHAPES = ((), (0,), (1,), (3, 0, 2), (5,), (16,), (2, 3, 5, 7))

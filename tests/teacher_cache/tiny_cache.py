@@ -19,9 +19,9 @@ from helpers import (
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmkd.distillation.cache.options import fix_views
-from mmkd.distillation.cache.shards import Shard
 from mmkd.registry import DATASETS, HOOKS
+from mmkd.teacher_cache.options import fix_views
+from mmkd.teacher_cache.shards import Shard
 
 W = dict(heatmap=10.0, wh=1.0, offset=0.1, feature=20.0)
 TERMS = tuple(W)

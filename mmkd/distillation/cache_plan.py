@@ -11,17 +11,17 @@ from mmengine.logging import print_log
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmkd.distillation.cache.build import Job, build
-from mmkd.distillation.cache.cached_teacher import CachedTeacher
-from mmkd.distillation.cache.codecs import Codec, check_first_axis
-from mmkd.distillation.cache.identity import data_identity, teacher_identity
-from mmkd.distillation.cache.options import CacheOptions
-from mmkd.distillation.cache.store import Contents, TeacherStore
-from mmkd.distillation.cache.views import FixedViews
+from mmkd.distillation.cache_build import Job, build
+from mmkd.distillation.cached_teacher import CachedTeacher
 from mmkd.distillation.taps import flat
 from mmkd.distillation.teachers import Teacher
 from mmkd.distillation.term import Term
 from mmkd.errors import UserError, did_you_mean
+from mmkd.teacher_cache.codecs import Codec, check_first_axis
+from mmkd.teacher_cache.identity import data_identity, teacher_identity
+from mmkd.teacher_cache.options import CacheOptions
+from mmkd.teacher_cache.store import Contents, TeacherStore
+from mmkd.teacher_cache.views import FixedViews
 
 __all__ = ['CachePlan']
 
@@ -89,7 +89,7 @@ class CachePlan:
             return FixedViews(found, count, None)
         if not isinstance(found, FixedViews):
             raise UserError('teacher_cache needs fixed views of the training data: start the run '
-                            'by mmkd train, or call mmkd.distillation.cache.fix_views(cfg) '
+                            'by mmkd train, or call mmkd.teacher_cache.fix_views(cfg) '
                             'before the runner is built')
         return found
 

@@ -11,14 +11,14 @@ import numpy as np
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
-from mmkd.distillation.cache.claims import Claims, Progress, Unit, claims_of, disk_errors
-from mmkd.distillation.cache.codecs import Codec
-from mmkd.distillation.cache.shards import entry_bytes, written_shard
-from mmkd.distillation.cache.store import TeacherStore
-from mmkd.distillation.cache.views import FixedViews, fingerprint
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError
 from mmkd.files import leftovers
+from mmkd.teacher_cache.claims import Claims, Progress, Unit, claims_of, disk_errors
+from mmkd.teacher_cache.codecs import Codec
+from mmkd.teacher_cache.shards import entry_bytes, written_shard
+from mmkd.teacher_cache.store import TeacherStore
+from mmkd.teacher_cache.views import FixedViews, fingerprint
 
 __all__ = ['Job', 'build']
 

@@ -15,11 +15,11 @@ from tiny_cache import TERMS, ShakenDetection, build, detection, train
 
 from mmkd.classification.data import CIFAR10, ImageNetFolder
 from mmkd.detection.data import draw_dataset
-from mmkd.distillation.cache.identity import data_identity, difference, teacher_identity
-from mmkd.distillation.cache.options import CacheOptions
 from mmkd.engine.config import load_config
 from mmkd.errors import UserError
 from mmkd.registry import DATASETS
+from mmkd.teacher_cache.identity import data_identity, difference, teacher_identity
+from mmkd.teacher_cache.options import CacheOptions
 
 
 @pytest.fixture(scope='module')

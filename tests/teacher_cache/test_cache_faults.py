@@ -13,7 +13,7 @@ import torch
 from tiny_cache import assert_same_shards, build, detection, train
 
 import mmkd  # noqa: F401
-from mmkd.distillation.cache import prepare
+from mmkd.distillation import cache_plan
 from mmkd.errors import UserError
 
 USAGE = namedtuple('USAGE', 'total used free')
@@ -21,7 +21,7 @@ USAGE = namedtuple('USAGE', 'total used free')
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch):
-    monkeypatch.setattr(prepare, 'IMAGES_PER_SHARD', 3)
+    monkeypatch.setattr(cache_plan, 'IMAGES_PER_SHARD', 3)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_line_of_the_config_that_does_not_serve(options, message, tmp_path, te
 
 def _build_in_a_process(folder, work_dir, teachers, limit=None):
     torch.set_num_threads(1)
-    prepare.IMAGES_PER_SHARD = 3
+    cache_plan.IMAGES_PER_SHARD = 3
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkd.distillation.cache.codecs import Codec
-from mmkd.distillation.cache.outputs import columns
-from mmkd.distillation.cache.shards import Entry
-from mmkd.distillation.cache.store import TeacherStore
 from mmkd.distillation.renormalisation import fed_size
 from mmkd.distillation.taps import Tapped
 from mmkd.distillation.teachers import Teacher
 from mmkd.errors import UserError
+from mmkd.teacher_cache.codecs import Codec
+from mmkd.teacher_cache.outputs import columns
+from mmkd.teacher_cache.shards import Entry
+from mmkd.teacher_cache.store import TeacherStore
 
 __all__ = ['CachedTeacher']
 

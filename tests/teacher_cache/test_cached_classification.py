@@ -10,7 +10,7 @@ from mmkd.engine import launch
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 CONFIG = 'configs/classification/distill.py'
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmkd.distillation.options import read_options
 from mmkd.errors import UserError
+from mmkd.options import read_options
 
 __all__ = ['CacheOptions', 'cache_options', 'fix_views']
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from helpers import through_a_shard as back
 
-from mmkd.distillation.cache.codecs import DenseCodec, check_first_axis
-from mmkd.distillation.cache.outputs import StoredOutputs, columns
-from mmkd.distillation.cache.shards import Shard, written_shard
 from mmkd.errors import UserError
+from mmkd.teacher_cache.codecs import DenseCodec, check_first_axis
+from mmkd.teacher_cache.outputs import StoredOutputs, columns
+from mmkd.teacher_cache.shards import Shard, written_shard
 
 
 def _values():

@@ -9,14 +9,14 @@ from typing import Any
 from mmengine.config import Config
 
 from mmkd.checkpoint_checks import state_dict_of, weights_hash
+from mmkd.checkpoints import load_checkpoint_safely
 from mmkd.config_files import config_path, read_config
-from mmkd.distillation.cache.options import CacheOptions
-from mmkd.distillation.checkpoints import load_checkpoint_safely
 from mmkd.errors import UserError
+from mmkd.teacher_cache.options import CacheOptions
 
 __all__ = ['content_hash', 'data_identity', 'difference', 'teacher_identity']
 
-FORMAT = 2
+FORMAT = 3
 NO_INFLUENCE = ('init_cfg', 'train_cfg', 'test_cfg')
 ENTRY = ('prefix', 'preprocessor', 'size', 'multiple_of')
 """What of a teacher's entry changes what it says, beside network, precision and weights."""

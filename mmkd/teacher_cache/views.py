@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from mmengine.dist import get_dist_info
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from mmkd.distillation.cache.outputs import StoredOutputs
-from mmkd.distillation.cache.store import TeacherStore
 from mmkd.registry import DATA_SAMPLERS, DATASETS
+from mmkd.teacher_cache.outputs import StoredOutputs
+from mmkd.teacher_cache.store import TeacherStore
 
-__all__ = ['FixedViews', 'ViewSampler', 'fingerprint']
+__all__ = ['FixedViews', 'ViewSampler', 'fingerprint', 'view_seeds']
 
 
 @DATASETS.register_module()
@@ -23,14 +24,15 @@ class FixedViews(Dataset):
     """A data set with ``views`` fixed views of every image.
 
     View ``v`` of image ``i`` is what the data set gives for ``i`` when Python's, NumPy's and
-    PyTorch's generators start from ``hash(seed, i, v)``; they are put back afterwards. It has the
-    number ``v * len(self) + i``. Batches that a data preprocessor augments carry the hash as
-    ``view_seeds``; data sets that draw nothing themselves say so by ``augments = False``.
+    PyTorch's generators start from :func:`view_seeds` ``(seed, v)[i]``; they are put back
+    afterwards. It has the number ``v * len(self) + i``. Batches that a data preprocessor augments
+    carry it as ``view_seeds``; data sets that draw nothing themselves say so by
+    ``augments = False``.
 
     Args:
         dataset: a data set, or its registry config.
         views: how many there are of each image.
-        seed: of the views; None if the view's number itself is to be the hash.
+        seed: of the views; None if the view's own number is to settle the draw.
     """
 
     def __init__(self, dataset: Mapping[str, Any] | Dataset, views: int, seed: int | None) -> None:
@@ -88,7 +90,10 @@ class FixedViews(Dataset):
         return batch
 
     def _seeds(self, images: np.ndarray, views: np.ndarray) -> np.ndarray:
-        return views if self.seed is None else hashed(self.seed, images, views)
+        if self.seed is None:
+            return views
+        return np.array([view_seeds(self.seed, view, len(self))[image]
+                         for image, view in zip(images.tolist(), views.tolist(), strict=True)])
 
 
 @DATA_SAMPLERS.register_module()
@@ -121,32 +126,28 @@ class ViewSampler(Sampler):
             self.sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
-        views, images = self.dataset.views, np.arange(len(self.dataset))
-        cycle, first = -1, images
+        views, images = self.dataset.views, len(self.dataset)
+        cycle, first = -1, np.empty(0)
         rank, processes = get_dist_info()
         for drawn, image in enumerate(self.sampler):
             # A sampler without an end goes on to the next epoch by itself.
-            epoch = self.epoch + (drawn * processes + rank) // len(images)
+            epoch = self.epoch + (drawn * processes + rank) // images
             if cycle != epoch // views:
                 cycle = epoch // views
-                first = hashed(self.dataset.seed, images, np.full_like(images, -1 - cycle)) % views
+                # Three numbers: no view has the generator of this one.
+                first = np.random.default_rng((self.dataset.seed, cycle, 1)).integers(
+                    views, size=images)
             yield self.dataset.number(image, (int(first[image]) + epoch) % views)
 
 
-def hashed(seed: int, images: np.ndarray, views: np.ndarray) -> np.ndarray:
-    """Return for each (seed, image, view) a number in ``0 .. 2^63 - 1``, int64.
+@lru_cache(maxsize=64)
+def view_seeds(seed: int, view: int, images: int) -> np.ndarray:
+    """Return what the generators of each image's view start from, ``(images,)`` int64.
 
-    Three rounds of SplitMix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number
-    generators", OOPSLA 2014.
+    That of image ``i`` is the ``i``-th number of NumPy's generator of ``(seed, view)``, so that
+    images that are added behind the others change none of them.
     """
-    state = np.zeros(len(images), dtype=np.uint64)
-    with np.errstate(over='ignore'):
-        for part in (np.full(len(images), seed), images, views):
-            state += part.astype(np.int64).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            state ^= state >> np.uint64(31)
-    return (state >> np.uint64(1)).astype(np.int64)
+    return np.random.default_rng((seed, view)).integers(2 ** 63, size=images)
 
 
 def fingerprint(inputs: Tensor) -> np.ndarray:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkd.distillation.cache.codecs import Column
-from mmkd.distillation.cache.shards import Entry
 from mmkd.errors import UserError
+from mmkd.teacher_cache.codecs import Column
+from mmkd.teacher_cache.shards import Entry
 
 __all__ = ['StoredOutputs', 'columns']
 

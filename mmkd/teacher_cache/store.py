@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmkd.distillation.cache.identity import difference
-from mmkd.distillation.cache.shards import BrokenShardError, Entry, Shard
 from mmkd.errors import UserError
 from mmkd.files import write_atomically
+from mmkd.teacher_cache.identity import difference
+from mmkd.teacher_cache.shards import BrokenShardError, Entry, Shard
 
 __all__ = ['Contents', 'TeacherStore']
 
