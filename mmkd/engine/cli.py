@@ -13,7 +13,8 @@ from mmkd.errors import UserError
 
 __all__ = ['end_worker', 'user_errors']
 
-PACKAGES = dict(cv2='opencv-python', sklearn='scikit-learn', PIL='pillow')
+PACKAGES = dict(cv2='opencv-python', sklearn='scikit-learn', PIL='pillow',
+                mmengine='onedl-mmengine', mmcv='onedl-mmcv', mmdet='onedl-mmdetection')
 """What pip calls a package that Python calls otherwise."""
 
 

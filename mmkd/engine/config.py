@@ -15,7 +15,13 @@ from mmengine.runner import Runner
 from mmkd import registry
 from mmkd.config_files import config_path, first_line, neighbours, read_config, reading
 from mmkd.distillation.branch import CONSTRUCTOR_FACTS
-from mmkd.engine.config_values import check_kinds, check_loaders, check_visualizer, with_loop
+from mmkd.engine.config_values import (
+    check_kinds,
+    check_loaders,
+    check_option,
+    check_visualizer,
+    with_loop,
+)
 from mmkd.engine.guard import refuse_code_in_files
 from mmkd.engine.legacy import modernise, old_variables, tell_of_old_variables
 from mmkd.engine.student_options import OPTIONS
@@ -88,15 +94,13 @@ def override(config: Config, options: Mapping[str, Any] | None) -> None:
         _check_entry(option.partition('.')[0], ENTRIES | config.keys(), config)
         if option.startswith('vis_backends'):  # the visualizer has read it long since
             raise UserError(f'--cfg-options {option} changes nothing: give visualizer.{option}')
+        check_option(config, option, options[option])
     try:
         config.merge_from_dict(dict(options or {}))
     except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
-        # mmengine asks a value for its items where the config has a dict in a list.
-        reason = ('a dict stands there, give an entry of it, such as its `type`'
-                  if isinstance(error, AttributeError) else first_line(error))
         given = ' '.join(f'{name}={value}' for name, value in options.items())
         raise UserError(f"--cfg-options {given} do not fit config '{config.filename}': "
-                        f'{reason}') from error
+                        f'{first_line(error)}') from error
     check_kinds(config)
     modernise(config)
 

@@ -10,11 +10,14 @@ from mmkd.errors import UserError
 if TYPE_CHECKING:  # the parser of `mmkd train` imports this file
     from mmengine.config import Config
 
-__all__ = ['TRACKERS', 'add_tracker', 'check_kinds', 'check_loaders', 'check_visualizer',
-           'with_loop']
+__all__ = ['TRACKERS', 'add_tracker', 'check_kinds', 'check_loaders', 'check_option',
+           'check_visualizer', 'with_loop']
 
 DICTS = ('train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg',
          'test_cfg', 'default_hooks', 'teachers', 'teacher_cache', 'optim_wrapper')
+
+NUMBERS = ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg')
+"""Sections in which a number stays one."""
 
 TRACKERS = dict(tensorboard='TensorboardVisBackend', mlflow='MLflowVisBackend',
                 wandb='WandbVisBackend')
@@ -29,6 +32,10 @@ def check_kinds(cfg: 'Config') -> None:
     scope = cfg.get('default_scope', 'mmkd')
     if not isinstance(scope, str) or not scope.isidentifier():
         raise UserError(f"default_scope is {scope!r:.200}: write default_scope = 'mmkd'")
+    schedulers = cfg.get('param_scheduler')
+    if schedulers is not None and not isinstance(schedulers, Mapping | list | tuple):
+        raise UserError(f'param_scheduler is {schedulers!r:.200}: write a list, '
+                        "[dict(type='CosineAnnealingLR', ...)]")
     hooks = cfg.get('custom_hooks')
     if hooks is not None and not isinstance(hooks, list | tuple):
         raise UserError(f"custom_hooks is {hooks!r:.200}: write a list, [dict(type='...')]")
@@ -36,6 +43,30 @@ def check_kinds(cfg: 'Config') -> None:
            for hook in hooks or ()) > 1:
         raise UserError('custom_hooks has more than one DistillationHook: keep one, which takes '
                         'all teachers and terms')
+
+
+def check_option(cfg: 'Config', option: str, value: Any) -> None:
+    """Raise a UserError if ``--cfg-options`` would put a word where a part or a number stands.
+
+    Args:
+        cfg: as it is before.
+        option: dotted key.
+        value: what shall be there.
+    """
+    old: Any = cfg
+    for key in option.split('.'):
+        try:
+            old = old[int(key)] if isinstance(old, list | tuple) else old[key]
+        except (LookupError, TypeError, ValueError):
+            return  # new, or something that `merge_from_dict` refuses
+    if not isinstance(value, str):
+        return
+    if isinstance(old, Mapping):
+        entry, example = ('type', value) if 'type' in old else (next(iter(old), 'name'), '...')
+        raise UserError(f"{option} is a dict and cannot be '{value}': give an entry of it, as in "
+                        f'--cfg-options {option}.{entry}={example}')
+    if type(old) in (int, float) and option.split('.')[0] in NUMBERS:
+        raise UserError(f"{option} is {old} and cannot be '{value}': give a number")
 
 
 def check_loaders(cfg: 'Config') -> None:

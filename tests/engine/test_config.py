@@ -198,13 +198,26 @@ def test_options_reach_a_term_by_its_name():
     assert found['feature'].weight == 7 and found['heatmap'].weight == 5
 
 
+@pytest.mark.parametrize('option, value, said', [
+    ('model', 'CenterNet', "model is a dict and cannot be 'CenterNet'"),
+    ('optim_wrapper.optimizer', 'SGD', 'as in --cfg-options optim_wrapper.optimizer.type=SGD'),
+    ('optim_wrapper.optimizer.lr', 'abc', "lr is 0.01 and cannot be 'abc': give a number"),
+    ('param_scheduler.0.T_max', 'four', "T_max is 4 and cannot be 'four'"),
+    ('train_cfg.max_epochs', 'two', "max_epochs is 4 and cannot be 'two'"),
+    ('param_scheduler', 3, "param_scheduler is 3: write a list"),
+])
+def test_a_word_where_a_part_or_a_number_stands(tmp_path, option, value, said):
+    with pytest.raises(UserError, match=said):
+        load_config(write_config(tmp_path), {option: value})
+
+
 def test_options(tmp_path):
     config = load_config(write_config(tmp_path), {'train_cfg.max_epochs': 7, 'work_dir': 'x'})
     assert config.train_cfg.max_epochs == 7
     with pytest.raises(UserError, match='do not fit'):
         load_config(write_config(tmp_path, 'custom_hooks = [dict(type="EpochSeedHook")]'),
                     {'custom_hooks.4.weight': 1})
-    with pytest.raises(UserError, match=r'vis_backends.0=Tensor.* not fit .* a dict stands there'):
+    with pytest.raises(UserError, match=r'backends.0 is a dict .*backends.0.type=TensorboardVis'):
         load_config(write_config(tmp_path, 'visualizer["vis_backends"] = [dict(type="X")]'),
                     {'visualizer.vis_backends.0': 'TensorboardVisBackend'})
     with pytest.raises(UserError, match=r"unknown entry 'randomnes'.* Did you mean 'randomness'"):
