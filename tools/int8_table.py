@@ -2,8 +2,10 @@
 
     python tools/int8_table.py ResNet-18=RUN_ALONE,RUN_DISTILLED,RUN_INT8 MobileNetV2=... --out t.md
 
-The runs are folders of `mmkd train`; the third is of `--int8-aware`. All files of a student are
-timed in turn, in one process, and evaluated on the test data of its first run.
+The runs are folders of `mmkd train`; the third is of `--int8-aware`. A student that is given
+several times has several seeds: the table has their mean and each of them, and below it what int8
+changes, seed by seed, with its 95 % interval. Every file is evaluated on the test data of its own
+first run; those of a student's first seed are timed in turn, in one process.
 """
 
 import argparse
@@ -61,25 +63,41 @@ def main() -> None:
     from mmkd.deploy.compare.latency import measure, onnx_call
     from mmkd.engine.config import load_config
     from mmkd.engine.run_folder import run_files
+    from mmkd.evaluation.paired import paired_difference
     from mmkd.files import written_atomically
 
-    lines = ['| student | | mAP | ms | MB |', '|---|---|---|---|---|']
+    students: dict[str, list[list[str]]] = {}
     for text in args.students:
         name, _, given = text.partition('=')
         runs = given.split(',')
         if len(runs) != 3:
             raise UserError(f"'{text}': give NAME=ALONE,DISTILLED,INT8, three folders of runs")
-        with tempfile.TemporaryDirectory() as folder:
-            files = files_of(runs, Path(folder), args.calibration)
-            cfg = load_config(run_files(runs[0])[0])
-            cfg.launcher, cfg.log_level, cfg.work_dir = 'none', 'WARNING', folder
-            points = [next(iter(evaluate_onnx(cfg, file).values())) for file in files]
-            calls = {row: onnx_call(file, args.threads)
-                     for row, file in zip(ROWS, files, strict=True)}
-            times = measure(calls, args.rounds)
-            for row, file, value in zip(ROWS, files, points, strict=True):
-                lines.append(f'| {name} | {row} | {100 * value:.2f} | {times[row].median:.2f} | '
-                             f'{file.stat().st_size / 1e6:.2f} |')
+        students.setdefault(name, []).append(runs)
+    lines = ['| student | | mAP | each seed | ms | MB |', '|---|---|---|---|---|---|']
+    changes = []
+    for name, seeds in students.items():
+        points: dict[str, list[float]] = {row: [] for row in ROWS}
+        times, sizes = {}, {}
+        for runs in seeds:
+            with tempfile.TemporaryDirectory() as folder:
+                files = dict(zip(ROWS, files_of(runs, Path(folder), args.calibration),
+                                 strict=True))
+                cfg = load_config(run_files(runs[0])[0])
+                cfg.launcher, cfg.log_level, cfg.work_dir = 'none', 'WARNING', folder
+                for row, file in files.items():
+                    points[row].append(100 * next(iter(evaluate_onnx(cfg, file).values())))
+                if not times:
+                    times = measure({row: onnx_call(file, args.threads)
+                                     for row, file in files.items()}, args.rounds)
+                    sizes = {row: file.stat().st_size / 1e6 for row, file in files.items()}
+        lines += [f'| {name} | {row} | {sum(values) / len(values):.2f} | '
+                  f'{", ".join(f"{value:.2f}" for value in values)} | {times[row].median:.2f} | '
+                  f'{sizes[row]:.2f} |' for row, values in points.items()]
+        for row in ROWS[2:]:
+            change = paired_difference(points[row], points['distilled'])
+            changes.append(f'{name}, {row.partition(", ")[2]} against float: {change.mean:+.2f} '
+                           f'({change.low:+.2f} to {change.high:+.2f})')
+    lines += ['', *changes]
     table = '\n'.join(lines) + '\n'
     print(table, end='')
     with written_atomically(Path(args.out)) as temporary:
