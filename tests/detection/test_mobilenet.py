@@ -18,6 +18,11 @@ def test_as_published_by_default():
     mine.eval(), theirs.eval()  # which return nothing
     for a, b in zip(mine(images), theirs(images), strict=True):
         assert torch.equal(a, b)
+    mine.train(), theirs.train()
+    for model in (mine, theirs):
+        sum(one.square().mean() for one in model(images)).backward()
+    for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
 
 
 def test_a_stride_of_16():
