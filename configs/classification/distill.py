@@ -3,6 +3,8 @@
 #     mmkd train classifier --data cifar100 --student resnet32x4
 #   distil (the same: python tools/train.py configs/classification/distill.py --data ...):
 #     mmkd train classifier --data cifar100 --method dkd --teacher resnet32x4 --student resnet8x4
+#     mmkd train classifier --data cifar100 --method foundation --student resnet8x4 \
+#         --teacher timm:vit_small_patch14_dinov2=dinov2.safetensors
 #   test:
 #     mmkd test work_dirs/cifar100/dkd_resnet32x4_resnet8x4/config.py \
 #         work_dirs/cifar100/dkd_resnet32x4_resnet8x4/epoch_240.pth
@@ -31,9 +33,18 @@ model = dict(
 if student.startswith(('mobilenet', 'shufflenet')) and data != 'imagenet':
     optim_wrapper = dict(optimizer=dict(lr=0.01))
 
+# Of `--method foundation`: a backbone alone, of timm or Hugging Face, by whose name mmkd knows it.
+alone = method == 'foundation' and teacher.startswith(('timm:', 'hf:'))
+if alone:
+    terms = dict(foundation=dict(teacher_tap='features'))
+    checkpoints = {
+        entry.partition('=')[0].rstrip('/').split('/')[-1].replace(':', '_').replace('.', '_'):
+            entry.partition('=')[::2] for entry in teacher.split(',')}
+
 last_epoch = 100 if data == 'imagenet' else 240
 teachers = {
-    name: dict(
+    name: dict(model=checkpoint[0], **(dict(checkpoint=checkpoint[1]) if checkpoint[1] else {}))
+    if alone else dict(
         model=dict(
             type='Classifier',
             backbone=dict(type=name),

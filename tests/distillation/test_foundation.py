@@ -355,10 +355,10 @@ def test_cached_and_live_are_equal_of_transformers(transformers, tmp_path, monke
 def test_a_classifier_learns_from_one(timm, tmp_path, cifar_config):
     """Both take RGB: of a picture that is one colour each pixel comes as the teacher wants it."""
     _, entry = weights_of_timm(timm, tmp_path)
-    cfg = cifar_config('configs/classification/distill.py', tmp_path / 'run', student='resnet8')
-    cfg.teachers = dict(vit=entry)
-    cfg.terms = _terms('foundation', tap='backbone.stage3')
-    cfg.custom_hooks = [dict(type='DistillationHook')]
+    cfg = cifar_config('configs/classification/distill.py', tmp_path / 'run', student='resnet8',
+                       method='foundation', teacher=f"{entry['model']}={entry['checkpoint']}")
+    [(name, found)] = cfg.teachers.items()
+    assert name.isidentifier() and found == dict(entry)
     run = runner(cfg)
     run.train()
     assert run.message_hub.log_scalars['train/loss_distill_foundation'].data[0].min() > 0

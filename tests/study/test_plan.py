@@ -184,6 +184,7 @@ def test_the_studies_compare_equal_budgets(path, monkeypatch):
     ('offline', 'classification'), ('self', 'selfdistill'), ('cohorts', 'online')])
 def test_every_method_is_in_a_study(study, family):
     methods = {path.stem for path in (ROOT / 'configs' / family / 'methods').glob('*.py')}
+    methods -= {'foundation'}  # from teachers that no table has
     for name in (f'tiny_imagenet_{study}', f'cifar10_smoke_{study}'.removesuffix('_offline')):
         cells = read_study(ROOT / f'studies/{name}.py').cells
         assert {cell.name for cell in cells[1:]} == methods - {'ce'}
