@@ -16,6 +16,7 @@ training and checks that it is of this run, ``cache_build`` lets the teachers se
 and ``cached_teacher`` gives the taps of a batch as a teacher that runs would.
 """
 
+from mmkd.teacher_cache.options import fix_views
 from mmkd.teacher_cache.views import FixedViews, ViewSampler
 
-__all__ = ['FixedViews', 'ViewSampler']
+__all__ = ['FixedViews', 'ViewSampler', 'fix_views']
