@@ -7,7 +7,8 @@ A ResNet-20 learns all labels of the 100 classes and stands for a foundation mod
 learns from it on the same images without any label (`mmkd pretrain`), and after that a labelled
 tenth, once for each seed; beside it one that begins with random weights and learns the same tenth
 for as many epochs. Each seed has a pretraining of its own. What is finished is not done again, and
-a training that was killed goes on. As it stands it takes two hours of one core.
+a training that was killed goes on. As it stands it takes about
+an hour and a half of one core.
 """
 
 import argparse
@@ -32,8 +33,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument('--out', default='work_dirs/pretraining', help='where the runs go')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--teacher-epochs', type=int, default=10)
-    parser.add_argument('--pretrain-epochs', type=int, default=4)
-    parser.add_argument('--epochs', type=int, default=15, help='on the labelled tenth')
+    parser.add_argument('--pretrain-epochs', type=int, default=3)
+    parser.add_argument('--epochs', type=int, default=10, help='on the labelled tenth')
     parser.add_argument('--labelled', type=int, default=LABELLED, help='how many images that is')
     return parser
 
