@@ -7,8 +7,7 @@ A ResNet-20 learns all labels of the 100 classes and stands for a foundation mod
 learns from it on the same images without any label (`mmkd pretrain`), and after that a labelled
 tenth, once for each seed; beside it one that begins with random weights and learns the same tenth
 for as many epochs. Each seed has a pretraining of its own. What is finished is not done again, and
-a training that was killed goes on. As it stands it takes about
-an hour and a half of one core.
+a training that was killed goes on. As it stands it takes about an hour and a half of one core.
 """
 
 import argparse
