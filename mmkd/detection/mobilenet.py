@@ -38,6 +38,6 @@ class MobileNetV2(MMDetMobileNetV2):
                             'and 2, as in (1, 2, 2, 2, 1, 2, 1)')
         self.arch_settings = [[*stage[:3], stride]
                               for stage, stride in zip(stages, strides, strict=True)]
-        # In place, PyTorch's ReLU6 copies its input for the backward pass: a step takes 7 % longer.
+        # In place, PyTorch's ReLU6 copies its input: forward and backward take 7 % longer.
         options.setdefault('act_cfg', dict(type='ReLU6', inplace=False))
         super().__init__(**options)

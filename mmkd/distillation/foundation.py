@@ -163,7 +163,8 @@ def spelled_out(teacher: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return an entry of ``teachers`` with its ``model`` as a dict, and its ``checkpoint``.
 
     Raises:
-        UserError: ``model`` is a name of another kind, or a folder lacks its weights.
+        UserError: ``model`` is a name of another kind, a folder lacks its weights, or no file of
+            them is named.
     """
     model = entry.get('model')
     if not isinstance(model, str):
@@ -175,6 +176,9 @@ def spelled_out(teacher: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
                         f"'{HF}FOLDER' or dict(type='package.module.Class')")
     weights = dict(checkpoint=hugging_face.weights_of(name)) if (
         kind == HF and 'checkpoint' not in entry) else {}
+    if not weights and 'checkpoint' not in entry:
+        raise UserError(f"teacher '{teacher}': nothing is downloaded, so give the file of its "
+                        f'weights, too: `--teacher {model}=weights.safetensors`, or `checkpoint`')
     return {**entry, **weights, 'model': dict(type=KINDS[kind], name=name)}
 
 

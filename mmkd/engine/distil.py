@@ -145,11 +145,7 @@ def _entry(text: str, known: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         name = Path(model.rstrip('/').partition(':')[2]).name.partition('=')[0]
         entry = dict(model=model, **(dict(checkpoint=checkpoint) if checkpoint else {}))
         name = _unused(re.sub(r'\W', '_', name), known)
-        found = spelled_out(name, entry)
-        if 'checkpoint' not in found:
-            raise UserError(f"--teacher '{text}': nothing is downloaded, so give the file of its "
-                            f'weights, too, as in {text}=weights.safetensors')
-        return {name: found}
+        return {name: spelled_out(name, entry)}
     if Path(text).is_dir() or (text.endswith('.pth') and '=' not in text):
         config, checkpoint = run_files(text)
     else:

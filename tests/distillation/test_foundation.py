@@ -278,7 +278,7 @@ def test_names_that_are_none():
     for model in ('resnet18', 'timm:', 'hf:'):
         with pytest.raises(UserError, match=f"model='{model}': give 'timm:NAME', 'hf:FOLDER'"):
             checked_entries(dict(t=dict(model=model, checkpoint='x.pth')))
-    with pytest.raises(UserError, match=r'`model`. and `checkpoint`'):
+    with pytest.raises(UserError, match=r'nothing is downloaded, so give the file'):
         checked_entries(dict(t=dict(model='timm:resnet10t')))
 
 
