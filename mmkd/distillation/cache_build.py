@@ -1,5 +1,6 @@
 """The one pass in which the teachers see every view."""
 
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -38,25 +39,18 @@ class Job:
     loader: DataLoader
     """The training data's, whose ``collate_fn`` and workers are used."""
 
-    def counts(self, name: str) -> Mapping[str, int]:
-        """Return how many arrays each tap of a teacher has."""
-        [contents] = [store.contents for teacher, store in self.teachers if teacher.name == name]
-        return contents.arrays
-
     def run(self, batch: Any) -> dict[str, list[list[np.ndarray]]]:
         """Return for each teacher's name the arrays of each image of a batch."""
-        marks = _fingerprints(batch) if getattr(self.dataset.dataset, 'augments', True) else None
+        marks = [[fingerprint(image)] if self.dataset.augments else []
+                 for image in batch['inputs']]
         data = self.prepare(batch)
         self.teachers[0][1].check_size(*data['inputs'].shape[-2:])
         found = {}
         for teacher, _ in self.teachers:
             taps = teacher(data['inputs'], data.get('data_samples'))
             per_tap = [codec.encode(taps[tap]) for tap, codec in self.codecs[teacher.name].items()]
-            images = [[array for arrays in image for array in arrays]
-                      for image in zip(*per_tap, strict=True)]
-            found[teacher.name] = (images if marks is None else
-                                   [[mark, *image] for mark, image in zip(marks, images,
-                                                                          strict=True)])
+            found[teacher.name] = [[array for arrays in image for array in arrays]
+                                   for image in zip(marks, *per_tap, strict=True)]
         return found
 
 
@@ -73,9 +67,7 @@ def build(job: Job, folder: Path, batch_size: int) -> None:
     Raises:
         UserError: the disk is full, or would be; what is finished stays.
     """
-    units = [(view, shard) for view in range(job.views)
-             for shard in range(job.teachers[0][1].shards_per_view)]
-    todo, broken = _missing(job, units)
+    todo, broken = _missing(job, job.teachers[0][1].units(job.views))
     for reason in broken:
         print_log(f'{reason}: it is built anew', 'current', level=30)
     if not todo:
@@ -122,7 +114,7 @@ def _pass(job: Job, todo: Sequence[Unit], claims: Claims, batch_size: int,
                 asked.append((unit, len(numbers) - start - len(part)))
                 yield part
 
-    loader = DataLoader(job.dataset, batch_sampler=_Iterated(batches),
+    loader = DataLoader(job.dataset, batch_sampler=batches(),
                         num_workers=job.loader.num_workers, collate_fn=job.loader.collate_fn)
     # Around it all: a file that the disk has no room for fails once more when it is closed.
     with disk_errors(store.folder), ExitStack() as stack:
@@ -154,24 +146,21 @@ def _shard(store: TeacherStore, unit: Unit, locked: bool) -> Iterator[Any]:
         yield writer
 
 
-def _fingerprints(batch: Any) -> list[np.ndarray]:
-    return [fingerprint(image) for image in batch['inputs']]
-
-
 def _check_room(job: Job, todo: Sequence[Unit]) -> None:
     """Say what the cache will take; refuse if the disk has not that much."""
     store = job.teachers[0][1]
     views = sum(store.size_of(shard) for _, shard in todo)
     sample = job.run(job.loader.collate_fn(job.dataset.__getitems__([0])))
-    for name, (arrays, *_) in sample.items():
+    for teacher, own in job.teachers:
+        arrays, *_ = sample[teacher.name]
         taps, end = [], len(arrays)
-        for tap, count in reversed(job.counts(name).items()):
+        for tap, count in reversed(own.contents.arrays.items()):
             taps.append(f'{tap} {_readable(entry_bytes(arrays[end - count:end]))}')
             end -= count
-        print_log(f"Cache of teacher '{name}': about {_readable(entry_bytes(arrays))} for a view "
-                  f"({', '.join(taps[::-1])})", 'current')
+        print_log(f"Cache of teacher '{teacher.name}': about {_readable(entry_bytes(arrays))} for "
+                  f"a view ({', '.join(taps[::-1])})", 'current')
     total = views * sum(entry_bytes(arrays) for arrays, *_ in sample.values())
-    free = store.free_bytes()
+    free = shutil.disk_usage(store.folder).free
     print_log(f'{views} views are missing in the cache: about {_readable(total)}, and the disk '
               f'has {_readable(free)}', 'current')
     if total > free:
@@ -186,13 +175,3 @@ def _readable(size: float) -> str:
             return f'{size:.3g} {unit}'
         size /= 1000
     return f'{size:.3g} TB'
-
-
-class _Iterated:
-    """A batch sampler from a generator."""
-
-    def __init__(self, batches: Callable[[], Iterator[list[int]]]) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return self.batches()

@@ -117,7 +117,7 @@ class CachePlan:
                 entry.get('weight', 1.0), device,
                 self.build_teacher(name, entry) if needs_live else None,
                 entry.get('size'), entry.get('multiple_of'), self.other_images))
-        if getattr(self.dataset.dataset, 'augments', True):
+        if self.dataset.augments:
             self.dataset.stores = stores
         return found
 
@@ -129,21 +129,15 @@ class CachePlan:
         """
         stores = self._opened({name: entry for name, entry in entries.items()
                                if 'checkpoint' in entry})
-        units = [(view, shard) for store in stores.values() for view in range(self._count())
-                 for shard in range(store.shards_per_view)]
-        incomplete = {name: store for name, store in stores.items()
-                      if store.contents is None or store.missing(units)[0]}
+        incomplete = {name: store for name, store in stores.items() if store.contents is None
+                      or store.missing(store.units(self.dataset.views))[0]}
         if incomplete:
             job = self._job(entries, incomplete)
             build(job, Path(self.options.folder), self.loader.batch_sampler.batch_size)
         return stores
 
-    def _count(self) -> int:
-        return self.dataset.views
-
     def _opened(self, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, TeacherStore]:
         data = data_identity(self.dataset.dataset, self.cfg, self.options)
-        in_memory = not getattr(self.dataset.dataset, 'augments', True)
         stores = {}
         for name, entry in entries.items():
             if not self._codecs(name):
@@ -151,7 +145,7 @@ class CachePlan:
             store = TeacherStore(
                 Path(self.options.folder, name), data | teacher_identity(entry),
                 len(self.dataset),
-                IMAGES_PER_SHARD_IN_MEMORY if in_memory else IMAGES_PER_SHARD)
+                IMAGES_PER_SHARD if self.dataset.augments else IMAGES_PER_SHARD_IN_MEMORY)
             store.load()
             lacking = store.contents and store.covers(
                 {tap: codec.name for tap, codec in self._codecs(name).items()})
@@ -180,7 +174,7 @@ class CachePlan:
     def _job(self, entries: Mapping[str, Mapping[str, Any]],
              stores: Mapping[str, TeacherStore]) -> Job:
         """Build the teachers that have to run, and describe what they store."""
-        print_log(f"Teachers {', '.join(stores)}: their outputs for {self._count()} views of "
+        print_log(f"Teachers {', '.join(stores)}: their outputs for {self.dataset.views} views of "
                   f'{len(self.dataset)} images go to {self.options.folder}', 'current')
         first = self.loader.collate_fn(self.dataset.__getitems__([0]))
         data = self.preprocessor(first, True)
@@ -204,5 +198,5 @@ class CachePlan:
                 classes=teacher.classes and list(teacher.classes),
                 input_size=list(inputs.shape[-2:])))
             pairs.append((teacher, store))
-        return Job(pairs, codecs, self.dataset, self._count(),
+        return Job(pairs, codecs, self.dataset, self.dataset.views,
                    lambda batch: self.preprocessor(batch, True), self.loader)

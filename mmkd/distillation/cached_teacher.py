@@ -60,7 +60,8 @@ class CachedTeacher(Teacher):
         stored = {tap: patterns[tap] for tap in wanted
                   if tap in patterns and self.codecs.keys() >= set(patterns[tap])}
         self._stored = {leaf for leaves in stored.values() for leaf in leaves}
-        values = self._decoded([self._entry(i % self.store.images, 0) for i in range(len(inputs))])
+        values = self._decoded([self.store.read(i % self.store.images, 0)
+                                for i in range(len(inputs))])
         found = {tap: {leaf: values[leaf] for leaf in leaves} for tap, leaves in stored.items()}
         others = [tap for tap in wanted if tap not in stored]
         if self._live is None:
@@ -102,11 +103,7 @@ class CachedTeacher(Teacher):
             raise UserError(f"teacher '{self.name}' is cached, and this batch does not say which "
                             'views it holds: take mixup, cutmix, views and pairs out of the '
                             'data_preprocessor, or teacher_cache out of the config')
-        return [self._entry(image, view) for image, view in several[0].views.tolist()]
-
-    def _entry(self, image: int, view: int) -> Entry:
-        entry = self.store.read(image, view)
-        return entry._replace(data=torch.as_tensor(entry.data))
+        return [self.store.read(image, view) for image, view in several[0].views.tolist()]
 
     def _decoded(self, entries: Sequence[Entry]) -> dict[str, Tensor]:
         assert self.store.contents is not None

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,15 @@ from mmkd.teacher_cache.shards import Entry
 __all__ = ['StoredOutputs', 'columns']
 
 
+@dataclass
 class StoredOutputs:
-    """For each teacher's name the entries of some images.
+    """What teachers say of some images.
 
     It travels as a field of their data samples, through worker processes and to the device.
     """
 
-    def __init__(self, entries: Mapping[str, list[Entry]]) -> None:
-        self.entries = {name: [entry._replace(data=torch.as_tensor(entry.data)) for entry in own]
-                        for name, own in entries.items()}
+    entries: Mapping[str, Sequence[Entry]]
+    """For each teacher's name those of the images."""
 
     def to(self, *args: Any, **kwargs: Any) -> 'StoredOutputs':
         """Move the data, as ``Tensor.to`` does."""
@@ -64,7 +65,7 @@ def columns(entries: Sequence[Entry], device: torch.device) -> list[Column]:
     """Return each array of all entries, on ``device``; moves what is not there, in one piece.
 
     Args:
-        entries: with tensors as data.
+        entries: of the images of a batch.
         device: where the arrays are wanted.
     """
     if all(entry.layout == entries[0].layout for entry in entries):

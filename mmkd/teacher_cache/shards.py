@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mmkd import files
 from mmkd.moved_names import moved_names
@@ -46,14 +48,15 @@ class BrokenShardError(Exception):
 class Entry(NamedTuple):
     """The arrays that belong together."""
 
-    data: np.ndarray
+    data: Tensor
     """``(n,)``, uint8: all arrays, one after the other."""
     layout: tuple[tuple[str, tuple[int, ...], int], ...]
     """dtype, shape and first byte of each array."""
 
     def arrays(self) -> list[np.ndarray]:
         """The arrays, as views into the data."""
-        return [np.ndarray(shape, dtype, self.data, start) for dtype, shape, start in self.layout]
+        return [np.ndarray(shape, dtype, self.data.numpy(), start)
+                for dtype, shape, start in self.layout]
 
 
 def entry_bytes(arrays: Sequence[np.ndarray]) -> int:
@@ -164,7 +167,7 @@ class Shard:
         if zlib.crc32(content) != checksum:
             raise BrokenShardError(f'entry {number} of {self.path} is damaged')
         data = np.frombuffer(bytearray(content), dtype=np.uint8)
-        return Entry(data, self._layouts[layout])
+        return Entry(torch.from_numpy(data), self._layouts[layout])
 
 
 def _padded(size: int) -> int:

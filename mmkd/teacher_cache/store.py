@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from mmkd.errors import UserError
 from mmkd.files import write_atomically
+from mmkd.teacher_cache.claims import Unit
 from mmkd.teacher_cache.identity import difference
 from mmkd.teacher_cache.shards import BrokenShardError, Entry, Shard
 
@@ -57,7 +57,7 @@ class TeacherStore:
     contents: Contents | None = None
     """None until the store exists."""
     _identity: str = ''
-    _open: OrderedDict[tuple[int, int], Shard] = field(default_factory=OrderedDict, repr=False)
+    _open: OrderedDict[Unit, Shard] = field(default_factory=OrderedDict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {'_open': OrderedDict()}
@@ -66,6 +66,10 @@ class TeacherStore:
     def shards_per_view(self) -> int:
         """How many shards a view has."""
         return -(-self.images // self.shard_size)
+
+    def units(self, views: int) -> list[Unit]:
+        """Return all shards of the first ``views`` views."""
+        return [(view, shard) for view in range(views) for shard in range(self.shards_per_view)]
 
     def load(self) -> None:
         """Take over :attr:`contents` from the disk, if there is such a store.
@@ -141,8 +145,8 @@ class TeacherStore:
         """What a shard says of itself: this teacher and data, the view and the place in it."""
         return f'{self._identity} view {view} shard {shard}'
 
-    def missing(self, units: Iterable[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[str]]:
-        """Return those of ``units`` (view, shard) that are not there, and why some broke.
+    def missing(self, units: Iterable[Unit]) -> tuple[list[Unit], list[str]]:
+        """Return those of ``units`` that are not there, and why some broke.
 
         Raises:
             UserError: one is there and cannot be read.
@@ -197,12 +201,6 @@ class TeacherStore:
                 self._open.popitem(last=False)
         self._open.move_to_end(key)
         return self._open[key]
-
-    def free_bytes(self) -> int:
-        """Return how much room the disk has."""
-        existing = next(path for path in [self.folder, *self.folder.absolute().parents]
-                        if path.is_dir())
-        return shutil.disk_usage(existing).free
 
 
 def _checksum(spec: Mapping[str, Any]) -> str:

@@ -39,6 +39,7 @@ class FixedViews(Dataset):
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
         self.views = views
         self.seed = seed
+        self.augments = getattr(self.dataset, 'augments', True)
         self.stores: dict[str, TeacherStore] = {}
         """Of the teachers whose stored outputs come with each image; filled when a run begins."""
 
@@ -58,19 +59,16 @@ class FixedViews(Dataset):
         """Return what is known of a view's image, for samplers that group by size."""
         return self.dataset.get_data_info(number % len(self))
 
-    def __getitem__(self, number: int) -> Any:
-        """Return a view."""
-        return self._view(number)
-
     def __getitems__(self, numbers: Sequence[int]) -> Any:
         """Return several views: a list, or a batch if the data set makes batches by itself."""
-        if getattr(self.dataset, 'augments', True):
-            return [self._view(number) for number in numbers]
+        if self.augments:
+            return [self[number] for number in numbers]
         images, views = np.array(numbers) % len(self), np.array(numbers) // len(self)
         batch = self.dataset.__getitems__(images.tolist())
         return self._described(batch, images, views)
 
-    def _view(self, number: int) -> Any:
+    def __getitem__(self, number: int) -> Any:
+        """Return a view."""
         view, image = divmod(int(number), len(self))
         with _generators(int(self._seeds(np.array([image]), np.array([view]))[0])):
             sample = self.dataset[image]
