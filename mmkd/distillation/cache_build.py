@@ -80,6 +80,9 @@ def build(job: Job, folder: Path, batch_size: int) -> None:
             todo, _ = _missing(job, todo)
             if todo:  # others are at it
                 progress.wait(len(todo))
+    for _, store in job.teachers:  # a killed process may have left a part of the description
+        for leftover in leftovers(store.folder):
+            leftover.unlink(missing_ok=True)
     print_log(f'Cache complete: {folder}', 'current')
 
 
