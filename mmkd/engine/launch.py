@@ -135,9 +135,10 @@ def settled(cfg: Config, resume: str | None = None) -> Config:
     """
     cfg = copy.deepcopy(cfg)
     settle_int8_aware(cfg)  # by load_from, before a resumed run has one
+    begins_with = cfg.get('load_from')
     if resume is not None:
         cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
-    _choose_checkpoint(cfg)
+    _choose_checkpoint(cfg, begins_with)
     use_mixed_precision(cfg)
     use_unlabelled(cfg)
     use_int8_aware(cfg)
@@ -235,17 +236,23 @@ def _make_work_dir(folder: str) -> None:
                         f'({error.strerror}): name another one with --work-dir') from error
 
 
-def _choose_checkpoint(cfg: Config) -> None:
-    """Settle ``cfg.load_from`` and make sure that it can be loaded without running code."""
+def _choose_checkpoint(cfg: Config, begins_with: str | None) -> None:
+    """Settle ``cfg.load_from`` and make sure that it can be loaded without running code.
+
+    Args:
+        cfg: whose ``load_from`` is None where the newest checkpoint of its folder is meant.
+        begins_with: the weights with which the run begins if there is nothing to resume.
+    """
     cfg.setdefault('resume', False)
     cfg.setdefault('load_from', None)
     if cfg.resume and cfg.load_from is None:
         latest = latest_checkpoint(cfg.work_dir)
         if latest is None:
-            print_log(f"nothing to resume in '{cfg.work_dir}': training begins anew", 'current')
+            weights = f" with the weights of '{begins_with}'" if begins_with else ''
+            print_log(f"nothing to resume in '{cfg.work_dir}': training begins anew{weights}",
+                      'current')
             cfg.resume = False
-            return
-        cfg.load_from = str(latest)
+        cfg.load_from = begins_with if latest is None else str(latest)
     if cfg.load_from is None:
         return
     if '://' in cfg.load_from:
