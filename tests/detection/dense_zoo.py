@@ -1,7 +1,10 @@
 """The detectors with dense heads, narrow enough for one CPU core."""
 
+from types import SimpleNamespace
+
+import pytest
 import torch
-from helpers import AtTheEnd, runner, train_config
+from helpers import AtTheEnd, distillation_hook, runner, train_config
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -9,6 +12,7 @@ from mmengine.structures import InstanceData
 from zoo import model
 
 from mmkd.engine.distil import distil
+from mmkd.errors import UserError
 from mmkd.registry import MODELS
 from mmkd.teacher_cache.options import fix_views
 
@@ -56,10 +60,64 @@ def distilled(folder, student, teacher, methods, look=None, iters=2, **changes):
     for term in cfg.terms.values():
         if 'points' in term:
             term.points = 9
+    return trained(cfg, look)
+
+
+def trained(cfg, look=None):
+    """Train, and look at the end; only the student may learn, and its methods are its own again."""
     run, probe = runner(cfg), AtTheEnd(look or (lambda run: None))
     run.register_hook(probe)
     run.train()
+    [teacher] = distillation_hook(run).teachers
+    assert teacher.model is None or all(p.grad is None for p in teacher.model.parameters())
+    assert not any({'forward', 'get_targets'} & vars(module).keys()
+                   for module in run.model.modules())
     return run, probe.found
+
+
+def copied(folder, cfg, methods, saved=saved):
+    """One step of a student that begins as its teacher, with the same norms."""
+    cfg.backbone.norm_eval = True
+    return distilled(folder, cfg, saved(folder, cfg), methods, iters=1,
+                     load_from=str(folder / 'teacher.pth'))[0]
+
+
+def values(run, term):
+    """The logged loss of a term in every step."""
+    return run.message_hub.log_scalars[f'train/loss_distill_{term}'].data[0]
+
+
+def one_more_step(run):
+    """Of a step that updates nothing: its batch, and by term the loss and norms of its gradient.
+
+    These are of the term alone, at each of the student's parameters that it reaches.
+    """
+    batch = run.model.data_preprocessor(next(iter(run.train_dataloader)), True)
+    found = run.model(**batch, mode='loss')
+    wanted = {name: p for name, p in run.model.named_parameters() if p.requires_grad}
+    losses, reached = {}, {}
+    for term in distillation_hook(run).terms:
+        loss = found[f'loss_distill_{term.name}']
+        parts = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True,
+                                    retain_graph=True)
+        losses[term.name] = loss.item()
+        reached[term.name] = {name: part.norm().item() for name, part in
+                              zip(wanted, parts, strict=True) if part is not None}
+        assert all(norm < float('inf') for norm in reached[term.name].values())
+    return batch, losses, reached
+
+
+def gradients(run):
+    return one_more_step(run)[2]
+
+
+def refusal(term, student, *teachers):
+    """The one sentence by which a term refuses detectors."""
+    teachers = [SimpleNamespace(name='big', model=one) for one in teachers]
+    with pytest.raises(UserError) as error:
+        term.meet(student, teachers)
+    assert '\n' not in str(error.value)
+    return str(error.value)
 
 
 def features(size=64, images=2, seed=1):

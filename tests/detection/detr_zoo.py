@@ -1,14 +1,9 @@
 """The DETRs of MMDetection, small enough for one CPU core: 16 numbers wide, 7 queries, 2 layers."""
 
-import copy
 import functools
 
 import dense_zoo
-import torch
-from mmengine.registry import DefaultScope
-from zoo import model
-
-from mmkd.registry import MODELS
+from zoo import build, model
 
 WIDTH, QUERIES = 16, 7
 DETRS = ('DETR', 'Conditional DETR', 'DAB-DETR', 'Deformable DETR', 'DINO')
@@ -42,18 +37,6 @@ def tiny(name, layers=2, queries=QUERIES, width=None, dropout=0.1, **bbox_head):
     cfg.bbox_head.update(embed_dims=width, **bbox_head)
     cfg.test_cfg.max_per_img = 5
     return cfg
-
-
-def build(cfg, seed=0):
-    """Build a DETR whose classes and boxes differ from query to query."""
-    torch.manual_seed(seed)
-    with DefaultScope.overwrite_default_scope('mmkd'):
-        found = MODELS.build(copy.deepcopy(cfg))  # which a DETR writes into
-    found.init_weights()
-    for parameter in found.bbox_head.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.kaiming_normal_(parameter)
-    return found
 
 
 saved = functools.partial(dense_zoo.saved, build=build)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from dense_zoo import narrow
-from helpers import AtTheEnd, NoiseDetection, distillation, distillation_hook, runner, train_config
+from dense_zoo import gradients, narrow, trained, values
+from helpers import distillation, distillation_hook, train_config
 from mmengine.model import ImgDataPreprocessor
 from torch import nn
 
@@ -74,50 +74,37 @@ TEACHERS = {'ViT': (_vit, dict(multiple_of=PATCH), dict(teacher_tap='norm',
             'ResNet': (_resnet, {}, dict(teacher_tap='layer3'))}
 
 
-def _gradients(run):
-    """Norm of the term's gradient at the student's backbone and at its head."""
-    batch = run.model.data_preprocessor(next(iter(run.train_dataloader)), True)
-    loss = run.model(**batch, mode='loss')['loss_distill_mine']
-    parts = run.model.backbone.layer2[0].conv1.weight, run.model.bbox_head.retina_cls.weight
-    return [one if one is None else one.norm().item()
-            for one in torch.autograd.grad(loss, parts, allow_unused=True)]
-
-
-def _run(folder, name, loss, preprocessor=IMAGENET, iters=2, **changes):
+def _run(folder, name, loss='PKDLoss', preprocessor=IMAGENET, iters=2, connector=None, **changes):
     build, options, taps = TEACHERS[name]
     if preprocessor is not None:
         options = dict(options, preprocessor=preprocessor)
     term = dict(tap='neck:0', size='student', connector=dict(type='ConvConnector'),
                 loss=dict(type=loss), **taps)
+    if connector is not None:
+        term['teacher_connector'] = connector
     cfg = train_config(folder / 'run', narrow('RetinaNet'), distillation(
         dict(big=build(folder, **options)), dict(mine=term)), iters=iters, batch=2, **changes)
     fix_views(cfg)
-    run = runner(cfg)
-    probe = AtTheEnd(_gradients)
-    run.register_hook(probe)
-    run.train()
-    return run, probe.found, run.message_hub.log_scalars['train/loss_distill_mine'].data[0]
+    return trained(cfg, gradients)
 
 
 @pytest.mark.parametrize(('name', 'loss'), [('ViT', 'PKDLoss'), ('ResNet', 'CosineLoss')])
 def test_it_teaches_a_retinanet(name, loss, tmp_path):
-    run, (backbone, head), values = _run(tmp_path, name, loss)
-    assert all(0 < value < float('inf') for value in values)
-    assert 0 < backbone < float('inf') and head is None
-    [teacher] = distillation_hook(run).teachers
-    assert all(p.grad is None for p in teacher.model.parameters())
+    run, found = _run(tmp_path, name, loss)
+    assert all(0 < value < float('inf') for value in values(run, 'mine'))
+    assert found['mine']['backbone.layer2.0.conv1.weight'] > 0
+    assert 'bbox_head.retina_cls.weight' not in found['mine']
     assert not any('big' in key or 'connector' in key for key in run.model.state_dict())
 
 
 @pytest.mark.parametrize('name', TEACHERS)
-def test_a_cache_holds_what_the_tap_gives(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(NoiseDetection, 'identity', lambda self: 'noise', raising=False)
-    _, _, live = _run(tmp_path, name, 'PKDLoss', iters=1)
-    run, _, cached = _run(tmp_path, name, 'PKDLoss', iters=1, teacher_cache=dict(
-        folder=str(tmp_path / 'cache'), views=1))
+def test_a_cache_holds_what_the_tap_gives(name, tmp_path, cache):
+    live, _ = _run(tmp_path, name, iters=1)
+    run, _ = _run(tmp_path, name, iters=1, teacher_cache=cache)
     [teacher] = distillation_hook(run).teachers
     assert type(teacher).__name__ == 'CachedTeacher' and teacher.model is None
-    assert cached[0] == pytest.approx(live[0], rel=1e-3)  # stored in float16
+    # stored in float16
+    assert values(run, 'mine')[0] == pytest.approx(values(live, 'mine')[0], rel=1e-3)
     stored = teacher.tap([TEACHERS[name][2]['teacher_tap']], torch.zeros(1, 3, 64, 64))
     [leaf] = flat(stored).values()
     assert leaf.shape == ((1, 1 + 25, 16) if name == 'ViT' else (1, 32, 4, 4))
@@ -126,7 +113,7 @@ def test_a_cache_holds_what_the_tap_gives(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize('name', TEACHERS)
 def test_without_its_normalisation_it_is_refused(name, tmp_path):
     with pytest.raises(UserError, match=r"teacher 'big' \(.*\) does not say how its inputs are"):
-        _run(tmp_path, name, 'PKDLoss', preprocessor=None)
+        _run(tmp_path, name, preprocessor=None)
 
 
 @pytest.mark.parametrize(('options', 'grid'), [
@@ -183,11 +170,7 @@ def test_what_is_no_grid_of_patches(skip, shape, message):
 
 def test_a_wrong_number_of_other_tokens_names_the_term(tmp_path):
     with pytest.raises(UserError, match=r"term 'mine', teacher 'big': 26 tokens without the first"):
-        cfg = train_config(tmp_path / 'run', narrow('RetinaNet'), distillation(
-            dict(big=_vit(tmp_path, preprocessor=IMAGENET, multiple_of=PATCH)),
-            dict(mine=dict(tap='neck:0', teacher_tap='norm', loss=dict(type='CosineLoss'),
-                           teacher_connector=dict(type='TokensToMap')))), iters=1, batch=2)
-        runner(cfg).train()
+        _run(tmp_path, 'ViT', connector=dict(type='TokensToMap'))
 
 
 def test_what_cannot_be_a_teacher_connector():

@@ -58,9 +58,10 @@ def _targets_by_hand(name, head):
 
 
 @every_head
-def test_the_assignment_is_what_the_student_computed(name):
+def test_the_facts_are_what_the_student_computed(name):
     head = _head(name)
-    found = _facts(_step(head), 'assignment')['assignment']
+    facts = _facts(_step(head), 'assignment', 'priors', 'student_head')
+    found = facts['assignment']
     labels, weights, targets, positives = _targets_by_hand(name, head)
     for own, by_hand in ((found.labels, labels), (found.label_weights, weights),
                          (found.box_targets, targets)):
@@ -76,16 +77,11 @@ def test_the_assignment_is_what_the_student_computed(name):
     else:
         assert found.centerness is None
 
-
-@every_head
-def test_priors_are_those_of_the_head(name):
-    head = _head(name)
-    found = _facts(_step(head), 'priors', 'student_head')
-    assert found['student_head'] is head and found['priors'].strides == [8, 16, 32, 64, 128]
+    assert facts['student_head'] is head and facts['priors'].strides == [8, 16, 32, 64, 128]
     counts = {'RetinaNet': 9}.get(name, 1)
-    assert [len(level) for level in found['priors'].boxes] == [
+    assert [len(level) for level in facts['priors'].boxes] == [
         counts * cells for cells in (64, 16, 4, 1, 1)]
-    assert found['priors'].boxes[0].shape[1] == (2 if name == 'FCOS' else 4)
+    assert facts['priors'].boxes[0].shape[1] == (2 if name == 'FCOS' else 4)
 
 
 def test_a_run_that_records_too_little_says_what_to_do():

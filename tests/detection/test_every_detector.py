@@ -13,11 +13,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from dense_zoo import narrow
-from helpers import AtTheEnd, distillation_hook, runner, train_config
+from dense_zoo import gradients, narrow, trained, values
+from dense_zoo import saved as saved_teacher
+from helpers import runner, train_config
 from matrix_table import record
 from mmengine.config import Config
-from zoo import CONFIGS, NEEDS_MASKS, SIZES, model
+from zoo import CONFIGS, NEEDS_MASKS, SIZES, build, model
 
 from mmkd.distillation.entries import built_terms
 from mmkd.engine.config import validate_config
@@ -67,16 +68,7 @@ def cell(name, column):
 
 def saved(folder, name):
     """A teacher with random weights: its entry on the command line."""
-    cfg = Config(dict(model=config(name), default_scope='mmkd'))
-    cfg.dump(folder / 'teacher.py')
-    torch.manual_seed(1)  # the student's is 0
-    network = MODELS.build(cfg.model)  # some detectors write into their config
-    network.init_weights()
-    for part, parameter in network.named_parameters():  # new heads say the same of all classes
-        if part.startswith(('bbox_head', 'roi_head')) and parameter.dim() > 1:
-            torch.nn.init.kaiming_normal_(parameter)
-    torch.save(dict(state_dict=network.state_dict()), folder / 'teacher.pth')
-    return f'{folder / "teacher.py"}={folder / "teacher.pth"}'
+    return saved_teacher(folder, config(name), build=build)
 
 
 def training(folder, student, size=128):
@@ -93,35 +85,18 @@ def distilled(folder, student, teacher, names):
     cfg = training(folder / 'run', student, size)
     distil(cfg, [saved(folder, teacher)], names)
     validate_config(cfg)
-    run, probe = runner(cfg), AtTheEnd(gradients)
-    run.register_hook(probe)
-    run.train()
-    assert set(probe.found) == set(cfg.terms)
-    for term, norm in probe.found.items():
-        assert 0 < norm < float('inf'), f'gradient of {term} in the backbone'
-        history = run.message_hub.log_scalars[f'train/loss_distill_{term}'].data[0]
+    run, found = trained(cfg, gradients)
+    assert set(found) == set(cfg.terms)
+    for term, norms in found.items():
+        backbone = sum(norm for name, norm in norms.items() if name.startswith('backbone.'))
+        assert 0 < backbone < float('inf'), f'gradient of {term} in the backbone'
+        history = values(run, term)
         assert len(history) == 2 and all(0 < value < float('inf') for value in history), term
-    [teacher] = distillation_hook(run).teachers
-    assert all(p.grad is None for p in teacher.model.parameters())
     state = torch.load(folder / 'run' / 'iter_2.pth', weights_only=False)['state_dict']
     own = MODELS.build(config(student)).state_dict().keys()
     assert own <= state.keys()
     repeated = {state[key].data_ptr() for key in own}  # DDQ's head and decoder share a part
     assert all(state[key].data_ptr() in repeated for key in state.keys() - own)
-    assert all('forward' not in vars(module) for module in run.model.modules())
-
-
-def gradients(run):
-    """The norm of each term's gradient in the student's backbone, in one more step."""
-    batch = run.model.data_preprocessor(next(iter(run.train_dataloader)), True)
-    losses = run.model(**batch, mode='loss')
-    backbone = [p for p in run.model.backbone.parameters() if p.requires_grad]
-    found = {}
-    for term in distillation_hook(run).terms:
-        parts = torch.autograd.grad(losses[f'loss_distill_{term.name}'], backbone,
-                                    retain_graph=True, allow_unused=True)
-        found[term.name] = sum(one.norm().item() for one in parts if one is not None)
-    return found
 
 
 def refusal(method, student, teacher, networks):

@@ -1,5 +1,6 @@
 """Initial weights: fetched once, checked, and every failure says what to do."""
 
+import functools
 import hashlib
 import http.server
 import threading
@@ -54,7 +55,9 @@ def message_of(cfg):
 def test_a_url_is_fetched_once_and_initialises_the_model(published, cache):
     expected = torch.load(published)
     cfg = make_cfg(published.as_uri())
+    state = torch.get_rng_state()
     fetch_initial_weights(cfg)
+    assert torch.equal(torch.get_rng_state(), state), 'the random state is left alone'
     local = Path(cfg.model.backbone.init_cfg.checkpoint)
     assert local == cache / published.name
     model = MODELS.build(cfg.model)
@@ -69,14 +72,6 @@ def test_a_url_is_fetched_once_and_initialises_the_model(published, cache):
     assert again.model.backbone.init_cfg.checkpoint == str(local)
 
 
-def test_the_random_state_is_left_alone(published):
-    torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    fetch_initial_weights(make_cfg(published))
-    assert torch.equal(torch.rand(3), expected)
-
-
 def test_a_damaged_download_is_refused_and_not_kept(published, cache):
     wrong = published.with_name('tiny-00000000.pth')
     published.rename(wrong)
@@ -85,17 +80,32 @@ def test_a_damaged_download_is_refused_and_not_kept(published, cache):
     assert [file.suffix for file in cache.iterdir()] == ['.lock']
 
 
-def test_an_unreachable_address_names_url_module_and_options(monkeypatch):
-    def unreachable(*args, **kwargs):
+@pytest.fixture
+def asked(monkeypatch):
+    """The addresses that are asked for; none is reached."""
+    found = []
+
+    def unreachable(request):
+        found.append(request.full_url)
         raise URLError('Name or service not known')
 
     monkeypatch.setattr('torch.hub.urlopen', unreachable)
+    return found
+
+
+def test_an_unreachable_address_names_url_module_and_options(asked):
     url = 'https://example.org/models/resnet18-f37072fd.pth'
     message = message_of(make_cfg(url))
     for part in ('model.backbone cannot be fetched', url, 'Name or service not known',
                  '--cfg-options model.backbone.init_cfg.checkpoint=FILE',
                  '--cfg-options model.backbone.init_cfg=None'):
         assert part in message
+
+
+def test_mmdetections_short_names_are_known(asked):
+    message_of(make_cfg('torchvision://resnet18'))
+    assert asked == ['https://download.pytorch.org/models/resnet18-f37072fd.pth']
+    assert "Did you mean 'resnet18'?" in message_of(make_cfg('torchvision://resnet-18'))
 
 
 @pytest.mark.parametrize('base', sorted(path.stem for path in MODEL_BASES.glob('centernet_*.py')
@@ -160,50 +170,23 @@ def test_every_pretrained_module_is_found(published):
     assert '--cfg-options model.backbone.init_cfg.1.checkpoint=FILE' in message_of(cfg)
 
 
-def test_mmdetections_short_names_are_known(monkeypatch):
-    asked = []
-
-    def unreachable(request):
-        asked.append(request.full_url)
-        raise URLError('no network')
-
-    monkeypatch.setattr('torch.hub.urlopen', unreachable)
-    message_of(make_cfg('torchvision://resnet18'))
-    assert asked == ['https://download.pytorch.org/models/resnet18-f37072fd.pth']
-    assert "Did you mean 'resnet18'?" in message_of(make_cfg('torchvision://resnet-18'))
-
-
-def fetch(url, home):
-    import os
-    os.environ['TORCH_HOME'] = home
-    fetch_initial_weights(make_cfg(url))
-
-
-@pytest.mark.slow
 @pytest.mark.dist
-def test_processes_that_start_together_download_once(published, tmp_path):
+def test_processes_that_start_together_download_once(published):
     requests = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            requests.append(self.path)
-            body = published.read_bytes()
-            self.send_response(200)
-            self.send_header('Content-Length', str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
+    class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
-            pass
+            requests.append(self.path)
 
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    handler = functools.partial(Handler, directory=published.parent)
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         url = f'http://127.0.0.1:{server.server_port}/{published.name}'
-        context = torch.multiprocessing.get_context('spawn')
-        processes = [context.Process(target=fetch, args=(url, str(tmp_path / 'home')))
-                     for _ in range(2)]
+        processes = [torch.multiprocessing.get_context('fork').Process(
+            target=fetch_initial_weights, args=(make_cfg(url), )) for _ in range(2)]
         for process in processes:
             process.start()
+        processes[1].join(1)  # both are there before the server answers
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         for process in processes:
             process.join()
         server.shutdown()

@@ -92,12 +92,9 @@ def test_which_blocks_are_stored_as_means():
     """Those that vary least, as many as together lose no more than the tolerance allows."""
     value = maps(batch=1, size=(24, 16), classes=2).heatmap
     heatmap = value[0].double()
-    lost = {}
-    for c in range(2):
-        for row in range(6):
-            for column in range(4):
-                block = heatmap[c, 4 * row:4 * row + 4, 4 * column:4 * column + 4]
-                lost[(c * 6 + row) * 4 + column] = float((block - block.mean()).square().sum())
+    blocks = heatmap.unfold(1, 4, 4).unfold(2, 4, 4).flatten(0, 2)  # 2 x 6 x 4 of 4 x 4 cells
+    lost = {number: float((block - block.mean()).square().sum())
+            for number, block in enumerate(blocks)}
     allowed, dropped = 1e-3 * float(heatmap.square().sum()), set()
     for number in sorted(lost, key=lost.get):
         allowed -= lost[number]
@@ -148,22 +145,16 @@ def test_it_is_smaller_than_dense_maps():
     assert terms[1].item() == pytest.approx(terms[0].item(), rel=1e-3)
 
 
-def _stored(teacher, folder):
-    """All three maps as a cache gives them back."""
-    codecs = stored_maps('float16')
-    return Maps(*(back(codecs[leaf], value, folder)
-                  for leaf, value in zip(MAPS, teacher, strict=True)))
-
-
 @pytest.mark.parametrize('seed', range(4))
 @pytest.mark.parametrize('background', [0.001, 0.004, 0.02])
 def test_terms_change_by_less_than_a_thousandth(seed, background, tmp_path):
     teacher = maps(classes=5, size=(48, 40), seed=seed, background=background)
+    codecs = stored_maps('float16')
+    stored = Maps(*(back(codecs[leaf], value, tmp_path)
+                    for leaf, value in zip(MAPS, teacher, strict=True)))
     heatmap, wh, offset = student_of(teacher, seed + 100)
-    whole, stored = teacher, _stored(teacher, tmp_path)
-    for name, terms in {
-        'heatmap': [HeatmapLoss()(heatmap, m.heatmap) for m in (whole, stored)],
-        'wh': [WidthHeightLoss()(wh, m.wh, m.heatmap) for m in (whole, stored)],
-        'offset': [OffsetLoss()(offset, m.offset, m.heatmap) for m in (whole, stored)],
-    }.items():
-        assert terms[1].item() == pytest.approx(terms[0].item(), rel=1e-3), name
+    expected, found = ([HeatmapLoss()(heatmap, m.heatmap).item(),
+                        WidthHeightLoss()(wh, m.wh, m.heatmap).item(),
+                        OffsetLoss()(offset, m.offset, m.heatmap).item()]
+                       for m in (teacher, stored))
+    assert found == pytest.approx(expected, rel=1e-3)

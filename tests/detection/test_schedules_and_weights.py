@@ -18,14 +18,9 @@ from mmkd.distillation.gradients import BalancedWeight, gradient_norm
 from mmkd.errors import UserError
 
 
-@pytest.fixture(scope='module')
-def teachers(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('teachers')
-    return {name: save_teacher(folder, name, centernet(channels=16, base_channels=8), seed=seed)
-            for seed, name in enumerate(('weak', 'middle', 'strong'))}
-
-
-def test_progressive_teachers_follow_each_other(tmp_path, teachers):
+def test_progressive_teachers_follow_each_other(tmp_path):
+    teachers = {name: save_teacher(tmp_path, name, centernet(16, base_channels=8), seed=seed)
+                for seed, name in enumerate(('weak', 'middle', 'strong'))}
     hooks = distillation(terms=centernet_terms('heatmap', 'feature'), schedule='progressive')
     run = runner(train_config(tmp_path, centernet(), hooks, iters=7, teachers=teachers))
     seen = []
@@ -63,10 +58,9 @@ def test_a_balanced_weight_by_hand():
     assert weight.value == pytest.approx(0.9 * 0.5 + 0.1 * 2.0)
 
 
-def test_the_weight_sets_itself_is_logged_saved_and_resumed(tmp_path, teachers):
+def test_the_weight_sets_itself_is_logged_saved_and_resumed(tmp_path, one_teacher):
     hooks = distillation(terms=centernet_terms('feature', weight=123.0, gradient_share=0.3))
-    some = dict(strong=teachers['strong'])
-    run = runner(train_config(tmp_path, centernet(), hooks, iters=2, teachers=some))
+    run = runner(train_config(tmp_path, centernet(), hooks, iters=2, teachers=one_teacher))
     run.train()
     value = distillation_hook(run).distillation.balanced['feature'].value
     assert value not in (None, 123.0)
@@ -74,17 +68,16 @@ def test_the_weight_sets_itself_is_logged_saved_and_resumed(tmp_path, teachers):
     assert log.current() == pytest.approx(value)
     saved = torch.load(f'{run.work_dir}/iter_2.pth', weights_only=False)
     assert saved['distillation_weights'] == {'feature': value}
-    resumed = runner(train_config(tmp_path, centernet(), hooks, iters=3, teachers=some,
+    resumed = runner(train_config(tmp_path, centernet(), hooks, iters=3, teachers=one_teacher,
                                   resume=True))
     resumed.train()
     assert distillation_hook(resumed).distillation.balanced['feature'].value == pytest.approx(value)
 
 
-def test_the_share_holds_in_the_first_step(tmp_path, teachers, monkeypatch):
+def test_the_share_holds_in_the_first_step(tmp_path, one_teacher, monkeypatch):
     """|w dL_term| / (|dL_own| + |w dL_term|) at the tap is what was asked for."""
     hooks = distillation(terms=centernet_terms('feature', gradient_share=0.25))
-    config = train_config(tmp_path, centernet(), hooks, iters=1,
-                          teachers=dict(strong=teachers['strong']))
+    config = train_config(tmp_path, centernet(), hooks, iters=1, teachers=one_teacher)
     config.optim_wrapper.optimizer = dict(type='SGD', lr=0.0)
     run = runner(config)
     norms = []

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import distillation_hook
 from mmengine.structures import InstanceData
-from test_terms import _first_losses, _hooks, teachers  # noqa: F401  (a fixture)
+from test_terms import first_losses, hooks_of
 
 from mmkd.detection import CenterNetHead
 from mmkd.detection.teacher_maps import Maps
@@ -127,17 +127,15 @@ def test_certainty_by_hand():
     torch.testing.assert_close(certainty(Maps(heatmap, zeros, zeros)), torch.tensor([1.0, 0.2]))
 
 
-def test_images_without_labels_name_the_other_rule():
-    model = torch.nn.Module()
-    model.bbox_head = CenterNetHead(4, 4, 2)
+def test_images_without_labels_name_the_other_rule(batch):
     with pytest.raises(UserError, match="joint='certainty'"):
-        drawn_targets(model, [], (1, 2, 16, 16))
+        drawn_targets(batch[0], [], (1, 2, 16, 16))
 
 
-def test_shares_reach_every_term_of_a_run(tmp_path, teachers):  # noqa: F811
+def test_shares_reach_every_term_of_a_run(tmp_path, teachers):
     """Against the formula, with the shares taken from the maps that the terms saw."""
-    got, model, batch, run = _first_losses(
-        tmp_path, _hooks(teachers, joint='labels'), distill_weights=(1, 1, 1, 1))
+    got, model, batch, run = first_losses(
+        tmp_path, hooks_of(teachers, joint='labels'), distill_weights=(1, 1, 1, 1))
     hook = distillation_hook(run)
     feature = model.extract_feat(batch['inputs'])
     heat, wh, _ = (m[-1] for m in model.bbox_head(feature))
@@ -184,9 +182,9 @@ def test_feature_shares_by_hand():
     assert near_and_bad[0] > 0.999
 
 
-def test_errors_are_averaged_over_steps(tmp_path, teachers):  # noqa: F811
+def test_errors_are_averaged_over_steps(tmp_path, teachers):
     """By 1/n, in the end by 1/100; the mean is saved with the connectors."""
-    *_, run = _first_losses(tmp_path, _hooks(teachers, joint='labels'),
+    *_, run = first_losses(tmp_path, hooks_of(teachers, joint='labels'),
                             distill_weights=(1, 1, 1, 1))
     term = distillation_hook(run).terms[3]
     for branch in term.branches.values():

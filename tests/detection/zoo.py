@@ -1,9 +1,13 @@
 """MMDetection's own detectors, made small enough to train two steps on a CPU."""
 
+import copy
+
+import torch
 from mmengine.config import Config
 
 from mmkd.config_files import config_path
 from mmkd.engine.data_root import use_number_of_classes
+from mmkd.registry import MODELS
 
 CLASSES = 3
 CONFIGS = {
@@ -62,6 +66,17 @@ def model(name):
         (cfg.get('test_cfg') or {}).update(max_per_img=10)
     use_number_of_classes(cfg, CLASSES)
     return cfg
+
+
+def build(cfg, seed=0):
+    """Build a detector with its own first weights, whose heads tell classes and boxes apart."""
+    torch.manual_seed(seed)
+    network = MODELS.build(copy.deepcopy(cfg))  # some detectors write into their config
+    network.init_weights()
+    for part, parameter in network.named_parameters():
+        if part.startswith(('bbox_head', 'roi_head')) and parameter.dim() > 1:
+            torch.nn.init.kaiming_normal_(parameter)
+    return network
 
 
 def _as_resnet18(cfg):

@@ -173,12 +173,9 @@ def test_linear_finds_the_best_convex_combination(members, scale):
 
 
 def test_linear_stays_among_the_convex_combinations():
-    """Of equal members any combination is the member; of a better one it is the better one."""
-    own = randn(*LOGITS[1:])
-    ensemble = KDCLLoss('linear').ensemble
-    torch.testing.assert_close(ensemble(own.expand(3, -1, -1), LABELS), own)
+    """Of a better member and its opposite it is the better one."""
     sure = 4.0 * torch.nn.functional.one_hot(LABELS, CLASSES).double()
-    found = ensemble(torch.stack([sure, -sure]), LABELS)
+    found = KDCLLoss('linear').ensemble(torch.stack([sure, -sure]), LABELS)
     torch.testing.assert_close(found, sure, rtol=0, atol=1e-3)
 
 
@@ -194,12 +191,6 @@ def test_general_has_the_least_squared_error_of_all_weights():
         return w * w * matrix[0, 0] + 2 * w * (1 - w) * matrix[0, 1] + (1 - w) ** 2 * matrix[1, 1]
 
     assert all(error(w) <= error(w + step) for step in (-1e-4, 1e-4, -0.1, 0.1))
-
-
-def test_general_shares_among_equal_members():
-    own = randn(*LOGITS[1:])
-    target = KDCLLoss('general').ensemble(own.expand(3, -1, -1), LABELS)
-    torch.testing.assert_close(target, own)
 
 
 def test_the_leader_learns_from_the_peers_alone_and_teaches_nobody():
@@ -282,14 +273,16 @@ def test_targets_get_no_gradient():
             [_imitation_gradient(own, target, 2) for own in fixed]))
 
 
-def test_the_cross_entropy_of_the_ensemble_trains_gate_and_branches():
+@pytest.mark.parametrize('auxiliary', [False, True])
+def test_the_cross_entropy_of_the_ensemble_trains_gate_and_branches(auxiliary):
     z, gate = randn(*LOGITS).requires_grad_(), randn(*GATE).softmax(-1).requires_grad_()
-    got_z, got_gate = _grad(ONELoss()((list(z), gate), LABELS, warmup=0.5), [z, gate])
+    value = ONELoss(auxiliary_ce=auxiliary)((list(z), gate), LABELS, warmup=0.5)
+    got_z, got_gate = _grad(value, [z, gate])
     ensemble = torch.einsum('bm,mbc->bc', gate, z).detach()
     from_ce = _ce_gradient(ensemble)
     torch.testing.assert_close(got_gate, torch.einsum('bc,mbc->bm', from_ce, z.detach()))
     expected = [gate[:, i:i + 1].detach() * from_ce + 0.5 * _imitation_gradient(own, ensemble, 3)
-                for i, own in enumerate(z.detach())]
+                + auxiliary * (i > 0) * _ce_gradient(own) for i, own in enumerate(z.detach())]
     torch.testing.assert_close(got_z, torch.stack(expected))
 
 
@@ -310,25 +303,6 @@ def test_mean_teachers_and_the_ensemble_are_constants_of_the_divergences():
                              if j != i) / (MEMBERS - 1))
                 for i, own in enumerate(z.detach())]
     torch.testing.assert_close(got_z, torch.stack(expected))
-
-
-def test_gradcheck_where_no_target_moves():
-    """The targets of the others must not follow, or finite differences would see them."""
-    z, e, q = _make('PCL')
-    gate, attention = randn(*GATE), randn(*ATTENTION)
-    sure = 40.0 * torch.nn.functional.one_hot(LABELS, CLASSES).double()
-    functions = {
-        'a peer': (lambda x: PCLLoss()(([x, *z[1:]], e), list(q), LABELS), z[0]),
-        'the ensemble': (lambda x: PCLLoss()((list(z), x), list(q), LABELS, 0.0), e),
-        'a branch': (lambda x: ONELoss(auxiliary_ce=True)(
-            ([*z[:2], x], gate.softmax(1)), LABELS, 0.0), z[2]),
-        'the gate': (lambda x: ONELoss()((list(z), x.softmax(1)), LABELS, 0.0), gate),
-        'the leader': (lambda x: OKDDipLoss()(([*z[:2], x], attention.softmax(2))), z[2]),
-        'one of a cohort whose other is the target': (
-            lambda x: KDCLLoss('naive')([x, sure], LABELS), z[0]),
-    }
-    for name, (function, value) in functions.items():
-        assert torch.autograd.gradcheck(function, value.clone().requires_grad_()), name
 
 
 # Precision and corners.
@@ -378,8 +352,10 @@ def test_equal_members_have_nothing_to_imitate(name):
     values = [z, *_make(name)[1:]]
     if name == 'PCL':
         values = [z, z[0], z]
-    if name == 'KDCL minlogit':  # Of equal members the least is what each says.
-        torch.testing.assert_close(KDCLLoss().ensemble(z, LABELS).softmax(1), z[0].softmax(1))
+    if name.startswith('KDCL'):
+        target = KDCLLoss(name.split()[1]).ensemble(z, LABELS)
+        shift = z[0].gather(1, LABELS[:, None]) if 'minlogit' in name else 0
+        torch.testing.assert_close(target, z[0] - shift)
     cross_entropies = {'ONE': 1, 'PCL': 1, 'ONE with auxiliary CE': MEMBERS}.get(name, 0)
     expected = cross_entropies * cross_entropy(z[0].tolist(), LABELS.tolist())
     assert _call(name, values).item() == pytest.approx(expected, abs=1e-6)

@@ -12,9 +12,12 @@ from mmkd.distillation.losses.crd import CRDLoss
 LABELS = torch.tensor([1, 0, 1, 2, 0, 1, 2])
 
 
-def _loss(labels=LABELS, **kwargs):
+def _loss(labels=LABELS, negatives=None, **kwargs):
     torch.manual_seed(0)
-    return CRDLoss(3, 4, labels, **dict(dim=5, num_negatives=6) | kwargs).double()
+    loss = CRDLoss(3, 4, labels, **dict(dim=5, num_negatives=6) | kwargs).double()
+    if negatives is not None:
+        loss._negatives = lambda indices: negatives
+    return loss
 
 
 def _embedded(layer, features):
@@ -36,16 +39,11 @@ def _direction(anchors, memory, pairs, temperature, partition=None):
     return total / len(powers), partition
 
 
-def _fix_negatives(loss, monkeypatch, negatives):
-    monkeypatch.setattr(loss, '_negatives', lambda indices: negatives)
-
-
-def test_equals_the_formula(monkeypatch):
-    loss = _loss(temperature=0.5, momentum=0.3)
+def test_equals_the_formula():
     student, teacher = randn(2, 3).requires_grad_(), randn(2, 4, seed=1).requires_grad_()
     indices, negatives = torch.tensor([3, 0]), torch.tensor([[0, 1, 2, 4, 4, 5],
                                                              [1, 3, 3, 4, 6, 1]])
-    _fix_negatives(loss, monkeypatch, negatives)
+    loss = _loss(negatives=negatives, temperature=0.5, momentum=0.3)
     pairs = torch.cat([indices.unsqueeze(1), negatives], dim=1).tolist()
     memory = [loss.student_memory.tolist(), loss.teacher_memory.tolist()]
     z = [None, None]
@@ -58,23 +56,20 @@ def test_equals_the_formula(monkeypatch):
         assert value.shape == () and value.dtype == torch.float64
         assert value.item() == pytest.approx(forth + back)
         assert loss.partition.tolist() == pytest.approx(z)
-        for rows, new in ((memory[0], ours), (memory[1], theirs)):
+        kept = loss.student_memory, loss.teacher_memory
+        for own, rows, new in zip(kept, memory, (ours, theirs), strict=True):
             for index, row in zip(indices.tolist(), new, strict=True):
                 rows[index] = unit([0.3 * m + 0.7 * a for m, a in
                                      zip(rows[index], row, strict=True)])
-        torch.testing.assert_close(loss.student_memory, torch.tensor(memory[0]).double(),
-                                   rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(loss.teacher_memory, torch.tensor(memory[1]).double(),
-                                   rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(own, torch.tensor(rows).double(), rtol=1e-6, atol=1e-6)
     value.backward()
     assert teacher.grad is None and not loss.student_memory.requires_grad
     assert all(t.grad.abs().sum() > 0 for t in (student, *loss.parameters()))
 
 
-def test_gradients(monkeypatch):
-    loss = _loss(temperature=0.5)
+def test_gradients():
+    loss = _loss(negatives=torch.tensor([[0, 1, 2], [1, 3, 4]]), temperature=0.5)
     indices, teacher = torch.tensor([3, 0]), randn(2, 4, seed=1)
-    _fix_negatives(loss, monkeypatch, torch.tensor([[0, 1, 2], [1, 3, 4]]))
     loss.partition += 4.0
     state = {name: value.clone() for name, value in loss.named_buffers()}
     names = [name for name, _ in loss.named_parameters()]
@@ -127,12 +122,11 @@ def test_one_sample_zero_feature_and_resume():
     assert torch.equal(resumed.partition, loss.partition) and resumed.partition.all()
 
 
-def test_under_autocast(monkeypatch):
+def test_under_autocast():
     values = []
     student, teacher = randn(4, 3).bfloat16(), randn(4, 4, seed=1).bfloat16()
     for half in (True, False):
-        loss = _loss()
-        _fix_negatives(loss, monkeypatch, torch.tensor([[1, 2, 3]]).expand(4, 3))
+        loss = _loss(negatives=torch.tensor([[1, 2, 3]]).expand(4, 3))
         loss = loss.float() if half else loss
         features = (student, teacher) if half else (student.double(), teacher.double())
         with torch.autocast('cpu', dtype=torch.bfloat16, enabled=half):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from formulas import randn, sigmoid, soft_kl
+from overlaps import overlaps
 
 import mmkd  # noqa: F401
 from mmkd.distillation.losses import Assignment, BCKDLoss, CrossKDLoss, LDLoss, Priors
@@ -85,17 +86,6 @@ def _bce(z, target):
     return -target * math.log(sigmoid(z)) - (1 - target) * math.log(1 - sigmoid(z))
 
 
-def _box_area(box):
-    return max(box[2] - box[0], 0) * max(box[3] - box[1], 0)
-
-
-def _ious(a, b):
-    common = _box_area([max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])])
-    hull = _box_area([min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])])
-    union = _box_area(a) + _box_area(b) - common
-    return common / union, common / union - (hull - union) / hull
-
-
 def _soft_classes(ours, theirs, beta):
     return sum(abs(sigmoid(t) - sigmoid(s)) ** beta * _bce(s, sigmoid(t))
                for s, t in zip(ours, theirs, strict=True))
@@ -114,7 +104,7 @@ def vlr_loop(levels, objects, valid):
                     distance = math.dist(centre, [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
                     diagonal = math.dist([min(box[0], truth[0]), min(box[1], truth[1])],
                                          [max(box[2], truth[2]), max(box[3], truth[3])])
-                    iou = _ious(box, truth)[0]
+                    iou = overlaps(box, truth)[0]
                     inside[level, n] = iou, iou - distance ** 2 / diagonal ** 2
                     near.append((distance, iou))
             nearest += [iou for _, iou in sorted(near)[:9]]
@@ -154,7 +144,7 @@ def bckd_loop(loss, student, teacher, assignment, anchors):
                     zip(s['cls'], t['cls'], strict=True))
         total += s['weight'] * (
             loss.class_weight * _soft_classes(s['cls'], t['cls'], loss.beta)
-            + loss.box_weight * apart * (1 - _ious(s['decoded'], t['decoded'])[1]))
+            + loss.box_weight * apart * (1 - overlaps(s['decoded'], t['decoded'])[1]))
     return total / 4
 
 
@@ -170,7 +160,7 @@ def crosskd_loop(loss, student, teacher, assignment, anchors, divisor):
             boxes += weight * sum(soft_kl(s['box'][BINS * e:BINS * e + BINS],
                                       t['box'][BINS * e:BINS * e + BINS], 1.0) for e in range(4))
         else:
-            iou, giou = _ious(s['decoded'], t['decoded'])
+            iou, giou = overlaps(s['decoded'], t['decoded'])
             boxes += weight * (1 - giou if loss.box == 'giou' else -math.log(iou))
         if s['label'] < CLASSES:
             centerness += _bce(s['ctr'], sigmoid(t['ctr']))
@@ -239,6 +229,10 @@ def _leaves(side):
     return [one for group in side.values() for one in group]
 
 
+def _each(function, side):
+    return {group: [function(one) for one in levels] for group, levels in side.items()}
+
+
 @every_loss
 def test_gradient_reaches_the_student_alone(name):
     loss, box, facts = CASES[name]
@@ -256,8 +250,7 @@ def test_gradient_reaches_the_student_alone(name):
 def test_smallest_where_student_and_teacher_agree(name):
     loss, box, facts = CASES[name]
     _, teacher = _sides(box)
-    student = {group: [one.clone().requires_grad_() for one in levels]
-               for group, levels in teacher.items()}
+    student = _each(lambda one: one.clone().requires_grad_(), teacher)
     value = loss(student, teacher, _assignment(), **facts)
     value.backward()
     if name != 'CrossKD':  # whose centerness keeps its entropy
@@ -265,20 +258,19 @@ def test_smallest_where_student_and_teacher_agree(name):
     gradients = [one.grad for group in ('cls', 'centerness') for one in student[group]
                  if one.grad is not None]
     assert all(gradient.abs().max() < 1e-12 for gradient in gradients)
-    worse = {group: [one.detach() + 0.1 * randn(*one.shape, seed=3) for one in levels]
-             for group, levels in student.items()}
+    worse = _each(lambda one: one.detach() + 0.1 * randn(*one.shape, seed=3), student)
     assert loss(worse, teacher, _assignment(), **facts) > value
 
 
 @every_loss
 def test_bfloat16_is_computed_in_float32(name):
     loss, box, facts = CASES[name]
-    student, teacher = ({group: [one.bfloat16() for one in levels] for group, levels in
-                         side.items()} for side in _sides(box))
-    exact = [{group: [one.float() for one in levels] for group, levels in side.items()}
-             for side in (student, teacher)]
+    student, teacher = (_each(torch.Tensor.bfloat16, side) for side in _sides(box))
+    exact = [_each(torch.Tensor.float, side) for side in (student, teacher)]
+
     def decode(maps):
         return _decode([one.float() for one in maps])
+
     facts = {key: decode if callable(value) else value for key, value in facts.items()}
     torch.testing.assert_close(loss(student, teacher, _assignment(), **facts),
                                loss(*exact, _assignment(), **facts))

@@ -43,21 +43,13 @@ def _objects():
     return student, teacher, heatmap
 
 
-def test_sizes_by_hand():
+def test_sizes_and_offsets_by_hand():
     student, teacher, heatmap = _objects()
     # m = 1, 0.25 and 0 (below 0.1); s = (1 + 5) / 2 and max(1, 1.25); sum m = 1.25.
     expected = (1.0 * (2 + 1) / 3 + 0.25 * (1 + 0.5) / 1.25) / (2 * 1.25)
     assert WidthHeightLoss()(student, teacher, heatmap).item() == pytest.approx(expected)
-
-
-def test_offsets_by_hand():
-    student, teacher, heatmap = _objects()
     expected = (1.0 * (2 + 1) + 0.25 * (1 + 0.5)) / (2 * 1.25)
     assert OffsetLoss()(student, teacher, heatmap).item() == pytest.approx(expected)
-
-
-def test_few_unsure_cells_do_not_count_as_an_object():
-    student, teacher, heatmap = _objects()
     assert OffsetLoss()(student, teacher, 0.2 * heatmap).item() == pytest.approx(
         (0.04 * 3 + 0.01 * 1.5) / 2), 'the norm is at least one object'
 
@@ -174,30 +166,16 @@ def test_attention_equals_its_formula_in_loops():
     assert AttentionLoss(temperature)(student, teacher).item() == pytest.approx(float(expected))
 
 
-CASES = {
-    'heatmap': (HeatmapLoss(), lambda: (_rand(2, 3, 4, 4), _rand(2, 3, 4, 4, seed=1))),
-    'wh': (WidthHeightLoss(), lambda: (_rand(2, 2, 4, 4), _rand(2, 2, 4, 4, seed=1),
-                                       _rand(2, 3, 4, 4, seed=2))),
-    'offset': (OffsetLoss(), lambda: (_rand(2, 2, 4, 4), _rand(2, 2, 4, 4, seed=1),
-                                      _rand(2, 3, 4, 4, seed=2))),
-    'peak wh': (PeakWidthHeightLoss(), lambda: (_rand(2, 2, 4, 4), _rand(2, 2, 4, 4, seed=1),
-                                                _rand(2, 3, 4, 4, seed=2))),
-    'peak offset': (PeakOffsetLoss(), lambda: (_rand(2, 2, 4, 4), _rand(2, 2, 4, 4, seed=1),
-                                               _rand(2, 3, 4, 4, seed=2))),
-    'soft focal': (SoftFocalLoss(), lambda: (0.05 + 0.9 * _rand(2, 3, 4, 4),
-                                             0.05 + 0.9 * _rand(2, 3, 4, 4, seed=1))),
-    'pkd': (PKDLoss(), lambda: (_rand(2, 3, 4, 4), _rand(2, 3, 4, 4, seed=1))),
-    'attention': (AttentionLoss(), lambda: (_rand(2, 3, 4, 4), _rand(2, 3, 4, 4, seed=1))),
-}
-
-
-@pytest.mark.parametrize('name', CASES)
-def test_every_loss(name):
-    loss, make = CASES[name]
-    student, teacher, *rest = make()
-    student.requires_grad_()
-    teacher.requires_grad_()
-    rest = [r.requires_grad_() for r in rest]
+@pytest.mark.parametrize('loss', [
+    HeatmapLoss(), WidthHeightLoss(), OffsetLoss(), PeakWidthHeightLoss(), PeakOffsetLoss(),
+    SoftFocalLoss(), PKDLoss(), AttentionLoss()], ids=lambda loss: type(loss).__name__)
+def test_every_loss(loss):
+    scores = [0.05 + 0.9 * _rand(2, 3, 4, 4, seed=seed) for seed in range(3)]
+    if 'WidthHeight' in type(loss).__name__ or 'Offset' in type(loss).__name__:
+        features = _rand(2, 2, 4, 4), _rand(2, 2, 4, 4, seed=1), scores[2]
+    else:
+        features = scores[:2]
+    student, teacher, *rest = (one.requires_grad_() for one in features)
     value = loss(student, teacher, *rest)
     assert value.shape == () and value.dtype == torch.float64 and value > 0
     value.backward()

@@ -5,6 +5,7 @@ from itertools import permutations
 import pytest
 import torch
 from formulas import dot, kl, randn, sigmoid, softmax, unit
+from overlaps import overlaps
 
 import mmkd  # noqa: F401
 from mmkd.distillation.losses import (
@@ -55,19 +56,9 @@ def _corners(box):
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
-def _overlaps(first, second):
-    """IoU and GIoU of two boxes given by their corners."""
-    a, b = first, second
-    width = max(min(a[2], b[2]) - max(a[0], b[0]), 0)
-    height = max(min(a[3], b[3]) - max(a[1], b[1]), 0)
-    union = ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])) - width * height
-    hull = (max(a[2], b[2]) - min(a[0], b[0])) * (max(a[3], b[3]) - min(a[1], b[1]))
-    return width * height / union, width * height / union - (hull - union) / hull
-
-
 def _box_terms(student, teacher):
     return (sum(abs(s - t) for s, t in zip(student, teacher, strict=True)),
-            1 - _overlaps(_corners(student), _corners(teacher))[1])
+            1 - overlaps(_corners(student), _corners(teacher))[1])
 
 
 @pytest.mark.parametrize(('student', 'teacher', 'pairs'), [
@@ -134,8 +125,8 @@ def _quality(cls, box, image, count, has_background):
         height, width = SHAPES[image]
         corners = [x * size for x, size in zip(_corners(box[i].tolist()),
                                                (width, height) * 2, strict=True)]
-        overlaps = [_overlaps(corners, truth)[0] for truth in TRUTHS[image].tolist()]
-        found.append((i, score * max(overlaps, default=1.0)))
+        ious = [overlaps(corners, truth)[0] for truth in TRUTHS[image].tolist()]
+        found.append((i, score * max(ious, default=1.0)))
     return found
 
 

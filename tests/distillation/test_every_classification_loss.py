@@ -2,34 +2,42 @@
 
 import inspect
 import math
+from functools import partial
 from itertools import product
 
 import pytest
 import torch
+import torch.nn.functional as F
 from formulas import (
     CORNERS,
     assert_float32_under_autocast,
     dkd,
     dot,
     flat,
+    kl,
     mean,
     norm,
     randn,
     soft_kl,
     softmax,
+    square_distance,
     unit,
 )
 
 import mmkd  # noqa: F401
 from mmkd.distillation.losses.attention_transfer import AttentionTransferLoss
 from mmkd.distillation.losses.cc import CCLoss
+from mmkd.distillation.losses.cskd import CSKDLoss
 from mmkd.distillation.losses.dist import DISTLoss
 from mmkd.distillation.losses.dkd import DKDLoss
 from mmkd.distillation.losses.fitnet import FitNetLoss
+from mmkd.distillation.losses.fsecd import FSECDLoss
 from mmkd.distillation.losses.kd import KDLoss
 from mmkd.distillation.losses.nst import NSTLoss
 from mmkd.distillation.losses.pkt import PKTLoss
 from mmkd.distillation.losses.rkd import RKDLoss
+from mmkd.distillation.losses.sad import SADLoss
+from mmkd.distillation.losses.scd import SCDLoss
 from mmkd.distillation.losses.similarity_preserving import SimilarityPreservingLoss
 
 LABELS = torch.tensor([2, 0, 2, 1])
@@ -138,6 +146,70 @@ def dist_loop(student, teacher, beta=1, gamma=1, temperature=1):
     return temperature ** 2 * (beta * inter + gamma * intra)
 
 
+def _pooled(image, height, width):
+    """Average windows of a list of rows that its sides are multiples of."""
+    tall, wide = len(image) // height, len(image[0]) // width
+    return [[mean(image[y * tall + dy][x * wide + dx] for dy in range(tall) for dx in range(wide))
+             for x in range(width)] for y in range(height)]
+
+
+def _attention(sample, power, reduce):
+    return [[reduce([abs(channel[y][x]) ** power for channel in sample])
+             for x in range(len(sample[0][0]))] for y in range(len(sample[0]))]
+
+
+def _similarities(samples, p, pool):
+    maps = [_attention(sample, p, mean) for sample in samples]
+    if pool is not None:
+        maps = [_pooled(m, min(pool, len(m)), min(pool, len(m[0]))) for m in maps]
+    flat = [unit([x for row in m for x in row]) for m in maps]
+    return [[dot(a, b) for b in flat] for a in flat]
+
+
+def scd_loop(student, teacher, p=2, pool=2, distance='l2'):
+    rows = list(zip(_similarities(student, p, pool), _similarities(teacher, p, pool), strict=True))
+    if distance == 'kl':
+        return mean(kl([x / sum(t) for x in t], [x / sum(s) for x in s]) for s, t in rows)
+    power = dict(l2=2, l1=1)[distance]
+    return mean(abs(a - b) ** power for s, t in rows
+                 for a, b in zip(unit(s), unit(t), strict=True))
+
+
+def _upsampled(image, height, width):
+    """Bilinear, each pixel's centre where it lies in the picture, constant beyond the border."""
+    def places(large, small):
+        for i in range(large):
+            place = min(max((i + 0.5) * small / large - 0.5, 0), small - 1)
+            low = int(place)
+            yield low, min(low + 1, small - 1), place - low
+
+    return [[(1 - v) * ((1 - u) * image[y0][x0] + u * image[y0][x1])
+             + v * ((1 - u) * image[y1][x0] + u * image[y1][x1])
+             for x0, x1, u in places(width, len(image[0]))]
+            for y0, y1, v in places(height, len(image))]
+
+
+def sad_loop(student, teacher):
+    height, width = len(student[0][0]), len(student[0][0][0])
+    total = 0.0
+    for s, t in zip(student, teacher, strict=True):
+        s, t = (_upsampled(_attention(x, 2, sum), height, width) for x in (s, t))
+        s, t = (softmax([x for row in image for x in row]) for image in (s, t))
+        total += square_distance(s, t) / (height * width)
+    return total / len(student)
+
+
+def fsecd_loop(student, teacher, policy='instance', temperature=0.1):
+    student, teacher = ([unit(row) for row in side] for side in (student, teacher))
+    labels = LABELS.tolist() if policy == 'class' else range(len(student))
+    total = 0.0
+    for s, label in zip(student, labels, strict=False):
+        shares = softmax([dot(s, t) for t in teacher], temperature)
+        total -= mean(math.log(share) for share, other in zip(shares, labels, strict=False)
+                      if other == label)
+    return total / len(student)
+
+
 # name: loss, loop, shape of the student, shape of the teacher
 CASES = {
     'KD': (KDLoss(), kd_loop, (4, 5), (4, 5)),
@@ -151,6 +223,15 @@ CASES = {
     'PKT': (PKTLoss(), pkt_loop, (4, 3), (4, 5)),
     'CC': (CCLoss(), cc_loop, (4, 3), (4, 5)),
     'DIST': (DISTLoss(), dist_loop, (4, 5), (4, 5)),
+    'SCD': (SCDLoss(pool=2), scd_loop, (4, 3, 4, 6), (4, 5, 2, 2)),
+    'SCD l1': (SCDLoss(p=1, distance='l1'), partial(scd_loop, p=1, pool=None, distance='l1'),
+               (4, 3, 4, 6), (4, 5, 4, 6)),
+    'SCD kl': (SCDLoss(distance='kl'), partial(scd_loop, pool=None, distance='kl'),
+               (4, 3, 4, 6), (4, 5, 4, 6)),
+    'SAD': (SADLoss(), sad_loop, (4, 2, 4, 6), (4, 3, 2, 3)),
+    'CSKD': (CSKDLoss(), kd_loop, (4, 5), (4, 5)),
+    'FSECD': (FSECDLoss(), fsecd_loop, (4, 5), (4, 5)),
+    'FSECD of classes': (FSECDLoss('class'), partial(fsecd_loop, policy='class'), (4, 5), (4, 5)),
 }
 # With other settings: loss, loop, settings, the case above whose shapes it has.
 SETTINGS = [
@@ -161,8 +242,10 @@ SETTINGS = [
     (RKDLoss, rkd_loop, dict(distance_weight=0, angle_weight=3), 'RKD'),
     (DKDLoss, dkd_loop, dict(alpha=2, beta=3, temperature=1), 'DKD'),
     (DISTLoss, dist_loop, dict(beta=3, gamma=5, temperature=2), 'DIST'),
+    (FSECDLoss, fsecd_loop, dict(policy='instance', temperature=0.3), 'FSECD'),
+    (FSECDLoss, fsecd_loop, dict(policy='class', temperature=0.3), 'FSECD'),
 ]
-LOGITS = ['KD', 'DKD', 'DIST']
+LOGITS = ['KD', 'DKD', 'DIST', 'CSKD']
 every_loss = pytest.mark.parametrize('name', CASES)
 
 
@@ -184,7 +267,8 @@ def test_equals_its_formula_in_loops(name):
     value = _call(name, student, teacher)
     assert value.shape == () and value.dtype == torch.float64
     expected = CASES[name][1](student.tolist(), teacher.tolist())
-    assert value.item() == pytest.approx(expected, rel=1e-10)
+    rel = 1e-5 if name == 'SCD kl' else 1e-10  # its epsilon
+    assert value.item() == pytest.approx(expected, rel=rel)
 
 
 @pytest.mark.parametrize(('loss', 'loop', 'settings', 'name'), SETTINGS)
@@ -192,6 +276,22 @@ def test_equals_its_formula_with_other_settings(loss, loop, settings, name):
     student, teacher = _make(name)
     expected = loop(student.tolist(), teacher.tolist(), **settings)
     assert _call(loss(**settings), student, teacher).item() == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize('distance', ['l2', 'l1', 'kl'])
+@pytest.mark.parametrize(('p', 'pool'), [(1, 2), (4, 2), (2, None), (2, 8)])
+def test_options_of_scd(distance, p, pool):
+    student, teacher = randn(4, 3, 4, 6).requires_grad_(), randn(4, 5, 2, 2, seed=1)
+    loss = SCDLoss(p=p, pool=pool, distance=distance)
+    expected = scd_loop(student.tolist(), teacher.tolist(), p, pool, distance)
+    assert loss(student, teacher).item() == pytest.approx(expected, rel=1e-5)  # epsilon of 'kl'
+    assert torch.autograd.gradcheck(lambda s: loss(s, teacher), student)
+
+
+def test_sad_takes_the_larger_of_two_sizes():
+    small, large = randn(2, 3, 2, 2), randn(2, 3, 4, 4, seed=1)
+    expected = sad_loop(large.tolist(), small.tolist())
+    assert SADLoss()(small, large).item() == pytest.approx(expected)
 
 
 def test_rkd_leaves_coinciding_samples_out_of_the_mean_distance():
@@ -230,15 +330,19 @@ def test_gradient_is_right_and_reaches_only_the_student(name):
     assert student.grad.abs().sum() > 0 and teacher.grad is None
 
 
-@every_loss
+@pytest.mark.parametrize('name', [name for name in CASES if 'FSECD' not in name])
 def test_a_student_equal_to_its_teacher_has_no_loss(name):
     teacher = randn(*CASES[name][2])
-    assert _call(name, teacher.clone(), teacher).item() == pytest.approx(0, abs=1e-6)
+    epsilon = 1e-6 if name == 'DIST' else 1e-12
+    assert _call(name, teacher.clone(), teacher).item() == pytest.approx(0, abs=epsilon)
 
 
 @every_loss
 def test_bfloat16_autocast(name):
-    assert_float32_under_autocast(lambda values: _call(name, *values), _make(name, torch.float32))
+    values = _make(name, torch.float32)
+    assert_float32_under_autocast(lambda values: _call(name, *values), values)
+    torch.testing.assert_close(_call(name, *values).double(), _call(name, *_make(name)), rtol=1e-5,
+                               atol=0)
 
 
 CORNERS = CORNERS | {
@@ -248,8 +352,9 @@ CORNERS = CORNERS | {
 }
 
 
-@pytest.mark.parametrize('corner', CORNERS)
-@every_loss
+@pytest.mark.parametrize(('name', 'corner'), [
+    (name, corner) for name, corner in product(CASES, CORNERS)
+    if 'FSECD' not in name or corner != 'one sample'])
 def test_corners_are_finite(name, corner):
     leaf, teacher = _make(name, torch.float32)
     student, teacher = CORNERS[corner](leaf, teacher)
@@ -262,10 +367,12 @@ def test_corners_are_finite(name, corner):
         assert student.grad.abs().max() < 1e4, 'finite, but the end of a training'
 
 
-@pytest.mark.parametrize('name', ['RKD', 'SPKD', 'PKT', 'CC'])
+@pytest.mark.parametrize('name', ['RKD', 'SPKD', 'PKT', 'CC', 'SCD', 'SCD l1', 'SCD kl'])
 def test_a_batch_of_one_has_no_pairs_and_no_loss(name):
-    student, teacher = (feature[:1] for feature in _make(name))
-    assert _call(name, student, teacher).item() == pytest.approx(0, abs=1e-25)
+    leaf, teacher = _make(name)
+    value = _call(name, leaf[:1], teacher[:1])
+    value.backward()
+    assert value.item() == pytest.approx(0, abs=1e-25) and leaf.grad.abs().max() < 1e-12
 
 
 @pytest.mark.parametrize('name', ['AT', 'NST'])
@@ -280,6 +387,8 @@ def test_the_larger_map_is_pooled_to_the_smaller(name):
 
 @pytest.mark.parametrize('name, student, teacher', [
     *((name, (4, 5), (4, 6)) for name in LOGITS), *((name, (4, 1), (4, 5)) for name in LOGITS),
+    ('FSECD', (4, 5), (4, 6)), ('SCD', (4, 8), (4, 2, 3, 3)), ('SCD', (4, 2, 3, 3), (1, 2, 3, 3)),
+    ('SAD', (4, 2, 3, 3), (4, 8)),
     ('CC', (4, 8), (3, 8)), ('FitNet', (4, 2, 3, 3), (4, 1, 3, 3)), ('AT', (4, 8), (4, 2, 3, 3)),
     ('NST', (4, 2, 3, 3), (1, 2, 3, 3))])
 def test_shapes_that_do_not_fit_are_named(name, student, teacher):
@@ -289,9 +398,33 @@ def test_shapes_that_do_not_fit_are_named(name, student, teacher):
     assert '\n' not in str(error.value)
 
 
-def test_dkd_refuses_mixed_labels():
-    with pytest.raises(ValueError, match=r'labels of shape \(4, 5\)'):
-        DKDLoss()(torch.zeros(4, 5), torch.zeros(4, 5), torch.zeros(4, 5))
+@pytest.mark.parametrize(('loss', 'labels', 'message'), [
+    (DKDLoss(), torch.zeros(4, 5), r'labels of shape \(4, 5\)'),
+    (FSECDLoss('class'), torch.zeros(4, 5), r'shape \(4, 5\)'),
+    (FSECDLoss('class'), None, 'got none')])
+def test_mixed_or_missing_labels_are_refused(loss, labels, message):
+    with pytest.raises(ValueError, match=message):
+        loss(torch.zeros(4, 5), torch.zeros(4, 5), labels)
+
+
+@pytest.mark.parametrize('policy', ['instance', 'class'])
+def test_fsecd_of_zero_features(policy):
+    student, teacher = randn(4, 3), randn(4, 3, seed=1)
+    student[1], teacher[2] = 0, 0
+    student.requires_grad_()
+    value = FSECDLoss(policy)(student, teacher, LABELS)
+    value.backward()
+    assert value.item() == pytest.approx(fsecd_loop(student.tolist(), teacher.tolist(), policy))
+    assert not student.grad[1].any()
+
+
+def test_fsecd_of_one_class_and_of_one_sample():
+    student, teacher = randn(3, 4), randn(3, 4, seed=1)
+    shares = (F.normalize(student) @ F.normalize(teacher).T / 0.1).softmax(1)
+    torch.testing.assert_close(FSECDLoss('class')(student, teacher, torch.zeros(3).long()),
+                               -shares.log().mean())
+    with pytest.raises(ValueError, match='too small for FSECDLoss'):
+        FSECDLoss()(student[:1], teacher[:1])
 
 
 def test_cc_approaches_the_gaussian_kernel():
@@ -305,7 +438,12 @@ def test_cc_approaches_the_gaussian_kernel():
     torch.testing.assert_close(CCLoss(gamma=0.7, order=30)(student, teacher), expected)
 
 
-@pytest.mark.parametrize('arguments', [dict(gamma=0.0), dict(gamma=-1.0), dict(order=0)])
-def test_cc_without_a_kernel(arguments):
-    with pytest.raises(ValueError, match='give a gamma above 0 and an order of at least 1'):
-        CCLoss(**arguments)
+@pytest.mark.parametrize(('loss', 'options', 'message'), [
+    *((CCLoss, options, 'give a gamma above 0 and an order of at least 1')
+      for options in (dict(gamma=0.0), dict(gamma=-1.0), dict(order=0))),
+    (SCDLoss, dict(distance='l3'), "no distance 'l3': use"), (SCDLoss, dict(p=0), 'above 0'),
+    (SCDLoss, dict(pool=0), 'above 0'),
+    (FSECDLoss, dict(policy='clas'), "no policy 'clas': use 'instance' or 'class'")])
+def test_options_out_of_range(loss, options, message):
+    with pytest.raises(ValueError, match=message):
+        loss(**options)

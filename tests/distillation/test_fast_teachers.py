@@ -163,15 +163,19 @@ def chain():
 
 def _tapped(model, taps, **options):
     torch.manual_seed(1)
-    inputs, plain = torch.randn(3, 3, 8, 8), copy.deepcopy(model)
+    inputs, first, plain = torch.randn(3, 3, 8, 8), torch.randn(1, 3, 8, 8), copy.deepcopy(model)
+    state = torch.get_rng_state()
     teacher = Teacher('t', model, **options)
-    teacher.tap(taps, torch.randn(1, 3, 8, 8))
+    teacher.tap(taps, first)
+    assert torch.equal(torch.get_rng_state(), state)
     return teacher, inputs, _plain(plain, taps, inputs)
 
 
 def test_a_tap_before_an_in_place_relu_is_not_overwritten(chain):
     teacher, inputs, expected = _tapped(chain, ['bn1', 'rest.0', 'last'])
+    state = torch.get_rng_state()
     found = teacher(inputs)
+    assert torch.equal(torch.get_rng_state(), state)
     assert found['bn1'].min() < 0 and found['rest.0'].min() < 0
     _assert_equal(found, expected)
 
@@ -186,17 +190,6 @@ def test_layers_that_read_memory_as_it_lies_keep_its_layout():
     assert not runs_channels_last(nn.Sequential(nn.Conv2d(3, 4, 3), Compiled()))
 
 
-def test_random_draws_are_not_disturbed(chain):
-    torch.manual_seed(3)
-    expected = torch.rand(3)
-    teacher = Teacher('t', chain)
-    inputs = torch.zeros(1, 3, 8, 8)
-    torch.manual_seed(3)
-    teacher.tap(['last'], inputs)
-    teacher(inputs)
-    assert torch.equal(torch.rand(3), expected)
-
-
 @pytest.fixture(params=['aot_eager', pytest.param('inductor', marks=pytest.mark.matrix)])
 def compiler(request, monkeypatch):
     """torch.compile, in the ordinary run with a back end that needs no C++ compiler."""
@@ -206,7 +199,6 @@ def compiler(request, monkeypatch):
 
 
 def test_a_compiled_teacher_gives_the_same(chain, compiler, monkeypatch):
-    from mmkd.distillation import inference
     lines = []
     monkeypatch.setattr(inference, 'print_log', lambda line, logger: lines.append(line))
     teacher, inputs, expected = _tapped(
@@ -288,8 +280,6 @@ def test_a_student_that_teaches_stays_as_it_is(chain):
         nn.init.constant_(chain.conv2.weight, value)
         mean.update(chain)
         assert (mean.model.conv2.weight == expected).all()
-    partner(inputs)  # batch norms behind the tap see the partners
-    assert chain.rest[0].num_batches_tracked == 1
 
 
 def test_a_teacher_finds_what_wildcards_stand_for():
@@ -300,8 +290,6 @@ def test_a_teacher_finds_what_wildcards_stand_for():
         'head.fc': ['head.fc'],
         'backbone.stage?': ['backbone.stage1', 'backbone.stage2', 'backbone.stage3']}
     assert list(teacher(images)) == list(flat(found))
-    with pytest.raises(UserError, match=r"tap 'head\.fd' does not exist.*Did you mean"):
-        teacher.tap(['head.fd'], images)
 
 
 @pytest.mark.parametrize('options, message', [
@@ -334,26 +322,21 @@ def test_options_in_an_entry(tmp_path, monkeypatch):
     torch.compiler.reset()
 
 
+FILES = dict(config='a.py', checkpoint='a.pth')
+
+
 @pytest.mark.parametrize('gpu, bfloat16, expected', [
     (True, True, 'fp16'), (False, True, 'bf16'), (False, False, None)])
 def test_the_precision_that_the_machine_is_fastest_with(monkeypatch, gpu, bfloat16, expected):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
     monkeypatch.setattr(inference, 'computes_in_bfloat16', lambda: bfloat16)
-    entry = dict(config='a.py', checkpoint='a.pth')
-    found = checked_entries(dict(a=entry | dict(precision='auto'), b=entry))
-    assert found == dict(a=entry | dict(precision=expected), b=entry)
+    found = checked_entries(dict(a=FILES | dict(precision='auto'), b=FILES))
+    assert found == dict(a=FILES | dict(precision=expected), b=FILES)
 
 
-@pytest.mark.parametrize('wrong', [dict(compil=True), dict(precison='bf16')])
-def test_misspelt_keys_of_an_entry(tmp_path, wrong):
-    entry = save_teacher(tmp_path, 'big', centernet())
-    hooks = distillation(dict(big=entry | wrong), centernet_terms('heatmap', weight=1.0))
+@pytest.mark.parametrize('entry', [FILES | dict(compil=True), FILES | dict(precison='bf16'),
+                                   dict(ema=0.9, compile=True)])
+def test_keys_that_an_entry_does_not_have(entry):
+    """Among them what the student's own teachers do not take."""
     with pytest.raises(UserError, match=r"teacher 'big' has the keys \[.*compile, precision"):
-        runner(train_config(tmp_path / 'run', centernet(), hooks)).train()
-
-
-def test_the_students_own_teachers_take_no_such_options(tmp_path):
-    hooks = distillation(dict(mean=dict(ema=0.9, compile=True)),
-                         centernet_terms('heatmap', weight=1.0))
-    with pytest.raises(UserError, match="teacher 'mean' has the keys"):
-        runner(train_config(tmp_path, centernet(), hooks)).train()
+        checked_entries(dict(big=entry))

@@ -44,11 +44,25 @@ def images():
 
 
 @pytest.fixture(params=['stub', 'real'])
-def transformers(request, monkeypatch):
-    if request.param == 'stub':
-        import transformers_stub
-        monkeypatch.setitem(sys.modules, 'transformers', transformers_stub)
-        return transformers_stub
+def transformers(request):
+    return request.getfixturevalue(f'{request.param}_transformers')
+
+
+@pytest.fixture
+def real_timm():
+    return pytest.importorskip('timm', reason='timm cannot be imported',
+                               exc_type=(ImportError, RuntimeError))
+
+
+@pytest.fixture
+def stub_transformers(monkeypatch):
+    import transformers_stub
+    monkeypatch.setitem(sys.modules, 'transformers', transformers_stub)
+    return transformers_stub
+
+
+@pytest.fixture
+def real_transformers():
     return pytest.importorskip('transformers', reason='transformers is not installed',
                                exc_type=ImportError)
 
@@ -107,17 +121,13 @@ def test_a_transformer_of_timm_gives_the_map_of_its_patches(timm, tmp_path, imag
         torch.testing.assert_close(found, laid_out(network.forward_features(inputs), 2, 3))
 
 
-def test_its_inputs_are_normalised_as_timm_says(timm, tmp_path):
-    network, entry = weights_of_timm(timm, tmp_path, 'resnet10t')
-    pixels = torch.tensor([10.0, 100.0, 200.0]).view(1, 3, 1, 1).expand(1, 3, 32, 32)
-    said = network.pretrained_cfg
-    expected = [(pixel / 255 - mean) / std for pixel, mean, std in
-                zip((10, 100, 200), said['mean'], said['std'], strict=True)]
-    own = built(entry)._own_inputs(pixels, None, {})
-    torch.testing.assert_close(own[0, :, 3, 5], torch.tensor(expected))
+def normalised(said, pixels=(10, 100, 200)):
+    """What a network gets of these pixels, as its entry in timm says."""
+    return [(pixel / 255 - mean) / std for pixel, mean, std in
+            zip(pixels, said['mean'], said['std'], strict=True)]
 
 
-def test_a_convolutional_network_gives_its_last_stage(timm, tmp_path, images):
+def test_a_convolutional_network_gives_its_last_stage_of_normalised_images(timm, tmp_path, images):
     network, entry = weights_of_timm(timm, tmp_path, 'resnet10t', num_classes=7)
     teacher = built(entry)
     found = features(teacher, images)
@@ -126,6 +136,9 @@ def test_a_convolutional_network_gives_its_last_stage(timm, tmp_path, images):
         expected = network.forward_features(teacher._own_inputs(images, None, {}))
     torch.testing.assert_close(found, expected)
     assert not any(p.requires_grad for p in teacher.model.parameters())
+    pixels = torch.tensor([10.0, 100.0, 200.0]).view(1, 3, 1, 1).expand(1, 3, 32, 32)
+    own = teacher._own_inputs(pixels, None, {})[0, :, 3, 5]
+    torch.testing.assert_close(own, torch.tensor(normalised(network.pretrained_cfg)))
 
 
 def test_weights_of_another_network_of_timm(timm, tmp_path):
@@ -134,13 +147,11 @@ def test_weights_of_another_network_of_timm(timm, tmp_path):
         built(dict(entry, model='timm:vit_tiny_patch16_224'))
 
 
-def test_a_dinov2_of_timm_drops_its_registers(images, tmp_path):
-    timm = pytest.importorskip('timm', reason='timm cannot be imported',
-                               exc_type=(ImportError, RuntimeError))
+def test_a_dinov2_of_timm_drops_its_registers(real_timm, images, tmp_path):
     torch.manual_seed(1)
     options = dict(embed_dim=16, depth=2, num_heads=2, img_size=28, num_classes=0)
     name = 'vit_small_patch14_reg4_dinov2'
-    network = timm.create_model(name, dynamic_img_size=True, **options).eval()
+    network = real_timm.create_model(name, dynamic_img_size=True, **options).eval()
     torch.save(network.state_dict(), tmp_path / 'dino.pth')
     options.pop('num_classes')
     teacher = built(dict(model=dict(type='TimmModel', name=name, **options),
@@ -152,10 +163,8 @@ def test_a_dinov2_of_timm_drops_its_registers(images, tmp_path):
     torch.testing.assert_close(found, laid_out(tokens, 3, 4))
 
 
-def test_weights_by_name_have_their_own_normalisation(tmp_path):
-    timm = pytest.importorskip('timm', reason='timm cannot be imported',
-                               exc_type=(ImportError, RuntimeError))
-    _, entry = weights_of_timm(timm, tmp_path, 'resnet18')
+def test_weights_by_name_have_their_own_normalisation(real_timm, tmp_path):
+    _, entry = weights_of_timm(real_timm, tmp_path, 'resnet18')
     mean = built(dict(entry, model='timm:resnet18.a1_in1k')).model.data_preprocessor.mean
     assert mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
     with pytest.raises(UserError, match=r"cannot build 'resnet18\.none' .*Invalid pretrained tag"):
@@ -187,21 +196,17 @@ def test_its_inputs_are_normalised_as_the_folder_says(transformers, tmp_path):
     torch.testing.assert_close(own[0, :, 3, 5], torch.tensor([-0.6, 0.0, 3.0]))
 
 
-def test_weights_lie_in_the_folder(tmp_path, images):
-    transformers = pytest.importorskip('transformers', reason='transformers is not installed',
-                                       exc_type=ImportError)
-    _, entry = saved_by_transformers(transformers, tmp_path)
+def test_weights_lie_in_the_folder(real_transformers, tmp_path, images):
+    _, entry = saved_by_transformers(real_transformers, tmp_path)
     torch.testing.assert_close(features(built(dict(model=entry['model'])), images),
                                features(built(entry), images))
 
 
-def test_the_image_tower_of_a_whole_clip(tmp_path, images):
-    transformers = pytest.importorskip('transformers', reason='transformers is not installed',
-                                       exc_type=ImportError)
+def test_the_image_tower_of_a_whole_clip(real_transformers, tmp_path, images):
     torch.manual_seed(1)
-    vision = transformers.CLIPVisionConfig(**SMALL, patch_size=14, image_size=28)
+    vision = real_transformers.CLIPVisionConfig(**SMALL, patch_size=14, image_size=28)
     text = dict(SMALL, vocab_size=99, bos_token_id=1, eos_token_id=2)
-    clip = transformers.CLIPModel(transformers.CLIPConfig(
+    clip = real_transformers.CLIPModel(real_transformers.CLIPConfig(
         text_config=text, vision_config=vision.to_dict())).eval()
     clip.save_pretrained(tmp_path / 'whole')
     teacher = built(dict(model=f'hf:{tmp_path / "whole"}', preprocessor='none'))
@@ -261,10 +266,8 @@ def test_transformers_is_imported_when_it_is_named(monkeypatch, tmp_path):
         built(dict(model=f'hf:{tmp_path}', checkpoint='x.pth'))
 
 
-def test_a_size_that_the_model_does_not_take(monkeypatch, tmp_path, images):
-    import transformers_stub
-    monkeypatch.setitem(sys.modules, 'transformers', transformers_stub)
-    _, entry = saved_by_transformers(transformers_stub, tmp_path)
+def test_a_size_that_the_model_does_not_take(stub_transformers, tmp_path, images):
+    _, entry = saved_by_transformers(stub_transformers, tmp_path)
     teacher = built(entry)
     teacher.model._options = {}  # as of a model without such an option
     with pytest.raises(UserError, match=r'does not take images of 42 x 56 px .* size=\(H, W\)'):
@@ -298,34 +301,27 @@ def _gradients(run):
             for name, value in losses.items() if name.startswith('loss_distill')}
 
 
-@pytest.mark.parametrize('method', ['foundation', 'foundation_pkd', 'foundation_l2'])
-def test_it_teaches_a_detector(method, timm, tmp_path):
+def test_every_method_teaches_a_detector_beside_another_detector(timm, tmp_path):
     _, entry = weights_of_timm(timm, tmp_path)
-    run = runner(train_config(tmp_path / 'run', centernet(), distillation(
-        dict(vit=entry), _terms(method)), iters=2, batch=2))
-    probe = AtTheEnd(_gradients)
-    run.register_hook(probe)
-    run.train()
-    [gradient] = probe.found.values()
-    assert 0 < gradient < float('inf')
-    assert 0 < run.message_hub.log_scalars[f'train/weight_{method}'].current() != 1
-    [teacher] = distillation_hook(run).teachers
-    assert all(p.grad is None for p in teacher.model.parameters())
-    assert not any('vit' in key or 'connector' in key for key in run.model.state_dict())
-
-
-def test_beside_a_detector(timm, tmp_path):
-    _, entry = weights_of_timm(timm, tmp_path)
-    terms = _terms('foundation', teachers=['vit']) | dict(heatmap=dict(
+    methods = 'foundation', 'foundation_pkd', 'foundation_l2'
+    terms = _terms(*methods, teachers=['vit']) | dict(heatmap=dict(
         type='CenterNetTerm', map='heatmap', loss=dict(type='SoftFocalLoss'), teachers=['big']))
     run = runner(train_config(tmp_path / 'run', centernet(), distillation(
         dict(big=save_teacher(tmp_path, 'big', centernet()), vit=entry), terms), iters=2, batch=2))
+    probe = AtTheEnd(_gradients)
+    run.register_hook(probe)
     run.train()
-    for name in terms:
-        assert run.message_hub.log_scalars[f'train/loss_distill_{name}'].data[0].min() > 0
+    assert set(probe.found) == {f'loss_distill_{name}' for name in (*methods, 'heatmap')}
+    assert all(0 < gradient < float('inf') for gradient in probe.found.values())
+    logged = run.message_hub.log_scalars
+    assert all(logged[f'train/{name}'].data[0].min() > 0 for name in probe.found)
+    assert all(0 < logged[f'train/weight_{method}'].current() != 1 for method in methods)
+    teachers = distillation_hook(run).teachers
+    assert all(p.grad is None for teacher in teachers for p in teacher.model.parameters())
+    assert not any('vit' in key or 'connector' in key for key in run.model.state_dict())
 
 
-def _cached_and_live(entry, tmp_path, monkeypatch):
+def _assert_cached_and_live_are_equal(entry, tmp_path, monkeypatch):
     monkeypatch.setattr(NoiseDetection, 'identity', lambda self: 'noise', raising=False)
     losses = []
     for cache in (None, dict(folder=str(tmp_path / 'cache'), views=1, dtype='float32')):
@@ -338,18 +334,18 @@ def _cached_and_live(entry, tmp_path, monkeypatch):
         losses.append(run.message_hub.log_scalars['train/loss_distill_foundation'].current())
     [teacher] = distillation_hook(run).teachers
     assert type(teacher).__name__ == 'CachedTeacher' and teacher.model is None
-    return losses
+    live, cached = losses
+    assert cached == pytest.approx(live, rel=1e-6)
 
 
 def test_cached_and_live_are_equal_of_timm(timm, tmp_path, monkeypatch):
-    live, cached = _cached_and_live(weights_of_timm(timm, tmp_path)[1], tmp_path, monkeypatch)
-    assert cached == pytest.approx(live, rel=1e-6)
+    _, entry = weights_of_timm(timm, tmp_path)
+    _assert_cached_and_live_are_equal(entry, tmp_path, monkeypatch)
 
 
 def test_cached_and_live_are_equal_of_transformers(transformers, tmp_path, monkeypatch):
     _, entry = saved_by_transformers(transformers, tmp_path)
-    live, cached = _cached_and_live(entry, tmp_path, monkeypatch)
-    assert cached == pytest.approx(live, rel=1e-6)
+    _assert_cached_and_live_are_equal(entry, tmp_path, monkeypatch)
 
 
 def test_a_classifier_learns_from_one(timm, tmp_path, cifar_config):
@@ -363,11 +359,9 @@ def test_a_classifier_learns_from_one(timm, tmp_path, cifar_config):
     run.train()
     assert run.message_hub.log_scalars['train/loss_distill_foundation'].data[0].min() > 0
     [teacher] = distillation_hook(run).teachers
-    said = teacher.model.network.pretrained_cfg
     student = run.model.data_preprocessor
     pixels = torch.tensor([10.0, 100.0, 200.0]).view(1, 3, 1, 1)
     own = teacher._own_inputs(((pixels - student.mean) / student.std).expand(1, 3, 32, 32), None,
                               {})
     assert own[0, :, 0, 0].tolist() == pytest.approx(
-        [(pixel / 255 - mean) / std for pixel, mean, std in
-         zip((10, 100, 200), said['mean'], said['std'], strict=True)], abs=1e-4)
+        normalised(teacher.model.network.pretrained_cfg), abs=1e-4)

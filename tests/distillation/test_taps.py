@@ -39,7 +39,7 @@ def recorder_and_model():
     return recorder, model
 
 
-def test_values_are_those_before_in_place_operations(recorder_and_model):
+def test_values_are_those_before_in_place_operations_and_pass_gradients_on(recorder_and_model):
     recorder, model = recorder_and_model
     x = torch.randn(2, 3, 4, 4)
     recorder.start()
@@ -51,13 +51,7 @@ def test_values_are_those_before_in_place_operations(recorder_and_model):
     torch.testing.assert_close(taps['conv'], model.conv(bn.relu()))
     torch.testing.assert_close(taps['last:input'], model.conv(bn.relu()) + 100)
     assert taps['last'] is out, 'what nothing changes is not copied'
-
-
-def test_gradients_flow_through_a_tap(recorder_and_model):
-    recorder, model = recorder_and_model
-    recorder.start()
-    model(torch.randn(2, 3, 4, 4))
-    recorder.take()['bn'].square().sum().backward()
+    taps['bn'].square().sum().backward()
     assert model.bn.weight.grad.abs().sum() > 0 and model.conv.weight.grad is None
 
 
@@ -159,11 +153,6 @@ def test_a_change_that_the_dry_run_did_not_show_is_seen_once(monkeypatch):
     for _ in range(2):
         assert recorder.record(lambda: model(x))['layer'].tolist() == [-1, 2]
     assert len(lines) == 1
-
-
-def test_a_misspelt_tap_names_the_closest():
-    with pytest.raises(UserError, match=r"'con' does not exist in InPlace\. Did you mean 'conv'\?"):
-        TapRecorder(InPlace(), ['con'])
 
 
 def test_a_tap_that_is_never_called_is_an_error():
@@ -297,10 +286,6 @@ def test_wildcards_stand_for_modules_in_order():
     assert endpoints(net, 'stage?') == ['stage1', 'stage2', 'stage3']
     assert endpoints(net, 'stage[13]:input:0') == ['stage1:input:0', 'stage3:input:0']
     assert endpoints(net, 'stage2:*') == ['stage2:*']
-    with pytest.raises(UserError, match=r"tap 'block\*' matches no submodule"):
-        endpoints(net, 'block*')
-    with pytest.raises(UserError, match=r"tap 'stage4' does not exist.*Did you mean"):
-        endpoints(net, 'stage4')
 
 
 @pytest.mark.parametrize(('tap', 'levels'), [('bbox_head.conv:*', 3), ('neck:*', 4)])

@@ -93,9 +93,9 @@ def _teacher(name='t', weight=1.0):
     return Teacher(name, nn.Linear(1, 1), weight)
 
 
-def _step(student, teacher, samples=None, names=NAMES):
-    return Step(dict(zip(names, student, strict=True)), [_teacher()],
-                dict(t=dict(zip(names, teacher, strict=True))), samples, inputs=INPUTS)
+def _step(student, teacher, samples=None):
+    ours, theirs = (dict(zip(NAMES, side, strict=False)) for side in (student, teacher))
+    return Step(ours, [_teacher()], dict(t=theirs), samples, inputs=INPUTS)
 
 
 def _tapped(leaves):
@@ -103,12 +103,12 @@ def _tapped(leaves):
     return {name: {name: leaf} for name, leaf in leaves.items()}
 
 
-def _term(step, loss, taps=NAMES, dataset=None, name='term', **options):
-    term = Term(loss, tap=list(taps), **options)
+def _term(step, loss, name='term', **options):
+    term = Term(dict(type=loss), tap=list(step.student), **options)
     term.name = name
     theirs = {name: _tapped(taps) for name, taps in step.taps.items()}
     term.pair(_tapped(step.student), theirs, step)
-    term.prepare(step, dataset or SimpleNamespace())
+    term.prepare(step, SimpleNamespace())
     return term
 
 
@@ -116,7 +116,7 @@ def test_pairs_are_summed_each_with_a_loss_of_its_own():
     student = [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]])]
     teacher = [torch.tensor([[1.0, 1.0]]), torch.tensor([[5.0]])]
     samples = SimpleNamespace(labels=torch.tensor([2]), other=1)
-    term = _term(_step(student, teacher, samples), dict(type='_SumOfProducts'))
+    term = _term(_step(student, teacher, samples), '_SumOfProducts')
     # (1 + 2) (1 + 1) 2 + 3 * 5 * 2
     assert term.compute(_step(student, teacher, samples)).item() == 42
     assert [p.shape for p in term.branches['t'].parameters()] == [(2,), (1,)]
@@ -127,7 +127,7 @@ def test_teachers_share_a_term_by_their_weights():
     own, ones = {'stage1': torch.tensor([[3.0]])}, torch.ones(1, 1)
     step = Step(own, [_teacher('a'), _teacher('b', 3.0)],
                 dict(a=dict(stage1=2 * ones), b=dict(stage1=10 * ones)), None, inputs=INPUTS)
-    term = _term(step, dict(type='_OtherNames'), ['stage1'])
+    term = _term(step, '_OtherNames')
     # (6 - 2) / 4 + (6 - 10) 3 / 4
     assert term.compute(step).item() == -2
     assert set(term.branches) == {'a', 'b'}
@@ -135,19 +135,18 @@ def test_teachers_share_a_term_by_their_weights():
 
 def test_a_multi_level_loss_gets_lists():
     student, teacher = [torch.ones(1, 2, 4, 4), torch.ones(1, 3)], [torch.zeros(1, 2, 2, 2)] * 2
-    term = _term(_step(student, teacher), dict(type='_Levels'))
+    term = _term(_step(student, teacher), '_Levels')
     assert term.branches['t'].losses[0].facts == ([2, 3], [(2, 2), (2, 2)])
     assert term.compute(_step(student, teacher)).item() == 32 + 3
 
 
 def test_a_loss_may_call_its_features_anything():
-    step = _step([torch.ones(1, 2)], [torch.ones(1, 3)], names=['stage1'])
+    features = [torch.ones(1, 2)], [torch.ones(1, 3)]
     assert names_of_facts(_OtherNames) == {'factor': False}
     assert names_of_facts(_SumOfProducts) == {'labels': True, 'indices': False}
-    term = _term(step, dict(type='_OtherNames'), ['stage1'])
-    assert term.compute(step).item() == 4 - 3
-    step = _step([torch.ones(1, 2)], [torch.ones(1, 3)], SimpleNamespace(factor=5.0), ['stage1'])
-    assert term.compute(step).item() == 5
+    term = _term(_step(*features), '_OtherNames')
+    assert term.compute(_step(*features)).item() == 4 - 3
+    assert term.compute(_step(*features, SimpleNamespace(factor=5.0))).item() == 5
 
 
 def _pyramid(*widths, value=1.0):
@@ -217,8 +216,8 @@ FLAT = torch.full((1, 1, 2, 2), 3.0)
     ('student', FLAT, torch.ones(1, 5), (FLAT, torch.ones(1, 5))),
 ])
 def test_maps_are_brought_to_one_size(size, student, teacher, expected):
-    step = _step([student], [teacher], names=['stage1'])
-    term = _term(step, dict(type='_Seen'), ['stage1'], size=size)
+    step = _step([student], [teacher])
+    term = _term(step, '_Seen', size=size)
     term.compute(step)
     [loss] = term.branches['t'].losses
     for seen, value in zip(loss.seen, expected, strict=True):
@@ -226,9 +225,8 @@ def test_maps_are_brought_to_one_size(size, student, teacher, expected):
 
 
 def test_sizes_meet_behind_the_connector():
-    step = _step([FLAT], [torch.cat([RISING, RISING], 1)], names=['stage1'])
-    term = _term(step, dict(type='_Seen'), ['stage1'], size='teacher',
-                 connector=dict(type='ConvConnector'))
+    step = _step([FLAT], [torch.cat([RISING, RISING], 1)])
+    term = _term(step, '_Seen', size='teacher', connector=dict(type='ConvConnector'))
     term.compute(step)
     assert [tuple(seen.shape) for seen in term.branches['t'].losses[0].seen] == [(1, 2, 4, 4)] * 2
 
@@ -257,11 +255,11 @@ def test_groups_go_to_one_loss_as_they_are():
 
 
 def test_what_a_loss_needs_and_the_data_does_not_give():
-    features = [torch.ones(1, 2)], [torch.ones(1, 2)]
+    step = _step([torch.ones(1, 2)], [torch.ones(1, 2)])
     with pytest.raises(UserError, match='_SumOfProducts needs `labels` of every batch'):
-        _term(_step(*features, names=['stage1']), dict(type='_SumOfProducts'), ['stage1'])
+        _term(step, '_SumOfProducts')
     with pytest.raises(UserError, match='the training data has no attribute `labels`'):
-        _term(_step(*features, names=['stage1']), dict(type='_NeedsLabels'), ['stage1'])
+        _term(step, '_NeedsLabels')
 
 
 def test_a_connector_that_cannot_take_the_feature_names_both_shapes():
@@ -283,8 +281,8 @@ class _Picky(nn.Module):
 
 
 def _picky(error):
-    step = _step([torch.ones(1, 2, 3)], [torch.ones(1, 2)], names=['stage1'])
-    term = _term(step, dict(type='AttentionLoss'), ['stage1'], name='picky')
+    step = _step([torch.ones(1, 2, 3)], [torch.ones(1, 2)])
+    term = _term(step, 'AttentionLoss', name='picky')
     term.branches['t'].losses[0] = _Picky(error)
     return lambda: term.compute(step)
 
@@ -313,8 +311,8 @@ def test_the_weight_rises_during_the_warm_up():
 @pytest.mark.parametrize(('until', 'ends'), [(3, 3), (0.5, 4), (0.51, 5), (None, None), (9, None)])
 def test_a_term_ends(until, ends):
     """Of eight epochs: after three, after half of them, within the fifth."""
-    step = _step([torch.ones(1, 1)], [torch.ones(1, 1)], names=['stage1'])
-    term = _term(step, dict(type='_OtherNames'), ['stage1'], until=until)
+    step = _step([torch.ones(1, 1)], [torch.ones(1, 1)])
+    term = _term(step, '_OtherNames', until=until)
     alive = []
     for epoch in range(8):
         term.begin_epoch(epoch, epoch / 8)

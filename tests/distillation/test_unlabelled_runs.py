@@ -1,7 +1,4 @@
-"""Images without labels in a run: losses by hand, their order, what cannot be learnt there.
-
-A student of three layers.
-"""
+"""Images without labels in a run: losses by hand, their order, what cannot be learnt there."""
 
 import copy
 from itertools import islice
@@ -10,11 +7,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from helpers import distillation, distillation_hook, runner, train_config
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel
-from torch import nn
+from three_layers import ThreeLayers
 
 import mmkd.detection  # noqa: F401
 from mmkd.distillation import load_checkpoint_safely, unlabelled
@@ -25,31 +20,6 @@ from mmkd.registry import MODELS
 
 PIPELINE = [dict(type='LoadImage'), dict(type='LoadAnnotations', with_bbox=True),
             dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]
-
-
-@MODELS.register_module()
-class _Net(BaseModel):
-    """Of images (B, 3, 64, 64); `passes` tells how it was run."""
-
-    def __init__(self):
-        super().__init__(dict(type='DetDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3))
-        self.conv, self.norm = nn.Conv2d(3, 4, 8, stride=8), nn.BatchNorm2d(4)
-        self.last = nn.Conv2d(4, 4, 1)
-        self.passes = []
-
-    def forward(self, inputs, data_samples=None, mode='tensor'):
-        self.passes.append((mode, self.training, inputs))
-        out = self.last(self.norm(self.conv(inputs)).relu())
-        if mode == 'loss':
-            assert all(len(sample.gt_instances) for sample in data_samples)
-            return dict(loss_own=out.square().mean())
-        return out
-
-
-@MODELS.register_module()
-class _Square(nn.Module):
-    def forward(self, student, teacher):
-        return F.mse_loss(student, teacher.detach())
 
 
 class _Watch(Hook):
@@ -78,15 +48,15 @@ def photos(tmp_path):
 @pytest.fixture
 def teacher(tmp_path):
     torch.manual_seed(1)
-    torch.save(dict(state_dict=_Net().state_dict()), tmp_path / 'teacher.pth')
-    return dict(model=dict(type='_Net'), checkpoint=str(tmp_path / 'teacher.pth'))
+    torch.save(dict(state_dict=ThreeLayers().state_dict()), tmp_path / 'teacher.pth')
+    return dict(model=dict(type='ThreeLayers'), checkpoint=str(tmp_path / 'teacher.pth'))
 
 
-HINT = dict(tap='last', loss=dict(type='_Square'), weight=3.0)
+HINT = dict(tap='last', loss=dict(type='MeanSquare'), weight=3.0)
 
 
 def _run(work_dir, photos, teacher, iters=1, ratio=1.0, weight=1.0, only=False, terms=None,
-         model='_Net', **options):
+         model='ThreeLayers', **options):
     dataset = dict(type='UnlabelledImages', data_root=str(photos), pipeline=PIPELINE)
     hooks = distillation(dict(t=teacher), terms or dict(hint=HINT), check_teachers=False,
                          unlabelled=dict(dataset=dataset, ratio=ratio, weight=weight, only=only))
@@ -102,6 +72,14 @@ def _watch(run):
     return next(hook for hook in run.hooks if isinstance(hook, _Watch))
 
 
+def _networks(run, teacher):
+    """The student as it began and the teacher, outside of the run."""
+    student, other = ThreeLayers(), ThreeLayers()
+    student.load_state_dict(_watch(run).start)
+    other.load_state_dict(torch.load(teacher['checkpoint'])['state_dict'])
+    return student, other.eval()
+
+
 def test_the_losses_and_the_step_of_a_mixed_batch_by_hand(tmp_path, photos, teacher):
     run = _run(tmp_path, photos, teacher, ratio=1.5, weight=0.5)
     run.train()
@@ -109,11 +87,7 @@ def test_the_losses_and_the_step_of_a_mixed_batch_by_hand(tmp_path, photos, teac
     assert modes == [('loss', True, 2), ('tensor', True, 2),  # the dry run
                      ('loss', True, 4), ('tensor', True, 6)]
     labelled, unlabelled = (inputs for _, _, inputs in run.model.passes[2:])
-
-    student, other = _Net(), _Net()
-    student.load_state_dict(_watch(run).start)
-    other.load_state_dict(torch.load(teacher['checkpoint'])['state_dict'])
-    other.eval()
+    student, other = _networks(run, teacher)
     out, out_unlabelled = student(labelled), student(unlabelled)
     own = out.square().mean()
     hint = 3 * (out - other(labelled).detach()).square().mean()
@@ -129,8 +103,8 @@ def test_the_losses_and_the_step_of_a_mixed_batch_by_hand(tmp_path, photos, teac
         torch.testing.assert_close(dict(run.model.named_buffers())[name], buffer, msg=name)
 
 
-def _which(inputs, photos):
-    """Numbers of the normalised images in a batch, which may be flipped."""
+def _seen(run, photos):
+    """Numbers of the images without labels that the run saw, which may be flipped."""
     known = {}
     for path in photos.rglob('*.png'):
         image = cv2.imread(str(path))
@@ -139,14 +113,13 @@ def _which(inputs, photos):
             known[int(path.stem)] = (pixels - 120) / 60
     return [next(number for number, pixels in known.items()
                  if min((pixels - one).abs().max(), (pixels.flip(-1) - one).abs().max()) < 1e-5)
-            for one in inputs]
+            for mode, _, inputs in run.model.passes[2:] if mode == 'tensor' for one in inputs]
 
 
 def test_every_pass_over_the_folder_has_each_image_once_in_another_order(tmp_path, photos, teacher):
     run = _run(tmp_path, photos, teacher, iters=6, ratio=0.5)
     run.train()
-    seen = [number for mode, _, inputs in run.model.passes[2:] if mode == 'tensor'
-            for number in _which(inputs, photos)]
+    seen = _seen(run, photos)
     assert len(seen) == 12
     assert sorted(seen[:6]) == sorted(seen[6:]) == list(range(6))
     assert seen[:6] != seen[6:]
@@ -199,10 +172,7 @@ def test_teachers_alone_train_without_any_label(tmp_path, photos, teacher):
     assert all(mode == 'tensor' for mode, _, _ in run.model.passes)
     logged = _watch(run).logged
     assert all(set(one) == {'loss', 'loss_distill_hint'} for one in logged)
-    student, other = _Net(), _Net()
-    student.load_state_dict(_watch(run).start)
-    other.load_state_dict(torch.load(teacher['checkpoint'])['state_dict'])
-    other.eval()
+    student, other = _networks(run, teacher)
     batch = run.model.passes[4 - 2][2]
     by_hand = 3 * (student(batch) - other(batch)).square().mean().item()
     assert logged[0]['loss'] == pytest.approx(by_hand, rel=1e-5)
@@ -216,8 +186,7 @@ def test_a_damaged_image_is_named_once_and_counted(tmp_path, photos, teacher):
     said = []
     run.logger.handle = lambda record: said.append(record.getMessage())
     run.train()
-    seen = [number for mode, _, inputs in run.model.passes[2:] if mode == 'tensor'
-            for number in _which(inputs, photos)]
+    seen = _seen(run, photos)
     assert 1 not in seen and set(seen) == {0, 2, 3, 4, 5}
     named = [text for text in said if '1.png' in text]
     assert len(named) == 2
@@ -237,7 +206,9 @@ def test_no_second_batch_once_all_terms_have_ended(tmp_path, photos, teacher):
     run = _run(tmp_path, photos, teacher, iters=4, terms=dict(hint=dict(HINT, until=0.5)))
     run.train()
     assert [mode for mode, _, _ in run.model.passes[2:]] == ['loss', 'tensor'] * 2 + ['loss'] * 2
-    assert 'loss_distill_hint_unlabelled' not in _watch(run).logged[-1]
+    logged = _watch(run).logged
+    assert [one['loss_distill_hint'] > 0 for one in logged] == [True, True, False, False]
+    assert 'loss_distill_hint_unlabelled' not in logged[-1]
 
 
 def test_a_weight_that_sets_itself_holds_for_both(tmp_path, photos, teacher):
@@ -246,10 +217,7 @@ def test_a_weight_that_sets_itself_holds_for_both(tmp_path, photos, teacher):
     run.train()
     weight = distillation_hook(run).distillation.weight_of('hint')
     batch = run.model.passes[-1][2]
-    student, other = _Net(), _Net()
-    student.load_state_dict(_watch(run).start)
-    other.load_state_dict(torch.load(teacher['checkpoint'])['state_dict'])
-    other.eval()
+    student, other = _networks(run, teacher)
     by_hand = 2 * weight * (student(batch) - other(batch)).square().mean().item()
     assert _watch(run).logged[0]['loss_distill_hint_unlabelled'] == pytest.approx(by_hand, rel=1e-5)
 
@@ -274,7 +242,7 @@ def test_what_a_student_without_losses_of_its_own_needs(term, sentence):
 
 
 @MODELS.register_module()
-class _AlwaysLoses(_Net):
+class _AlwaysLoses(ThreeLayers):
     def forward(self, inputs, data_samples=None, mode='tensor'):
         if mode == 'tensor' and self.training:
             raise TypeError('the head got an argument that only losses take')
@@ -289,7 +257,8 @@ def test_a_student_that_does_not_run_without_its_losses(tmp_path, photos, teache
 
 
 def test_a_run_that_was_not_prepared_says_how(tmp_path, teacher):
-    cfg = train_config(tmp_path, dict(type='_Net'), distillation(dict(t=teacher), dict(hint=HINT)),
+    hooks = distillation(dict(t=teacher), dict(hint=HINT))
+    cfg = train_config(tmp_path, dict(type='ThreeLayers'), hooks,
                        unlabelled=dict(data_root='photos'))
     with pytest.raises(UserError, match='start the run by mmkd train, or call'):
         runner(cfg).train()

@@ -3,7 +3,6 @@
 import pytest
 from photo_folders import image
 
-import mmkd  # noqa: F401
 from mmkd.errors import UserError
 from mmkd.own_data.check import check, settle_classes
 from mmkd.own_data.photos import Box, Complaints, Found, Photo

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from photo_folders import coco, image, voc_folder, xml
 
-import mmkd  # noqa: F401
 from mmkd.errors import UserError
 from mmkd.own_data.folder import Folder
 from mmkd.own_data.layouts import recognise
@@ -143,8 +142,7 @@ def test_yolo_with_names_that_are_none(tmp_path, names):
     (tmp_path / 'labels').mkdir()
     (tmp_path / 'labels/1.txt').write_text('0 0.5 0.5 0.5 0.5\n')
     (tmp_path / 'data.yaml').write_text(f'names: {names}\n')
-    complaints = Complaints()
-    found = recognise(Folder.of(tmp_path), complaints)
+    found, _, complaints = recognised(tmp_path)
     assert [box.name for photo in found.photos for box in photo.boxes] == ['class_0']
     assert 'YAML files that cannot be read, left out: data.yaml' in ' '.join(complaints.lines())
 

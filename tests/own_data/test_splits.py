@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import mmkd  # noqa: F401
 from mmkd.errors import UserError
 from mmkd.own_data.photos import Complaints, Found, Photo
 from mmkd.own_data.splits import assign_splits

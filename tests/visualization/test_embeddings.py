@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Subset
 
-import mmkd  # noqa: F401
 from mmkd.classification.data import MemoryDataset, whole_batch
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
@@ -95,18 +94,19 @@ def test_every_image_is_a_point_of_every_panel(tmp_path):
         assert f'<!-- {text} -->' in drawn
 
 
+def draw_four_points(path):
+    pytest.importorskip('matplotlib')
+    draw_panels([Panel('a', np.zeros((4, 2)))], torch.zeros(4, dtype=torch.int64), ['cat'], path)
+
+
 @pytest.mark.parametrize('suffix, head', [('.png', b'\x89PNG'), ('.JPG', b'\xff\xd8'),
                                           ('.pdf', b'%PDF')])
 def test_the_suffix_is_the_format(suffix, head, tmp_path):
-    pytest.importorskip('matplotlib')
-    draw_panels([Panel('a', np.zeros((4, 2)))], torch.zeros(4, dtype=torch.int64), ['cat'],
-                tmp_path / f'picture{suffix}')
+    draw_four_points(tmp_path / f'picture{suffix}')
     assert (tmp_path / f'picture{suffix}').read_bytes().startswith(head)
 
 
 def test_a_picture_that_cannot_be_written_is_the_user_s(tmp_path):
-    pytest.importorskip('matplotlib')
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='cannot write'):
-        draw_panels([Panel('a', np.zeros((4, 2)))], torch.zeros(4, dtype=torch.int64), ['cat'],
-                    tmp_path / 'file/picture.png')
+        draw_four_points(tmp_path / 'file/picture.png')

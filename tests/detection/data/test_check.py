@@ -4,28 +4,25 @@ import hashlib
 import io
 import tarfile
 
-import cv2
-import numpy as np
 import pytest
+from voc_layout import annotation, layout
 
-import mmkd  # noqa: F401
 from mmkd.detection.data import check
 from mmkd.detection.data.check import check_voc, extract_voc, split_voc
 from mmkd.errors import UserError
 
-XML = ('<annotation><object><name>{0}</name><difficult>{1}</difficult><bndbox><xmin>1</xmin>'
-       '<ymin>1</ymin><xmax>{2}</xmax><ymax>9</ymax></bndbox></object></annotation>')
-JPEG = cv2.imencode('.jpg', np.zeros((16, 16, 3), np.uint8))[1].tobytes()
 
-
-def layout(root, splits, name='cat'):
-    for folder in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
-        (root / folder).mkdir(parents=True)
+def voc(root, splits, name='cat'):
+    """One object in each image of each split."""
     for split, images in splits.items():
-        (root / f'ImageSets/Main/{split}.txt').write_text('\n'.join(images))
-        for image in images:
-            (root / f'JPEGImages/{image}.jpg').write_bytes(JPEG)
-            (root / f'Annotations/{image}.xml').write_text(XML.format(name, 0, 9))
+        layout(root, dict.fromkeys(images, annotation((name, (1, 1, 9, 9), 0))), split=split)
+    return root
+
+
+def unlisted(root, count):
+    """Images of no split."""
+    voc(root, dict(train=[f'i{k}' for k in range(count)]))
+    (root / 'ImageSets/Main/train.txt').unlink()
     return root
 
 
@@ -34,9 +31,9 @@ def problems(reports):
 
 
 def test_it_counts_what_a_split_holds(tmp_path):
-    root = layout(tmp_path, dict(train=['a', 'b', 'c', 'd'], test=['e']))
-    (root / 'Annotations/b.xml').write_text(XML.format('dog', 1, 9))
-    (root / 'Annotations/c.xml').write_text(XML.format('cat', 0, 1))
+    root = voc(tmp_path, dict(train=['a', 'b', 'c', 'd'], test=['e']))
+    (root / 'Annotations/b.xml').write_text(annotation(('dog', (1, 1, 9, 9), 1)))
+    (root / 'Annotations/c.xml').write_text(annotation(('cat', (1, 1, 1, 9), 0)))
     train, test = check_voc(root)
     assert (train.name, train.images) == (f'{root} train', 4)
     assert train.objects == dict(cat=2, dog=1)
@@ -52,7 +49,7 @@ def test_it_counts_what_a_split_holds(tmp_path):
 
 
 def test_it_names_every_missing_file(tmp_path):
-    root = layout(tmp_path, dict(train=['a', 'b', 'c'], val=['d']))
+    root = voc(tmp_path, dict(train=['a', 'b', 'c'], val=['d']))
     (root / 'JPEGImages/a.jpg').unlink()
     (root / 'Annotations/b.xml').unlink()
     (root / 'Annotations/c.xml').write_text('<annotation>')
@@ -66,11 +63,12 @@ def test_it_names_every_missing_file(tmp_path):
 
 
 def test_it_decodes_the_images_and_names_swapped_corners(tmp_path):
-    root = layout(tmp_path, dict(train=['a', 'b', 'c', 'd'], val=['e'], trainval=['a', 'e']))
+    root = voc(tmp_path, dict(train=['a', 'b', 'c', 'd'], val=['e'], trainval=['a', 'e']))
     (root / 'JPEGImages/a.jpg').write_text('no image, but a text')
-    (root / 'JPEGImages/b.jpg').write_bytes(JPEG[:-30])
+    whole = (root / 'JPEGImages/b.jpg').read_bytes()
+    (root / 'JPEGImages/b.jpg').write_bytes(whole[:-30])
     (root / 'JPEGImages/c.jpg').write_bytes(b'')
-    (root / 'Annotations/d.xml').write_text(XML.format('cat', 0, -5))
+    (root / 'Annotations/d.xml').write_text(annotation(('cat', (1, 1, -5, 9), 0)))
     train, val, trainval = check_voc(root)
     starts = [f"image '{root}/JPEGImages/a.jpg' does not decode",
               f"image '{root}/JPEGImages/b.jpg' is cut off",
@@ -85,7 +83,7 @@ def test_it_decodes_the_images_and_names_swapped_corners(tmp_path):
 
 
 def test_a_long_list_is_cut_and_counted(tmp_path):
-    root = layout(tmp_path, dict(train=[f'i{k:02}' for k in range(30)]))
+    root = voc(tmp_path, dict(train=[f'i{k:02}' for k in range(30)]))
     for k in range(25):
         (root / f'JPEGImages/i{k:02}.jpg').unlink()
     report, = check_voc(root)
@@ -96,7 +94,7 @@ def test_a_long_list_is_cut_and_counted(tmp_path):
 
 
 def test_a_folder_without_training_split(tmp_path):
-    root = layout(tmp_path, dict(test=['a']))
+    root = voc(tmp_path, dict(test=['a']))
     found, = problems(check_voc(root))
     assert 'train.txt does not exist' in found
     with pytest.raises(UserError, match=r'There is no folder .*none: name'):
@@ -104,7 +102,8 @@ def test_a_folder_without_training_split(tmp_path):
 
 
 def test_no_known_class_and_a_repeated_name(tmp_path):
-    root = layout(tmp_path, dict(train=['a', 'a']), name='cats')
+    root = voc(tmp_path, dict(train=['a']), name='cats')
+    (root / 'ImageSets/Main/train.txt').write_text('a\na\n')
     assert problems(check_voc(root, ['cat', 'dog'])) == [
         'listed more than once: a',
         "no object of a known class (found: cats). Did you mean 'cat'?"]
@@ -112,7 +111,7 @@ def test_no_known_class_and_a_repeated_name(tmp_path):
 
 def test_a_devkit_needs_both_years(tmp_path):
     devkit = tmp_path / 'VOCdevkit'
-    layout(devkit / 'VOC2007', dict(trainval=['a'], test=['b']))
+    voc(devkit / 'VOC2007', dict(trainval=['a'], test=['b']))
     reports = check_voc(devkit)
     assert [report.name for report in reports] == [
         f'{devkit}/VOC2007 trainval', f'{devkit}/VOC2007 test', f'{devkit}/VOC2012 trainval']
@@ -173,12 +172,9 @@ def test_a_damaged_archive_is_refused_before_anything_is_written(tmp_path, downl
 
 
 def test_a_split_is_complete_disjoint_and_repeatable(tmp_path):
-    roots = []
-    for folder in ('one', 'two'):
-        root = layout(tmp_path / folder, dict(train=[f'i{k}' for k in range(40)]))
-        (root / 'ImageSets/Main/train.txt').unlink()
-        (root / 'JPEGImages/unlabelled.jpg').write_bytes(JPEG)
-        roots.append(root)
+    roots = [unlisted(tmp_path / folder, 40) for folder in ('one', 'two')]
+    for root in roots:
+        (root / 'JPEGImages/unlabelled.jpg').touch()
     assert split_voc(roots[0], 0.1, 0.25) == dict(train=26, val=4, trainval=30, test=10)
     lists = {path.stem: path.read_text().split()
              for path in (roots[0] / 'ImageSets/Main').iterdir()}
@@ -193,8 +189,7 @@ def test_a_split_is_complete_disjoint_and_repeatable(tmp_path):
 def test_another_seed_splits_otherwise_and_share_0_writes_no_list(tmp_path):
     tests = []
     for seed in (0, 1):
-        root = layout(tmp_path / str(seed), dict(train=[f'i{k}' for k in range(40)]))
-        (root / 'ImageSets/Main/train.txt').unlink()
+        root = unlisted(tmp_path / str(seed), 40)
         split_voc(root, 0, 0.5, seed)
         assert not (root / 'ImageSets/Main/val.txt').exists()
         tests.append((root / 'ImageSets/Main/test.txt').read_text())
@@ -202,10 +197,10 @@ def test_another_seed_splits_otherwise_and_share_0_writes_no_list(tmp_path):
 
 
 def test_lists_are_never_overwritten(tmp_path):
-    root = layout(tmp_path, dict(train=['a', 'b']))
+    root = voc(tmp_path, dict(train=['a', 'b']))
     with pytest.raises(UserError, match='ImageSets/Main has files already'):
         split_voc(root, 0.1, 0.1)
-    assert (root / 'ImageSets/Main/train.txt').read_text() == 'a\nb'
+    assert (root / 'ImageSets/Main/train.txt').read_text() == 'a\nb\n'
 
 
 @pytest.mark.parametrize('val, test', [(-0.1, 0.1), (0.5, 0.5), (float('nan'), 0.1)])
@@ -215,11 +210,9 @@ def test_impossible_shares(tmp_path, val, test):
 
 
 def test_too_few_images_to_split(tmp_path):
-    root = layout(tmp_path, dict(train=['a']))
-    (root / 'ImageSets/Main/train.txt').unlink()
     with pytest.raises(UserError, match=r'has 1 images .*: too few to split'):
-        split_voc(root, 0.1, 0.1)
-    assert list((root / 'ImageSets/Main').iterdir()) == []
+        split_voc(unlisted(tmp_path, 1), 0.1, 0.1)
+    assert list((tmp_path / 'ImageSets/Main').iterdir()) == []
 
 
 def test_another_layout_is_for_mmkd_new(tmp_path):

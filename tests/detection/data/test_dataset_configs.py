@@ -6,11 +6,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import MEAN, STD
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-import mmkd  # noqa: F401
 from mmkd.detection.data import draw_dataset
 from mmkd.registry import MODELS
 
@@ -28,8 +27,7 @@ def load(name):
 
 
 def batches(config, split):
-    with DefaultScope.overwrite_default_scope('mmkd'):
-        return list(Runner.build_dataloader(config[f'{split}_dataloader'], seed=0))
+    return list(Runner.build_dataloader(config[f'{split}_dataloader'], seed=0))
 
 
 @pytest.fixture
@@ -90,10 +88,9 @@ def test_voc_at_512_pads_with_what_the_preprocessor_makes_0(drawn, tmp_path, mon
         sets = config[f'{loader}_dataloader'].dataset
         for part in sets.get('datasets', [sets]):
             part.metainfo = dict(classes=load('drawn').classes)
-    with DefaultScope.overwrite_default_scope('mmkd'):
-        preprocess = MODELS.build(dict(
-            type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53],
-            std=[58.395, 57.12, 57.375], bgr_to_rgb=True, pad_size_divisor=config.image_size))
+    preprocess = MODELS.build(dict(
+        type='DetDataPreprocessor', mean=MEAN, std=STD, bgr_to_rgb=True,
+        pad_size_divisor=config.image_size))
     train = batches(config, 'train')
     assert sum(len(batch['inputs']) for batch in train) == 2 * (4 + 2)
     images = torch.cat([preprocess(batch, True)['inputs'] for batch in train])

@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import pytest
 
-import mmkd  # noqa: F401
 from mmkd.detection.data import drawing
 from mmkd.detection.data.drawing import DRAWN_CLASSES, draw_image, voc_box
 

@@ -3,25 +3,24 @@
 import xml.etree.ElementTree as ElementTree
 
 import cv2
-import numpy as np
 import pytest
+from photo_folders import image
+from voc_layout import annotation
 
 from mmkd.detection.data.subset import cut_subset, keep_labels
 from mmkd.errors import UserError
-
-XML = ('<annotation><size><width>{w}</width><height>{h}</height></size><object><name>cat</name>'
-       '<difficult>1</difficult><truncated>1</truncated><bndbox><xmin>51</xmin><ymin>100</ymin>'
-       '<xmax>400</xmax><ymax>302</ymax></bndbox></object></annotation>')
 
 
 @pytest.fixture
 def voc(tmp_path):
     folder, lists = tmp_path / 'VOC2012', tmp_path / 'lists'
-    for part in (folder / 'JPEGImages', folder / 'Annotations', lists):
+    for part in (folder / 'Annotations', lists):
         part.mkdir(parents=True)
-    for name, (height, width) in dict(a=(400, 500), b=(500, 375), c=(100, 80), d=(90, 90)).items():
-        cv2.imwrite(str(folder / f'JPEGImages/{name}.jpg'), np.zeros((height, width, 3), np.uint8))
-        (folder / f'Annotations/{name}.xml').write_text(XML.format(w=width, h=height))
+    for name, (width, height) in dict(a=(500, 400), b=(375, 500), c=(80, 100), d=(90, 90)).items():
+        image(folder / f'JPEGImages/{name}.jpg', size=(width, height))
+        text = annotation(('cat', (51, 100, 400, 302), 1), size=(width, height))
+        (folder / f'Annotations/{name}.xml').write_text(
+            text.replace('<bndbox>', '<truncated>1</truncated><bndbox>'))
     for split, names in dict(train='a\n', val='b\n', test='c\n').items():
         (lists / f'{split}.txt').write_text(names)
     return folder, lists, tmp_path / 'out'
@@ -38,23 +37,19 @@ def test_listed_images_reduced_with_their_boxes(voc):
         26, 50, 200, 151]  # half of each; 25.5 is rounded to the even number
     root = ElementTree.parse(out / 'Annotations/b.xml')
     assert root.find('size/width').text == '188'
-    assert root.find('object/difficult').text == '0'
+    assert root.find('object/difficult').text == root.find('object/truncated').text == '0'
     assert (out / 'ImageSets/Main/trainval.txt').read_text() == 'a\nb\n'
 
 
-def test_a_missing_image_is_named_before_anything_is_written(voc):
+@pytest.mark.parametrize(('lost', 'message'), [
+    ('VOC2012/JPEGImages/b.jpg', r'b\.jpg. is missing: name the folder of VOC 2012'),
+    ('lists/test.txt', r'test\.txt. is missing')])
+def test_a_missing_file_is_named_before_anything_is_written(voc, tmp_path, lost, message):
     folder, lists, out = voc
-    (folder / 'JPEGImages/b.jpg').unlink()
-    with pytest.raises(UserError, match=r'b\.jpg. is missing: name the folder of VOC 2012'):
+    (tmp_path / lost).unlink()
+    with pytest.raises(UserError, match=message):
         cut_subset(folder, lists, out)
     assert not out.exists()
-
-
-def test_a_missing_list_is_named(voc):
-    folder, lists, out = voc
-    (lists / 'test.txt').unlink()
-    with pytest.raises(UserError, match=r'test\.txt. is missing'):
-        cut_subset(folder, lists, out)
 
 
 def test_what_is_there_is_not_made_again(voc):

@@ -8,7 +8,6 @@ from xml.etree import ElementTree
 import cv2
 import pytest
 
-import mmkd  # noqa: F401
 from mmkd.detection.data import synthetic
 from mmkd.detection.data.synthetic import DRAWN_CLASSES, draw_dataset
 from mmkd.errors import UserError
@@ -19,16 +18,17 @@ def files_of(root):
             for path in root.rglob('*') if path.is_file()}
 
 
+SETTINGS = dict(seed=3, splits=dict(train=12, val=3, test=2), image_size=64)
+
+
 @pytest.fixture(scope='module')
 def drawn(tmp_path_factory):
-    return draw_dataset(tmp_path_factory.mktemp('drawn') / 'set', seed=3,
-                        splits=dict(train=12, val=3, test=2), image_size=64)
+    return draw_dataset(tmp_path_factory.mktemp('drawn') / 'set', **SETTINGS)
 
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process(drawn, tmp_path):
     code = ('import mmkd; from mmkd.detection.data import draw_dataset; '
-            f'draw_dataset({str(tmp_path / "again")!r}, seed=3, '
-            'splits=dict(train=12, val=3, test=2), image_size=64)')
+            f'draw_dataset({str(tmp_path / "again")!r}, **{SETTINGS})')
     done = subprocess.run([sys.executable, '-c', code], check=True, text=True,
                           env=dict(os.environ, PYTHONHASHSEED='77'), capture_output=True)
     assert (done.stdout, done.stderr) == ('', ''), 'importing MMDetection says nothing'
@@ -75,13 +75,13 @@ def test_the_layout_is_vocs(drawn):
 
 def test_a_finished_set_is_reused(drawn):
     before = {path: path.stat().st_mtime_ns for path in drawn.rglob('*')}
-    draw_dataset(drawn, seed=3, splits=dict(train=12, val=3, test=2), image_size=64)
+    draw_dataset(drawn, **SETTINGS)
     assert {path: path.stat().st_mtime_ns for path in drawn.rglob('*')} == before
 
 
 def test_a_set_with_other_parameters_is_kept(drawn):
     with pytest.raises(UserError, match=r'was drawn with .*seed.: 3.* not with .*seed.: 4.*remove'):
-        draw_dataset(drawn, seed=4, splits=dict(train=12, val=3, test=2), image_size=64)
+        draw_dataset(drawn, **(SETTINGS | dict(seed=4)))
     assert (drawn / 'drawn.json').is_file()
 
 
