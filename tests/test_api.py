@@ -1,5 +1,8 @@
 """What the functions pass on, and what they refuse."""
 
+import subprocess
+import sys
+
 import pytest
 from photo_folders import voc_folder
 
@@ -11,11 +14,13 @@ SMALL = {'train_dataloader.batch_size': 2, 'model.backbone.base_channels': 4}
 
 
 def test_names_are_there_without_torch():
-    import subprocess
-    import sys
-    subprocess.run([sys.executable, '-c', 'import mmkd, sys; assert "torch" not in sys.modules; '
-                    'assert {"train", "Detector"} <= set(dir(mmkd)); mmkd.train; mmkd.Detector; '
-                    'assert "torch" not in sys.modules'], check=True)
+    for code in (
+            'import mmkd; assert "torch" not in sys.modules; '
+            'assert {"train", "Detector"} <= set(dir(mmkd)); mmkd.train; mmkd.Detector; '
+            'assert "torch" not in sys.modules',
+            'import mmkd.undrawn; assert not {"torch", "mmengine", "numpy"} & sys.modules.keys()',
+            'import mmkd.engine.cli; assert not {"torch", "mmengine"} & sys.modules.keys()'):
+        subprocess.run([sys.executable, '-c', f'import sys\n{code}'], check=True)
     with pytest.raises(AttributeError, match='no attribute'):
         mmkd.trian  # noqa: B018
 

@@ -28,9 +28,8 @@ def saved(content, legacy=False):
 
 def refused(path, content, message):
     path.write_bytes(content if isinstance(content, bytes) else saved(content))
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message):
         load_weights(network(), path)
-    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_flipped_bit_of_a_weight_is_found_by_the_checksum(tmp_path):

@@ -43,7 +43,10 @@ def test_a_file_of_that_name_comes_first(tmp_path):
     ('centernet_r18', 'may be bccd_small/centernet_r18 or demo/centernet_r18 or voc_animals'),
     ('clasifier', "neither a file here nor one of mmkd's configs. Did you mean 'classifier'"),
     ('joint', 'is neither a file here'),
-    ('mmkd::demo/centernet_r1', r"installed mmkd. Did you mean 'demo/centernet_r")])
+    ('mmkd::demo/centernet_r1', r"installed mmkd. Did you mean 'demo/centernet_r"),
+    ('mmdet::retinanet/retinanet_r18_fpn_1x_cocoo.py',
+     r'in the installed mmdet.*retinanet_r18_fpn_1x'),
+    ('mmdett::a.py', "the package 'mmdett' is not installed")])
 def test_what_is_no_name(name, message):
     with pytest.raises(UserError, match=message):
         config_path(name)
@@ -61,7 +64,7 @@ def test_studies():
         study_path('drawn_r81')
 
 
-def test_bases_and_variables(tmp_path, monkeypatch):
+def test_bases_and_variables(monkeypatch):
     monkeypatch.setenv('MMKD_DEPTH', '9')  # an argument is no environment variable
     Path('mine.py').write_text("_base_ = ['mmkd::centernet_mt_r18.py']\n"
                                "depth, width = '{{$MMKD_DEPTH:1}}', '{{$MMKD_WIDTH:2}}'\n")
@@ -81,6 +84,7 @@ def test_a_base_of_mmdetection_is_as_the_config_alone():
     name = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
     Path('mine.py').write_text(f"_base_ = '{name}'\n")
     assert read_config('mine.py').to_dict() == read_config(name).to_dict()
+    assert config_path(name.removesuffix('.py')) == config_path(name)
     Path('mine.py').write_text("_base_ = 'mmdet::retinanet/retinanet_r81_fpn_1x_coco.py'\n")
     with pytest.raises(UserError, match="Did you mean 'retinanet/retinanet_r18_fpn_1x_coco'"):
         read_config('mine.py')

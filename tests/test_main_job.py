@@ -48,18 +48,21 @@ def job(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def detector(job):
+    """The student, as MMDetection alone loads it."""
+    from mmdet.apis import init_detector
+    return init_detector(str(ROOT / 'configs/demo/centernet_r18.py'),
+                         str(job / 'student/epoch_1.pth'), device='cpu')
+
+
 @pytest.mark.slow
-def test_a_saved_student_is_a_plain_mmdet_detector(job):
-    from mmdet.apis import inference_detector, init_detector
+def test_a_saved_student_is_a_plain_mmdet_detector(job, detector):
     checkpoint = torch.load(job / 'student/epoch_1.pth', weights_only=False)
-    detector = init_detector(str(ROOT / 'configs/demo/centernet_r18.py'),
-                             str(job / 'student/epoch_1.pth'), device='cpu')
     assert set(checkpoint['state_dict']) == set(detector.state_dict())
     for key, value in detector.state_dict().items():
         assert torch.equal(value, checkpoint['state_dict'][key]), key
     assert detector.dataset_meta['classes'] == ('disc', 'square', 'triangle')
-    result = inference_detector(detector, str(job / 'data/JPEGImages/test_00000.jpg'))
-    assert result.pred_instances.bboxes.shape == (100, 4)
 
 
 @pytest.mark.slow
@@ -72,12 +75,11 @@ def test_every_term_was_logged(job):
 
 
 @pytest.mark.slow
-def test_the_exported_student_sees_what_mmdet_sees(job):
-    from mmdet.apis import inference_detector, init_detector
+def test_the_exported_student_sees_what_mmdet_sees(job, detector):
+    from mmdet.apis import inference_detector
     path = str(job / 'data/JPEGImages/test_00001.jpg')
-    detector = init_detector(str(ROOT / 'configs/demo/centernet_r18.py'),
-                             str(job / 'student/epoch_1.pth'), device='cpu')
     expected = inference_detector(detector, path).pred_instances
+    assert expected.bboxes.shape == (100, 4)
     code = ("import sys; sys.modules['torch'] = None\n"
             'import cv2, numpy as np\n'
             'from mmkd.deploy import Detector\n'

@@ -23,8 +23,8 @@ def images():
     return torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
 
 
-def maps_of(backbone, images):
-    return [tuple(one.shape[1:]) for one in backbone.eval()(images)]
+def backbone_of(**options):
+    return MODELS.build(dict(type='TimmBackbone', name='resnet10t', **options))
 
 
 def test_a_name_that_is_none(timm):
@@ -34,24 +34,20 @@ def test_a_name_that_is_none(timm):
         check_name('resnet10t.c3_in1k')
 
 
-@pytest.mark.parametrize('package, told', [
-    ('timm', r'the package timm, which is not installed: pip install mmkd\[timm\]'),
-    ('torchvision.ops', 'the package torchvision, which is not installed: pip install torchv')])
-def test_what_is_not_installed_is_one_sentence(package, told, monkeypatch):
-    def missing(name):
-        raise ModuleNotFoundError(f"No module named '{package}'", name=package)
-    monkeypatch.setattr('mmkd.timm_networks.import_module', missing)
+@pytest.mark.parametrize('error, told', [
+    (ModuleNotFoundError("No module named 'timm'", name='timm'),
+     r'the package timm, which is not installed: pip install mmkd\[timm\]'),
+    (ModuleNotFoundError("No module named 'torchvision.ops'", name='torchvision.ops'),
+     'the package torchvision, which is not installed: pip install torchv'),
+    (RuntimeError('operator torchvision::nms does not exist'),
+     r'nms does not exist\): install the torchvision that')], ids=str)
+def test_what_cannot_be_imported_is_one_sentence(error, told, monkeypatch):
+    def broken(name):
+        raise error
+    monkeypatch.setattr('mmkd.timm_networks.import_module', broken)
     with pytest.raises(UserError, match=told) as caught:
         MODELS.build(dict(type='timm:resnet10t'))
     assert 'class `' not in str(caught.value)
-
-
-def test_a_torchvision_of_another_torch_is_one_sentence(monkeypatch):
-    def broken(name):
-        raise RuntimeError('operator torchvision::nms does not exist')
-    monkeypatch.setattr('mmkd.timm_networks.import_module', broken)
-    with pytest.raises(UserError, match=r'nms does not exist\): install the torchvision that'):
-        check_name('resnet10t')
 
 
 def test_a_classifier_is_tapped_like_mmkds_own(timm, images):
@@ -77,7 +73,7 @@ def test_weights_that_timm_publishes(timm, images, tmp_path):
     # As what a student or a backbone begins with.
     start = dict(checkpoint=str(tmp_path / 'timm.pth'))
     student = Classifier(dict(type='timm:resnet10t', **start), num_classes=3).eval()
-    backbone = MODELS.build(dict(type='TimmBackbone', name='resnet10t', out_indices=[4], **start))
+    backbone = backbone_of(out_indices=[4], **start)
     student.init_weights()
     backbone.init_weights()
     last = published.forward_intermediates(images)[0]
@@ -88,8 +84,7 @@ def test_weights_that_timm_publishes(timm, images, tmp_path):
 
 def test_a_file_of_another_network_is_refused(timm, tmp_path):
     torch.save({'layer9.weight': torch.zeros(3)}, tmp_path / 'other.pth')
-    model = MODELS.build(dict(type='TimmBackbone', name='resnet10t',
-                              checkpoint=str(tmp_path / 'other.pth')))
+    model = backbone_of(checkpoint=str(tmp_path / 'other.pth'))
     with pytest.raises(UserError, match=r"fits 0 of the \d+ .* the file's is 'layer9.weight'"):
         model.init_weights()
 
@@ -107,19 +102,18 @@ def test_safetensors_are_read(tmp_path):
 
 
 def test_a_backbone_gives_the_maps_that_were_chosen(timm, images):
-    backbone = MODELS.build(dict(type='TimmBackbone', name='resnet10t', out_indices=(1, 3)))
+    backbone = backbone_of(out_indices=(1, 3))
     assert backbone.strides == [4, 16]
-    assert maps_of(backbone, images) == [(c, SIZE // s, SIZE // s) for c, s in
-                                         zip(backbone.channels, (4, 16), strict=True)]
+    assert [tuple(one.shape[1:]) for one in backbone.eval()(images)] == [
+        (c, SIZE // s, SIZE // s) for c, s in zip(backbone.channels, (4, 16), strict=True)]
     with pytest.raises(UserError, match=r'gives no feature maps with out_indices=\[9\]'):
-        MODELS.build(dict(type='TimmBackbone', name='resnet10t', out_indices=[9]))
+        backbone_of(out_indices=[9])
 
 
 def test_a_detector_begins_with_it(timm, images):
     config = centernet()
-    backbone = MODELS.build(dict(type='TimmBackbone', name='resnet10t', out_indices=[4]))
     config.backbone = dict(type='TimmBackbone', name='resnet10t', out_indices=[4])
-    config.neck.in_channels = backbone.channels[0]
+    config.neck.in_channels = MODELS.build(config.backbone).channels[0]
     model = build(config)
     model.init_weights()
     heat = model(images, mode='tensor')[0][0]

@@ -85,19 +85,24 @@ def _projected(c, x, name, width, stride):
     return c.bn(c.conv(x, f'{name}.0', width, 1, stride), f'{name}.1')
 
 
-def resnet18(c, x):
-    x = c.bn(c.conv(x, 'conv1', 64, 7, 2), 'bn1').relu()
-    x = F.max_pool2d(x, 3, 2, 1)
-    for layer, width in enumerate((64, 128, 256, 512), 1):
-        for i in range(2):
+def _stem(c, x, small):
+    if small:
+        return c.bn(c.conv(x, 'conv1', 64, 3), 'bn1').relu()
+    return F.max_pool2d(c.bn(c.conv(x, 'conv1', 64, 7, 2), 'bn1').relu(), 3, 2, 1)
+
+
+def resnet_imagenet(c, x, counts, small=False):
+    """torchvision's of two convolutions a block, or with the stem for small images."""
+    x = _stem(c, x, small)
+    for layer, (width, count) in enumerate(zip((64, 128, 256, 512), counts, strict=True), 1):
+        for i in range(count):
             x = _basic(c, x, f'layer{layer}.{i}', width, 2 if layer > 1 and i == 0 else 1)
     return c.pooled_linear(x, 'fc')
 
 
 def resnet50(c, x, small):
     """torchvision's, or the one for small images with its other names."""
-    x = c.bn(c.conv(x, 'conv1', 64, 3 if small else 7, 1 if small else 2), 'bn1').relu()
-    x = x if small else F.max_pool2d(x, 3, 2, 1)
+    x = _stem(c, x, small)
     for layer, (width, count) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3)), 1):
         for i in range(count):
             name, stride = f'layer{layer}.{i}', 2 if layer > 1 and i == 0 else 1
@@ -169,24 +174,27 @@ def shufflenetv1(c, x):
     return c.pooled_linear(x, 'linear')
 
 
+def _shuffle_block(c, x, channels, number, left_names, right_names):
+    """A block of ShuffleNetV2; names of its convolutions and their batch norms, in turn."""
+    half, stride = channels // 2, 1 if number else 2
+    left, right = (x[:, :half], x[:, half:]) if number else (x, x)
+    if not number:
+        depthwise, bn1, pointwise, bn2 = left_names
+        left = c.bn(c.conv(x, depthwise, x.shape[1], 3, 2, x.shape[1]), bn1)
+        left = c.bn(c.conv(left, pointwise, half, 1), bn2).relu()
+    conv1, bn1, depthwise, bn2, conv2, bn3 = right_names[:6]
+    right = c.bn(c.conv(right, conv1, half, 1), bn1).relu()
+    right = c.bn(c.conv(right, depthwise, half, 3, stride, half), bn2)
+    right = c.bn(c.conv(right, conv2, half, 1), bn3).relu()
+    return _shuffled(torch.cat([left, right], 1), 2)
+
+
 def shufflenetv2_cifar(c, x, widths):
     x = c.bn(c.conv(x, 'conv1', 24, 1), 'bn1').relu()
     for layer, (channels, count) in enumerate(zip(widths, (4, 8, 4), strict=True), 1):
         for i in range(count):
-            name, half, first = f'layer{layer}.{i}', channels // 2, 1 if i else 3
-            if i:
-                left, right = x[:, :half], x[:, half:]
-            else:
-                left, right = x, x
-                left = c.bn(c.conv(left, f'{name}.conv1', x.shape[1], 3, 2, x.shape[1]),
-                            f'{name}.bn1')
-                left = c.bn(c.conv(left, f'{name}.conv2', half, 1), f'{name}.bn2').relu()
-            right = c.bn(c.conv(right, f'{name}.conv{first}', half, 1), f'{name}.bn{first}').relu()
-            right = c.bn(c.conv(right, f'{name}.conv{first + 1}', half, 3, 1 if i else 2, half),
-                         f'{name}.bn{first + 1}')
-            right = c.bn(c.conv(right, f'{name}.conv{first + 2}', half, 1),
-                         f'{name}.bn{first + 2}').relu()
-            x = _shuffled(torch.cat([left, right], 1), 2)
+            names = [f'layer{layer}.{i}.{part}{n}' for n in range(1, 6) for part in ('conv', 'bn')]
+            x = _shuffle_block(c, x, channels, i, names[:4], names if i else names[4:])
     return c.pooled_linear(c.bn(c.conv(x, 'conv2', 1024, 1), 'bn2').relu(), 'linear')
 
 
@@ -194,17 +202,9 @@ def shufflenetv2_torchvision(c, x):
     x = F.max_pool2d(c.bn(c.conv(x, 'conv1.0', 24, 3, 2), 'conv1.1').relu(), 3, 2, 1)
     for stage, (channels, count) in enumerate(((116, 4), (232, 8), (464, 4)), 2):
         for i in range(count):
-            name, half, stride = f'stage{stage}.{i}', channels // 2, 1 if i else 2
-            left, right = (x[:, :half], x[:, half:]) if i else (x, x)
-            if not i:
-                b1 = f'{name}.branch1'
-                left = c.bn(c.conv(x, f'{b1}.0', x.shape[1], 3, 2, x.shape[1]), f'{b1}.1')
-                left = c.bn(c.conv(left, f'{b1}.2', half, 1), f'{b1}.3').relu()
-            b2 = f'{name}.branch2'
-            right = c.bn(c.conv(right, f'{b2}.0', half, 1), f'{b2}.1').relu()
-            right = c.bn(c.conv(right, f'{b2}.3', half, 3, stride, half), f'{b2}.4')
-            right = c.bn(c.conv(right, f'{b2}.5', half, 1), f'{b2}.6').relu()
-            x = _shuffled(torch.cat([left, right], 1), 2)
+            first = [f'stage{stage}.{i}.branch1.{n}' for n in range(4)]
+            second = [f'stage{stage}.{i}.branch2.{n}' for n in (0, 1, 3, 4, 5, 6)]
+            x = _shuffle_block(c, x, channels, i, first, second)
     return c.pooled_linear(c.bn(c.conv(x, 'conv5.0', 1024, 1), 'conv5.1').relu(), 'fc')
 
 
@@ -230,3 +230,34 @@ def mobilenetv1_timm(c, x):
         x = F.relu6(c.bn(c.conv(x, f'{name}.conv_dw', wide, 3, stride, wide), f'{name}.bn1'))
         x = F.relu6(c.bn(c.conv(x, f'{name}.conv_pw', channels, 1), f'{name}.bn2'))
     return c.pooled_linear(x, 'classifier')
+
+
+SMALL, WIDE = (16, 16, 32, 64), (32, 64, 128, 256)
+# Each network of mmkd: its function here, and what that is told.
+NETWORKS = {
+    **{f'resnet{depth}': (resnet_cifar, (depth - 2) // 6, SMALL)
+       for depth in (8, 14, 20, 32, 44, 56, 110)},
+    **{f'resnet{depth}_option_a': (resnet_option_a, (depth - 2) // 6)
+       for depth in (20, 32, 44, 56, 110)},
+    'resnet8x4': (resnet_cifar, 1, WIDE),
+    'resnet32x4': (resnet_cifar, 5, WIDE),
+    'resnet18_cifar': (resnet_imagenet, (2, 2, 2, 2), True),
+    'resnet34_cifar': (resnet_imagenet, (3, 4, 6, 3), True),
+    'resnet50_cifar': (resnet50, True),
+    **{f'wrn_{depth}_{width}': (wrn, (depth - 4) // 6, width)
+       for depth, width in ((16, 1), (16, 2), (40, 1), (40, 2), (28, 4))},
+    'vgg8': (vgg, (1, 1, 1, 1, 1)),
+    'vgg11': (vgg, (1, 1, 2, 2, 2)),
+    'vgg13': (vgg, (2, 2, 2, 2, 2)),
+    'vgg16': (vgg, (2, 2, 3, 3, 3)),
+    'vgg19': (vgg, (2, 2, 4, 4, 4)),
+    'mobilenetv2_half': (mobilenetv2_half, ),
+    'shufflenetv1': (shufflenetv1, ),
+    'shufflenetv2_0_5x': (shufflenetv2_cifar, (48, 96, 192)),
+    'shufflenetv2_1x': (shufflenetv2_cifar, (116, 232, 464)),
+    'imagenet_resnet18': (resnet_imagenet, (2, 2, 2, 2)),
+    'imagenet_resnet34': (resnet_imagenet, (3, 4, 6, 3)),
+    'imagenet_resnet50': (resnet50, False),
+    'imagenet_shufflenetv2': (shufflenetv2_torchvision, ),
+    'imagenet_mobilenetv1': (mobilenetv1_mdistiller, ),
+}

@@ -39,8 +39,8 @@ def test_the_loader_of_a_config(tmp_path, extra):
 
 def test_a_list_of_single_batches_is_joined():
     dataset = _dataset([0, 1, 2, 1])
-    one, other = whole_batch(dataset.__getitems__([2, 0, 3])), whole_batch(
-        [dataset[i] for i in (2, 0, 3)])
+    one = whole_batch(dataset.__getitems__([2, 0, 3]))
+    other = whole_batch([dataset[i] for i in (2, 0, 3)])
     assert torch.equal(one['inputs'], other['inputs'])
     assert one['data_samples'].labels.tolist() == other['data_samples'].labels.tolist() == [2, 0, 1]
     assert other['data_samples'].indices.tolist() == [2, 0, 3]

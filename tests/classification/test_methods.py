@@ -27,50 +27,47 @@ def _teacher(folder, name='resnet14', seed=3):
     return path
 
 
+@pytest.fixture
+def config(cifar_config, tmp_path):
+    """``config(method, folder, options, student=...)``, with a new teacher's checkpoint."""
+    def read(method, folder='run', options=None, student='resnet8', teacher='resnet14'):
+        return cifar_config(CONFIG, tmp_path / folder, options, method=method, student=student,
+                            teacher=teacher, checkpoint=_teacher(tmp_path, teacher))
+    return read
+
+
 @pytest.mark.parametrize('method', METHODS)
-def test_every_method_trains_and_leaves_a_plain_student(method, tmp_path, cifar_config):
-    cfg = cifar_config(CONFIG, tmp_path, method=method, student='resnet8', teacher='resnet14',
-                  checkpoint=_teacher(tmp_path))
+def test_every_method_trains_and_leaves_a_plain_student(method, tmp_path, config):
+    cfg = config(method)
     launch.train(cfg)
-    assert_plain_student(cfg, tmp_path)
+    assert_plain_student(cfg, tmp_path / 'run')
 
 
-@pytest.mark.parametrize('student', ['wrn_16_1', 'vgg8', 'mobilenetv2_half', 'shufflenetv1'])
-def test_methods_with_connectors_join_other_families(student, tmp_path, cifar_config):
-    """ReviewKD taps what there is: three or four stages, equal in student and teacher."""
-    teacher = 'vgg8' if student in ('vgg8', 'mobilenetv2_half') else 'resnet8'
-    for method in ('review_kd', 'ofd'):
-        cfg = cifar_config(CONFIG, tmp_path / method, method=method, student=student,
-                      teacher=teacher, checkpoint=_teacher(tmp_path, teacher))
-        launch.train(cfg)
-        assert (tmp_path / method / 'epoch_1.pth').is_file()
-
-
-@pytest.mark.parametrize('method', ['ab', 'ft', 'cc'])
-def test_stages_of_other_widths_and_sizes(method, tmp_path, cifar_config):
-    cfg = cifar_config(CONFIG, tmp_path, method=method, student='shufflenetv1', teacher='resnet8',
-                       checkpoint=_teacher(tmp_path, 'resnet8'))
-    launch.train(cfg)
-    assert (tmp_path / 'epoch_1.pth').is_file()
+# ReviewKD taps what there is: three or four stages, equal in student and teacher.
+@pytest.mark.parametrize(('method', 'student', 'teacher'), [
+    *((method, *networks) for method in ('review_kd', 'ofd') for networks in (
+        ('wrn_16_1', 'resnet8'), ('vgg8', 'vgg8'), ('mobilenetv2_half', 'vgg8'),
+        ('shufflenetv1', 'resnet8'))),
+    *((method, 'shufflenetv1', 'resnet8') for method in ('ab', 'ft', 'cc'))])
+def test_methods_with_connectors_join_other_families(method, student, teacher, tmp_path, config):
+    launch.train(config(method, student=student, teacher=teacher))
+    assert (tmp_path / 'run/epoch_1.pth').is_file()
 
 
 def test_several_teachers(tmp_path, cifar_config):
     paths = {name: _teacher(tmp_path, name) for name in ('resnet8', 'resnet14')}
     cfg = cifar_config(CONFIG, tmp_path / 'run', method='kd', student='resnet8',
-                  teacher='resnet8,resnet14')
+                       teacher='resnet8,resnet14')
+    assert set(cfg.teachers) == set(paths)
     for name, path in paths.items():
         cfg.teachers[name].checkpoint = str(path)
     launch.train(cfg)
-    assert set(cfg.teachers) == {'resnet8', 'resnet14'}
 
 
-def test_a_killed_crd_run_ends_as_an_undisturbed_one(tmp_path, cifar_config):
+def test_a_killed_crd_run_ends_as_an_undisturbed_one(tmp_path, config):
     """Memory banks, embeddings and optimizer are all in the checkpoint."""
     def run(name, epochs, resume=None):
-        cfg = cifar_config(CONFIG, tmp_path / name, method='crd', student='resnet8',
-                      teacher='resnet14', checkpoint=_teacher(tmp_path))
-        cfg.train_cfg.max_epochs = epochs
-        launch.train(cfg, resume)
+        launch.train(config('crd', name, {'train_cfg.max_epochs': epochs}), resume)
 
     run('whole', 3)
     run('part', 1)
@@ -84,16 +81,14 @@ def test_a_killed_crd_run_ends_as_an_undisturbed_one(tmp_path, cifar_config):
         assert torch.equal(value, banks[1][key]), key
 
 
-@pytest.mark.parametrize(('entry', 'message'), [
-    (dict(batch_size=24), r'20 training images do not fill a batch of 24: lower .*batch_size'),
-    (dict(num_classes=2), r'has 3 classes and the classifier 2 outputs: set num_classes to 3'),
-])
-def test_data_that_cannot_train_the_classifier(entry, message, tmp_path, cifar_config):
-    cfg = cifar_config(CONFIG, tmp_path, student='resnet8')
-    for section in (cfg.train_dataloader, cfg.model):
-        section.update({name: value for name, value in entry.items() if name in section})
+@pytest.mark.parametrize(('option', 'value', 'message'), [
+    ('train_dataloader.batch_size', 24,
+     r'20 training images do not fill a batch of 24: lower .*batch_size'),
+    ('model.num_classes', 2,
+     r'has 3 classes and the classifier 2 outputs: set num_classes to 3')])
+def test_data_that_cannot_train_the_classifier(option, value, message, tmp_path, cifar_config):
     with pytest.raises(UserError, match=message):
-        launch.train(cfg)
+        launch.train(cifar_config(CONFIG, tmp_path, {option: value}, student='resnet8'))
     assert not (tmp_path / 'epoch_1.pth').exists()
 
 
@@ -136,14 +131,6 @@ def test_a_cell_has_the_published_hyper_parameters(cell, published):
     assert {name: found[name] for name in expected} == expected
 
 
-def test_an_argument_out_of_range_is_said_before_training(tmp_path, cifar_config):
-    cfg = cifar_config(CONFIG, tmp_path / 'run', method='kd', student='resnet8', teacher='resnet14',
-                       checkpoint=_teacher(tmp_path))
-    cfg.terms.kd.loss.temperature = 0
-    with pytest.raises(UserError, match=r"^term 'kd': KDLoss needs a temperature above 0, not 0$"):
-        launch.train(cfg)
-
-
 @pytest.mark.parametrize(('choices', 'message'), [
     (dict(method='kdd'), r"builds on '.*methods/kdd.py', which does not exist. Did you mean 'kd'"),
     (dict(method='kd', teacher='resnet15'), r"unknown type 'resnet15' at teachers.* Did you mean"),
@@ -151,6 +138,8 @@ def test_an_argument_out_of_range_is_said_before_training(tmp_path, cifar_config
     (dict(method='kd', teacher='resnet56'), r"resnet56.* of another architecture"),
     (dict(method='fsp', student='resnet8x4'),
      r"^term 'fsp': FSPLoss needs equal channels in both networks.*AlignConnector"),
+    (dict(method='kd', options={'terms.kd.loss.temperature': 0}),
+     r"^term 'kd': KDLoss needs a temperature above 0, not 0$"),
 ])
 def test_a_cell_that_cannot_run(choices, message, tmp_path, cifar_config):
     path = _teacher(tmp_path, 'vgg8' if choices.get('teacher') == 'vgg8' else 'resnet14')

@@ -1,7 +1,6 @@
 """Sizes, shapes and taps of the networks; their arithmetic is checked in test_weights.py."""
 
-from itertools import pairwise
-
+import foreign_networks as foreign
 import pytest
 import torch
 
@@ -9,127 +8,16 @@ import mmkd  # noqa: F401  (before mmdet)
 from mmkd.errors import UserError
 from mmkd.registry import MODELS
 
-
-def _conv(kernel, inputs, outputs, groups=1):
-    """Parameters of a convolution without bias and its batch norm."""
-    return kernel * kernel * inputs // groups * outputs + 2 * outputs
-
-
-def _resnet(stem, widths, counts, bottleneck=False, first=3, projects=True):
-    total, inputs = _conv(first, 3, stem), stem
-    for width, count in zip(widths, counts, strict=True):
-        outputs = 4 * width if bottleneck else width
-        strided = width != widths[0]
-        for i in range(count):
-            if bottleneck:
-                total += _conv(1, inputs, width) + _conv(3, width, width) + _conv(1, width, outputs)
-            else:
-                total += _conv(3, inputs, width) + _conv(3, width, width)
-            if projects and (inputs != outputs or (strided and i == 0)):
-                total += _conv(1, inputs, outputs)
-            inputs = outputs
-    return total, inputs
-
-
-def _resnet_cifar(depth, width=1, projects=True):
-    return _resnet(32 if width == 4 else 16, [16 * width, 32 * width, 64 * width],
-                   [(depth - 2) // 6] * 3, projects=projects)
-
-
-def _wrn(depth, width):
-    total, inputs = 9 * 3 * 16, 16
-    for outputs in (16 * width, 32 * width, 64 * width):
-        for _ in range((depth - 4) // 6):
-            total += 2 * inputs + 9 * inputs * outputs + 2 * outputs + 9 * outputs * outputs
-            total += inputs * outputs if inputs != outputs else 0
-            inputs = outputs
-    return total + 2 * inputs, inputs
-
-
-def _vgg(*channels):
-    inputs = (3, *channels[:-1])
-    return sum(_conv(3, a, b) + b for a, b in zip(inputs, channels, strict=True)), 512
-
-
-def _mobilenetv2_half():
-    # Channels of the 17 blocks, at half width.
-    total, inputs = _conv(3, 3, 16), 16
-    for i, outputs in enumerate([8] + [12] * 2 + [16] * 3 + [32] * 4 + [48] * 3 + [80] * 3 + [160]):
-        wide = inputs * (6 if i else 1)
-        total += _conv(1, inputs, wide) + _conv(3, wide, wide, wide) + _conv(1, wide, outputs)
-        inputs = outputs
-    return total + _conv(1, inputs, 1280), 1280
-
-
-def _mobilenetv1():
-    channels = [32, 64, 128, 128, 256, 256] + [512] * 6 + [1024] * 2
-    total = _conv(3, 3, 32)
-    for a, b in pairwise(channels):
-        total += _conv(3, a, a, a) + _conv(1, a, b)
-    return total, 1024
-
-
-def _shufflenetv1():
-    total, inputs = _conv(1, 3, 24), 24
-    for outputs, count in ((240, 4), (480, 8), (960, 4)):
-        for i in range(count):
-            new = outputs if i else outputs - inputs
-            middle = new // 4
-            total += (_conv(1, inputs, middle, 1 if inputs == 24 else 3)
-                      + _conv(3, middle, middle, middle) + _conv(1, middle, new, 3))
-            inputs = outputs
-    return total, 960
-
-
-def _shufflenetv2(widths, first):
-    total, inputs = _conv(first, 3, 24), 24
-    for outputs, count in zip(widths, (4, 8, 4), strict=True):
-        half = outputs // 2
-        total += _conv(3, inputs, inputs, inputs) + _conv(1, inputs, half)
-        total += _conv(1, inputs, half) + _conv(3, half, half, half) + _conv(1, half, half)
-        total += (count - 1) * (2 * _conv(1, half, half) + _conv(3, half, half, half))
-        inputs = outputs
-    return total + _conv(1, inputs, 1024), 1024
-
-
-IMAGENET = [64, 128, 256, 512]
-# Parameters without the classifier, and channels of the embedding, from the layers' table; and
-# the published number with a classifier of 100 classes (ImageNet: 1000), where there is one.
-SIZES = {
-    'resnet8': (_resnet_cifar(8), None),
-    'resnet14': (_resnet_cifar(14), None),
-    'resnet20': (_resnet_cifar(20), 278_324),
-    'resnet32': (_resnet_cifar(32), 472_756),
-    'resnet44': (_resnet_cifar(44), None),
-    'resnet56': (_resnet_cifar(56), 861_620),
-    'resnet110': (_resnet_cifar(110), 1_736_564),
-    'resnet20_option_a': (_resnet_cifar(20, projects=False), None),
-    'resnet32_option_a': (_resnet_cifar(32, projects=False), None),
-    'resnet44_option_a': (_resnet_cifar(44, projects=False), None),
-    'resnet56_option_a': (_resnet_cifar(56, projects=False), None),
-    'resnet110_option_a': (_resnet_cifar(110, projects=False), None),
-    'resnet8x4': (_resnet_cifar(8, 4), 1_233_540),
-    'resnet32x4': (_resnet_cifar(32, 4), 7_433_860),
-    'resnet50_cifar': (_resnet(64, IMAGENET, [3, 4, 6, 3], bottleneck=True), 23_705_252),
-    'wrn_16_1': (_wrn(16, 1), None),
-    'wrn_16_2': (_wrn(16, 2), 703_284),
-    'wrn_40_1': (_wrn(40, 1), 569_780),
-    'wrn_40_2': (_wrn(40, 2), 2_255_156),
-    'wrn_28_4': (_wrn(28, 4), None),
-    'vgg8': (_vgg(64, 128, 256, 512, 512), 3_965_028),
-    'vgg11': (_vgg(64, 128, 256, 256, 512, 512, 512, 512), None),
-    'vgg13': (_vgg(64, 64, 128, 128, 256, 256, 512, 512, 512, 512), 9_462_180),
-    'vgg16': (_vgg(64, 64, 128, 128, *[256] * 3, *[512] * 6), None),
-    'vgg19': (_vgg(64, 64, 128, 128, *[256] * 4, *[512] * 8), None),
-    'mobilenetv2_half': (_mobilenetv2_half(), 812_836),
-    'shufflenetv1': (_shufflenetv1(), 949_258),
-    'shufflenetv2_0_5x': (_shufflenetv2((48, 96, 192), 1), None),
-    'shufflenetv2_1x': (_shufflenetv2((116, 232, 464), 1), 1_355_528),
-    'imagenet_resnet18': (_resnet(64, IMAGENET, [2, 2, 2, 2], first=7), 11_689_512),
-    'imagenet_resnet34': (_resnet(64, IMAGENET, [3, 4, 6, 3], first=7), 21_797_672),
-    'imagenet_resnet50': (_resnet(64, IMAGENET, [3, 4, 6, 3], True, first=7), 25_557_032),
-    'imagenet_mobilenetv1': (_mobilenetv1(), 4_231_976),
-    'imagenet_shufflenetv2': (_shufflenetv2((116, 232, 464), 3), 2_278_604),
+# With a classifier of 100 classes (ImageNet: 1000).
+PUBLISHED_PARAMETERS = {
+    'resnet20': 278_324, 'resnet32': 472_756, 'resnet56': 861_620, 'resnet110': 1_736_564,
+    'resnet8x4': 1_233_540, 'resnet32x4': 7_433_860, 'resnet50_cifar': 23_705_252,
+    'wrn_16_2': 703_284, 'wrn_40_1': 569_780, 'wrn_40_2': 2_255_156,
+    'vgg8': 3_965_028, 'vgg13': 9_462_180, 'mobilenetv2_half': 812_836,
+    'shufflenetv1': 949_258, 'shufflenetv2_1x': 1_355_528,
+    'imagenet_resnet18': 11_689_512, 'imagenet_resnet34': 21_797_672,
+    'imagenet_resnet50': 25_557_032, 'imagenet_mobilenetv1': 4_231_976,
+    'imagenet_shufflenetv2': 2_278_604,
 }
 
 # Channels and cells a side of the stem and the stages, for 32 pixels (ImageNet: 64).
@@ -169,15 +57,30 @@ def _record(network, images):
     return result, seen
 
 
-@pytest.mark.parametrize('name', SIZES)
+class Shapes(foreign.Checkpoint):
+    """What a network of `foreign_networks` asks for, without numbers."""
+
+    def _get(self, name, shape, scale=1.0, shift=0.0):
+        self.state[name] = torch.empty(shape)
+        return self.state[name]
+
+
+@pytest.mark.parametrize('name', foreign.NETWORKS)
 def test_the_number_of_parameters_is_the_published_one(name):
-    (counted, channels), published = SIZES[name]
+    shapes = Shapes()
     with torch.device('meta'):
         network = _build(name)
-    assert network.out_channels == channels
-    assert sum(parameter.numel() for parameter in network.parameters()) == counted
-    classes = 1000 if name.startswith('imagenet') else 100
-    assert published in (None, counted + (channels + 1) * classes)
+        run, *arguments = foreign.NETWORKS[name]
+        run(shapes, torch.empty(1, 3, 64, 64), *arguments)
+    [*_, weight, bias] = shapes.state.values()  # of its classifier
+    assert weight.shape == (len(bias), network.out_channels)
+    parameters = [value.numel() for key, value in shapes.state.items()
+                  if not key.endswith(('mean', 'var', 'tracked'))]
+    counted = sum(parameter.numel() for parameter in network.parameters())
+    assert counted == sum(parameters[:-2])
+    if name in PUBLISHED_PARAMETERS:
+        classes = 1000 if name.startswith('imagenet') else 100
+        assert counted + (network.out_channels + 1) * classes == PUBLISHED_PARAMETERS[name]
 
 
 # The table of akamaster's pytorch_resnet_cifar10, in millions, with ten classes.
@@ -278,7 +181,7 @@ def test_a_network_that_does_not_exist_is_refused(config, message):
 
 def test_no_name_hides_one_of_mmdet():
     MODELS.import_from_location()
-    for name in [*SIZES, 'ResNetCIFAR', 'ResNetImageNet', 'WideResNet', 'VGGCIFAR',
+    for name in [*foreign.NETWORKS, 'ResNetCIFAR', 'ResNetImageNet', 'WideResNet', 'VGGCIFAR',
                  'MobileNetV1ImageNet', 'MobileNetV2CIFAR', 'ShuffleNetV1CIFAR',
                  'ShuffleNetV2CIFAR', 'ShuffleNetV2ImageNet']:
         assert name in MODELS.module_dict

@@ -30,6 +30,8 @@ def share(monkeypatch):
 
 
 LABELS = [0, 1, 2] * 7 + [3]  # class 3 has one member
+of_both_kinds = pytest.mark.parametrize(('kind', 'options'), [
+    (PairSampler, dict()), (ClassBalancedSampler, dict(samples_per_class=2))])
 
 
 def test_pairs(share):
@@ -59,8 +61,7 @@ def test_partners_are_uniform_among_the_others(share):
     assert all(abs(count - 500) < 80 for count in seen.values())
 
 
-@pytest.mark.parametrize(('kind', 'options'), [
-    (PairSampler, dict()), (ClassBalancedSampler, dict(samples_per_class=2))])
+@of_both_kinds
 def test_seed_and_epoch_decide(share, kind, options):
     dataset = _dataset(LABELS)
 
@@ -72,8 +73,7 @@ def test_seed_and_epoch_decide(share, kind, options):
     assert batches(seed=1, epoch=2) != batches(seed=2, epoch=2)
 
 
-@pytest.mark.parametrize(('kind', 'options'), [
-    (PairSampler, dict()), (ClassBalancedSampler, dict(samples_per_class=2))])
+@of_both_kinds
 def test_two_processes_share_an_epoch(share, kind, options):
     dataset = _dataset([0, 1, 2, 3] * 16)
     halves = [list(kind(share(dataset, rank, 2), batch_size=8, **options)) for rank in (0, 1)]
@@ -120,21 +120,21 @@ def test_fewer_images_than_a_batch_still_make_one(share):
     assert Counter(batch) == {0: 4, 1: 4}
 
 
-def test_the_loader_of_a_config_changes_with_the_epoch():
-    for batch_sampler in (dict(type='mmkd.PairSampler'),
-                          dict(type='mmkd.ClassBalancedSampler', samples_per_class=2)):
-        loader = Runner.build_dataloader(dict(
-            batch_size=6, num_workers=0, dataset=_dataset(LABELS), batch_sampler=batch_sampler,
-            sampler=dict(type='DefaultSampler', shuffle=True),
-            collate_fn=dict(type='whole_batch')), seed=0)
+@of_both_kinds
+def test_the_loader_of_a_config_changes_with_the_epoch(kind, options):
+    loader = Runner.build_dataloader(dict(
+        batch_size=6, num_workers=0, dataset=_dataset(LABELS),
+        batch_sampler=dict(type=f'mmkd.{kind.__name__}', **options),
+        sampler=dict(type='DefaultSampler', shuffle=True),
+        collate_fn=dict(type='whole_batch')), seed=0)
 
-        def indices(epoch, loader=loader):
-            # As mmengine's DistSamplerSeedHook does.
-            loader.batch_sampler.sampler.set_epoch(epoch)
-            return [batch['data_samples'].indices.tolist() for batch in loader]
+    def indices(epoch):
+        # As mmengine's DistSamplerSeedHook does.
+        loader.batch_sampler.sampler.set_epoch(epoch)
+        return [batch['data_samples'].indices.tolist() for batch in loader]
 
-        assert len(indices(0)) == len(loader)
-        assert indices(0) == indices(0) != indices(1)
+    assert len(indices(0)) == len(loader)
+    assert indices(0) == indices(0) != indices(1)
 
 
 def test_bad_options(share):

@@ -14,48 +14,18 @@ from mmkd.errors import UserError
 from mmkd.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
-# Registry config of the network; its second implementation; the image's side.
-PUBLISHED = {
-    'resnet20': (dict(type='resnet20'),
-                 lambda c, x: foreign.resnet_cifar(c, x, 3, (16, 16, 32, 64)), 32),
-    'resnet20_option_a': (dict(type='resnet20_option_a'),
-                          lambda c, x: foreign.resnet_option_a(c, x, 3), 32),
-    'resnet8x4': (dict(type='resnet8x4'),
-                  lambda c, x: foreign.resnet_cifar(c, x, 1, (32, 64, 128, 256)), 32),
-    'resnet50_cifar': (dict(type='resnet50_cifar'),
-                       lambda c, x: foreign.resnet50(c, x, small=True), 16),
-    'wrn_16_1': (dict(type='wrn_16_1'), lambda c, x: foreign.wrn(c, x, 2, 1), 32),
-    'wrn_16_2': (dict(type='wrn_16_2'), lambda c, x: foreign.wrn(c, x, 2, 2), 32),
-    'vgg8': (dict(type='vgg8'), lambda c, x: foreign.vgg(c, x, (1, 1, 1, 1, 1)), 32),
-    'vgg8 at 64': (dict(type='vgg8'), lambda c, x: foreign.vgg(c, x, (1, 1, 1, 1, 1)), 64),
-    'vgg13': (dict(type='vgg13'), lambda c, x: foreign.vgg(c, x, (2, 2, 2, 2, 2)), 32),
-    'mobilenetv2_half': (dict(type='mobilenetv2_half'), foreign.mobilenetv2_half, 32),
-    'shufflenetv1': (dict(type='shufflenetv1'), foreign.shufflenetv1, 32),
-    'shufflenetv2_0_5x': (dict(type='shufflenetv2_0_5x'),
-                          lambda c, x: foreign.shufflenetv2_cifar(c, x, (48, 96, 192)), 32),
-    'shufflenetv2_1x': (dict(type='shufflenetv2_1x'),
-                        lambda c, x: foreign.shufflenetv2_cifar(c, x, (116, 232, 464)), 32),
-    'imagenet_resnet18': (dict(type='imagenet_resnet18'), foreign.resnet18, 64),
-    'imagenet_resnet50': (dict(type='imagenet_resnet50'),
-                          lambda c, x: foreign.resnet50(c, x, small=False), 64),
-    'imagenet_shufflenetv2': (dict(type='imagenet_shufflenetv2'),
-                              foreign.shufflenetv2_torchvision, 64),
-    'imagenet_mobilenetv1': (dict(type='imagenet_mobilenetv1'), foreign.mobilenetv1_mdistiller, 64),
-    'imagenet_mobilenetv1 of timm': (dict(type='imagenet_mobilenetv1', relu6=True),
-                                     foreign.mobilenetv1_timm, 64),
-}
+# Networks, and sides of images at which they take other ways.
+PUBLISHED = [
+    *((name, 32) for name in (
+        'resnet20', 'resnet20_option_a', 'resnet8x4', 'wrn_16_1', 'wrn_16_2', 'vgg8', 'vgg13',
+        'mobilenetv2_half', 'shufflenetv1', 'shufflenetv2_0_5x', 'shufflenetv2_1x')),
+    ('resnet50_cifar', 16), ('vgg8', 64), ('imagenet_resnet18', 64), ('imagenet_resnet50', 64),
+    ('imagenet_shufflenetv2', 64), ('imagenet_mobilenetv1', 64)]
 
 
-class Network(nn.Module):
-    """A classifier without its losses."""
-
-    def __init__(self, backbone, num_classes=10):
-        super().__init__()
-        self.backbone = MODELS.build(backbone)
-        self.head = nn.ModuleDict(dict(fc=nn.Linear(self.backbone.out_channels, num_classes)))
-
-    def forward(self, images):
-        return self.head['fc'](self.backbone(images))
+def _network(name, num_classes=10, **options):
+    return MODELS.build(dict(type='Classifier', backbone=dict(type=name, **options),
+                             num_classes=num_classes))
 
 
 def _images(side):
@@ -63,22 +33,29 @@ def _images(side):
                        generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize('name', PUBLISHED)
-def test_the_logits_are_those_of_the_published_network(name):
-    backbone, run, side = PUBLISHED[name]
+def _check_logits(network, side, run, *arguments):
     checkpoint, images = foreign.Checkpoint(), _images(side)
-    expected = run(checkpoint, images)
-    network = Network(backbone).double().eval()
+    expected = run(checkpoint, images, *arguments)
+    network.double().eval()
     network.load_state_dict(convert_state_dict(checkpoint.state, network))
     with torch.no_grad():
         torch.testing.assert_close(network(images), expected, rtol=1e-9, atol=1e-9)
     assert expected.std() > 1e-3
 
 
+@pytest.mark.parametrize(('name', 'side'), PUBLISHED)
+def test_the_logits_are_those_of_the_published_network(name, side):
+    _check_logits(_network(name), side, *foreign.NETWORKS[name])
+
+
+def test_the_logits_of_timms_mobilenet():
+    _check_logits(_network('imagenet_mobilenetv1', relu6=True), 64, foreign.mobilenetv1_timm)
+
+
 def test_every_stage_of_a_wide_resnet_ends_with_the_batch_norm_that_begins_the_next():
     checkpoint, images = foreign.Checkpoint(), _images(32)
     foreign.wrn(checkpoint, images, 2, 1)
-    network = Network(dict(type='wrn_16_1')).double().eval()
+    network = _network('wrn_16_1').double().eval()
     network.load_state_dict(convert_state_dict(checkpoint.state, network))
     seen = {}
     for number in (1, 2, 3):
@@ -104,7 +81,7 @@ def resnet8():
     lambda state: {f'module.{name}': value for name, value in state.items()},
 ], ids=['model', 'state_dict', 'DataParallel'])
 def test_wrapped_weights_are_the_same_weights(resnet8, wrap):
-    network = Network(dict(type='resnet8'))
+    network = _network('resnet8')
     plain, wrapped = (convert_state_dict(state, network) for state in (resnet8, wrap(resnet8)))
     assert plain.keys() == wrapped.keys() == network.state_dict().keys()
     assert all(plain[name] is wrapped[name] for name in plain)
@@ -113,29 +90,23 @@ def test_wrapped_weights_are_the_same_weights(resnet8, wrap):
     assert len({id(value) for value in plain.values()}) == len(resnet8)
 
 
-def _akamasters(tmp_path):
-    """A file as that repository saves it: under DataParallel, by a PyTorch without counters."""
+def test_a_file_of_option_a_loads_into_no_other_network(tmp_path):
     checkpoint = foreign.Checkpoint()
     expected = foreign.resnet_option_a(checkpoint, _images(32), 3)
+    # As akamaster's repository saves it: under DataParallel, by a PyTorch without counters.
     state = {f'module.{name}': value for name, value in checkpoint.state.items()
              if not name.endswith('num_batches_tracked')}
-    torch.save(dict(state_dict=state, best_prec1=91.73), tmp_path / 'resnet20.th')
-    return tmp_path / 'resnet20.th', expected
-
-
-def test_a_file_of_option_a_loads_into_no_other_network(tmp_path):
-    path, expected = _akamasters(tmp_path)
-    classifier = MODELS.build(dict(
-        type='Classifier', backbone=dict(type='resnet20_option_a'), num_classes=10)).double().eval()
+    path = tmp_path / 'resnet20.th'
+    torch.save(dict(state_dict=state, best_prec1=91.73), path)
+    classifier = _network('resnet20_option_a').double().eval()
     load_weights(classifier, path)
     with torch.no_grad():
-        logits = classifier.head(classifier.backbone(_images(32)))
+        logits = classifier(_images(32))
     torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
     for name, fault in (('resnet20', r'missing \(backbone.stage2.blocks.0.shortcut'),
                         ('resnet32_option_a', 'missing')):
-        other = MODELS.build(dict(type='Classifier', backbone=dict(type=name), num_classes=10))
         with pytest.raises(UserError, match=fault):
-            load_weights(other, path)
+            load_weights(_network(name), path)
 
 
 @pytest.mark.parametrize('depth', [20, 56])
@@ -144,8 +115,7 @@ def test_the_real_files_of_option_a(depth):
     files = sorted((ROOT / 'data/weights').glob(f'*resnet{depth}-*.th'))
     if not files:
         pytest.skip(f'no data/weights/*resnet{depth}-*.th')
-    classifier = MODELS.build(dict(
-        type='Classifier', backbone=dict(type=f'resnet{depth}_option_a'), num_classes=10))
+    classifier = _network(f'resnet{depth}_option_a')
     load_weights(classifier, files[0])
     means = classifier.backbone.stem[1].running_mean
     assert means.isfinite().all() and means.abs().sum() > 0  # a new network's are 0
@@ -154,7 +124,7 @@ def test_the_real_files_of_option_a(depth):
 def test_old_checkpoints_lack_the_counters_of_the_batch_norms(resnet8):
     old = {name: value for name, value in resnet8.items()
            if not name.endswith('num_batches_tracked')}
-    network = Network(dict(type='resnet8'))
+    network = _network('resnet8')
     network.load_state_dict(convert_state_dict(old, network))
     assert network.backbone.stem[1].num_batches_tracked == 0
 
@@ -174,14 +144,14 @@ def _without(state, *names):
 ], ids=['missing', 'unknown', 'twice', 'classes', 'depth', 'family', 'no weights'])
 def test_what_does_not_fit_is_named(resnet8, backbone, classes, change, message):
     with pytest.raises(UserError, match=message):
-        convert_state_dict(change(resnet8), Network(dict(type=backbone), classes))
+        convert_state_dict(change(resnet8), _network(backbone, classes))
 
 
 def test_timms_mobilenet_needs_its_relu6():
     checkpoint = foreign.Checkpoint()
     foreign.mobilenetv1_timm(checkpoint, _images(32))
     with pytest.raises(UserError, match='relu6=True'):
-        convert_state_dict(checkpoint.state, Network(dict(type='imagenet_mobilenetv1')))
+        convert_state_dict(checkpoint.state, _network('imagenet_mobilenetv1'))
 
 
 def test_a_backbone_of_another_library_has_no_mapping():

@@ -7,46 +7,36 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from photo_folders import image, xml
 
-from mmkd.commands import COMMANDS, main
+from mmkd.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 
 
-def ended(arguments, capsys):
-    """Call the command; return its status and what it printed."""
-    status = 0
-    try:
-        main(arguments)
-    except SystemExit as end:
-        status = end.code
-    return status, *capsys.readouterr()
-
-
-def test_every_module_is_listed_and_fits_one_screen(capsys):
+def test_every_module_is_listed_and_fits_one_screen(given):
     modules = {path.stem for path in (ROOT / 'mmkd/commands').glob('*.py')} - {'__init__'}
     assert modules == set(COMMANDS)
     for arguments in ([], ['--help'], ['-h']):
-        status, out, _ = ended(arguments, capsys)
+        status, out, _ = given(arguments)
         lines = out.splitlines()
         assert status == 0 and len(lines) <= 24 and max(map(len, lines)) <= 80
         assert [line.split()[0] for line in lines if line.startswith('    ')] == list(COMMANDS)
 
 
 @pytest.mark.parametrize('name', COMMANDS)
-def test_help_names_the_command_and_shows_how_to_call_it(name, capsys):
-    status, out, _ = ended([name, '--help'], capsys)
+def test_help_names_the_command_and_shows_how_to_call_it(name, given):
+    status, out, _ = given([name, '--help'])
     assert status == 0
     assert out.startswith(f'usage: mmkd {name} ')
     assert f'\n    mmkd {name}' in out
     assert import_module(f'mmkd.commands.{name}').__doc__.partition('\n')[0] in out
 
 
-def test_an_unknown_command_is_one_sentence(capsys):
-    status, out, err = ended(['tran', 'x.py'], capsys)
-    assert (status, out) == (1, '')
-    assert err == ("error: mmkd has no command 'tran'. Did you mean 'train'? `mmkd --help` lists "
-                   'them\n')
+def test_an_unknown_command_is_one_sentence(given):
+    assert given('tran x.py') == (
+        1, '', "error: mmkd has no command 'tran'. Did you mean 'train'? `mmkd --help` lists "
+        'them\n')
 
 
 @pytest.mark.parametrize('code, heavy', [
@@ -84,24 +74,18 @@ def test_a_tool_is_its_command(name, monkeypatch, capsys):
 @pytest.fixture
 def data(tmp_path):
     """A data set of one cat whose second image is missing."""
-    for folder in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
-        (tmp_path / folder).mkdir(parents=True)
-    import cv2
-    import numpy as np
-    cv2.imwrite(str(tmp_path / 'JPEGImages/a.jpg'), np.zeros((9, 9, 3), np.uint8))
+    image(tmp_path / 'JPEGImages/a.jpg')
     for name in ('a', 'b'):
-        (tmp_path / f'Annotations/{name}.xml').write_text(
-            '<annotation><size><width>9</width><height>9</height><depth>3</depth></size><object>'
-            '<name>cat</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin>'
-            '<xmax>5</xmax><ymax>5</ymax></bndbox></object></annotation>')
+        xml(tmp_path / f'Annotations/{name}.xml', ('cat', 1, 1, 5, 5))
+    (tmp_path / 'ImageSets/Main').mkdir(parents=True)
     for split in ('train', 'val', 'test'):
         (tmp_path / f'ImageSets/Main/{split}.txt').write_text('a\n')
     return tmp_path
 
 
-def test_check(data, capsys):
-    status, out, _ = ended(['check', str(data), '--classes', 'cat'], capsys)
+def test_check(data, given):
+    status, out, _ = given(['check', str(data), '--classes', 'cat'])
     assert (status, out.splitlines()[-1]) == (0, 'no errors')
     (data / 'ImageSets/Main/train.txt').write_text('a\nb\n')
-    status, out, _ = ended(['check', str(data)], capsys)
+    status, out, _ = given(['check', str(data)])
     assert status == 1 and out.splitlines()[-1] == '1 errors'

@@ -4,43 +4,15 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
-from helpers import CLASSES, build, centernet
+from helpers import CLASSES, centernet
 from mmengine.config import Config, ConfigDict
-from torch import nn
+from reference import ROOT, config_of, lively, with_bias
 
-SIZE = 64
-
-
-def pipeline(size=SIZE):
-    return [dict(type='LoadImageFromFile'),
-            dict(type='Resize', scale=(size, size), keep_ratio=True),
-            dict(type='LoadAnnotations', with_bbox=True),
-            dict(type='PackDetInputs',
-                 meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
-
-
-def config_of(model, classes=CLASSES):
-    """What a config that trains ``model`` says about testing it."""
-    dataset = dict(type='VOCDataset', metainfo=dict(classes=classes), pipeline=pipeline())
-    return Config(dict(default_scope='mmkd', model=model,
-                       test_dataloader=dict(dataset=dataset)))
-
-
-def lively(config):
-    """Build a detector whose scores, sizes and offsets differ from place to place."""
-    model = build(config)
-    torch.manual_seed(1)
-    for module in model.modules():
-        if hasattr(module, 'conv_offset'):
-            nn.init.normal_(module.conv_offset.weight, std=0.1)
-    head = model.bbox_head
-    for branch in (head.heatmap_head, head.wh_head, head.offset_head):
-        nn.init.normal_(branch[0].weight, std=0.3)
-        nn.init.normal_(branch[-1].weight, std=0.5)
-    model.cfg, model.dataset_meta = config_of(config), dict(classes=CLASSES)
-    return model.eval()
+from mmkd.deploy import Detector
+from mmkd.deploy.export import export_onnx, load_model
 
 
 @pytest.fixture(scope='session')
@@ -67,7 +39,6 @@ def images(tmp_path_factory):
 @pytest.fixture(scope='session')
 def exported(detector_config, images, tmp_path_factory):
     """The detector as trained (config and checkpoint files), loaded, and exported."""
-    from mmkd.deploy.export import export_onnx, load_model
     folder = tmp_path_factory.mktemp('exported')
     cfg = config_of(detector_config)
     cfg.dump(folder / 'config.py')
@@ -76,6 +47,42 @@ def exported(detector_config, images, tmp_path_factory):
                     meta=dict(dataset_meta=dict(classes=CLASSES))), folder / 'epoch_1.pth')
     model = load_model(Config.fromfile(folder / 'config.py'), folder / 'epoch_1.pth')
     checks = export_onnx(model, folder / 'student.onnx', images)
-    return SimpleNamespace(folder=folder, model=model, checks=checks,
-                           onnx=folder / 'student.onnx', config=folder / 'config.py',
-                           checkpoint=folder / 'epoch_1.pth')
+    return SimpleNamespace(model=model, checks=checks, onnx=folder / 'student.onnx',
+                           config=folder / 'config.py', checkpoint=folder / 'epoch_1.pth')
+
+
+@pytest.fixture(scope='session')
+def detector(exported, tmp_path_factory):
+    """That of `exported`, whose boxes are next to points, with boxes wider and higher by six cells.
+
+    Checkpoint, file and model.
+    """
+    folder, bias = tmp_path_factory.mktemp('larger'), 'bbox_head.wh_head.2.bias'
+    checkpoint = torch.load(exported.checkpoint, weights_only=True)
+    checkpoint['state_dict'][bias] += 6
+    torch.save(checkpoint, folder / 'epoch_1.pth')
+    proto = with_bias(exported.onnx, bias, 6)
+    onnx.helper.set_model_props(proto, Detector(exported.onnx).metadata.to_props())
+    onnx.save(proto, folder / 'student.onnx')
+    return SimpleNamespace(checkpoint=folder / 'epoch_1.pth', onnx=folder / 'student.onnx',
+                           model=load_model(exported.model.cfg, folder / 'epoch_1.pth'))
+
+
+@pytest.fixture
+def run(request, load_tool):
+    """The tool that a file of tests names: `TOOL = 'export.py'`."""
+    return load_tool(ROOT / 'tools' / request.module.TOOL)
+
+
+@pytest.fixture
+def errors(run, capsys):
+    """Run the tool to its one error; return the lines of stderr, of which that is the last."""
+    def failing(*args):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run(*args)
+        assert ended.value.code == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.startswith('error: ') for line in lines] == [False] * (len(lines) - 1) + [True]
+        return lines
+    return failing

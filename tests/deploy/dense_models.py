@@ -8,6 +8,7 @@ from helpers import CLASSES
 from mmengine.config import Config
 from torch import nn
 
+from mmkd.deploy.export.predictions import samples_of_sizes
 from mmkd.distillation import build_model
 
 SIZE = 64
@@ -83,28 +84,25 @@ MODELS = dict(
 )
 
 
-def config(name, size=SIZE, scope='mmdet'):
-    """The config of a tiny detector for inputs of ``size`` x ``size`` pixels."""
+def config(name):
+    """The config of a tiny detector."""
     path, model = MODELS[name]
     cfg = Config.fromfile(Path(mmdet.__file__).parent / '.mim/configs' / path)
-    cfg.merge_from_dict(dict(model=model, default_scope=scope))
+    cfg.merge_from_dict(dict(model=model, default_scope='mmdet'))
     dataset = cfg.test_dataloader.dataset
     dataset.metainfo = dict(classes=CLASSES)
-    padded = False
     for step in dataset.pipeline:
         if step.type == 'Resize':
-            step.scale = (size, size)
-        elif step.type == 'Pad':
-            padded = True
-            if 'size' in step:
-                step.size = (size, size)
-    if not padded:
-        cfg.model.data_preprocessor.pad_size_divisor = size
+            step.scale = (SIZE, SIZE)
+        elif step.type == 'Pad' and 'size' in step:
+            step.size = (SIZE, SIZE)
+    if all(step.type != 'Pad' for step in dataset.pipeline):
+        cfg.model.data_preprocessor.pad_size_divisor = SIZE
     return cfg
 
 
-def lively(cfg, mean=-4.0, deviation=1.5):
-    """Build the model of a config; its logits get this mean and deviation on noise.
+def lively(cfg, mean=-4.0):
+    """Build the model of a config; its logits get this mean and a deviation of 1.5 on noise.
 
     So some places score above the threshold. Boxes differ from place to place, too.
     """
@@ -128,13 +126,11 @@ def lively(cfg, mean=-4.0, deviation=1.5):
             noise = torch.randn(2, 3, SIZE, SIZE)
             if not model.data_preprocessor._enable_normalize:
                 noise = 128 + 60 * noise
-            feats = model.extract_feat(noise)
-            predict_maps(model, feats)
+            predict_maps(model, model.extract_feat(noise))
             hook.remove()
             # GFL's distances are means of distributions: only clear ones differ.
             others = 4.0 if hasattr(getattr(model, 'bbox_head', None), 'integral') else 0.5
-            factor = (deviation if layer in layers else others) / torch.cat(outputs).std()
-            layer.weight.mul_(factor)
+            layer.weight.mul_((1.5 if layer in layers else others) / torch.cat(outputs).std())
             if layer in layers:
                 layer.bias.fill_(mean)
                 if isinstance(layer, nn.Linear) and hasattr(model, 'roi_head'):
@@ -145,23 +141,19 @@ def lively(cfg, mean=-4.0, deviation=1.5):
 
 def heads_of(model):
     """The layers of all heads that may give classes or boxes, by the name of the branch."""
+    heads = [model.bbox_head] if hasattr(model, 'bbox_head') else []
     if hasattr(model, 'roi_head'):
-        heads = [model.rpn_head, *(model.roi_head.bbox_head if isinstance(
-            model.roi_head.bbox_head, nn.ModuleList) else [model.roi_head.bbox_head])]
-    else:
-        heads = [model.bbox_head] if hasattr(model, 'bbox_head') else []
+        own = model.roi_head.bbox_head
+        heads = [model.rpn_head, *(own if isinstance(own, nn.ModuleList) else [own])]
     return [(name.split('.')[0], module) for head in heads for name, module in head.named_modules()
             if isinstance(module, nn.Conv2d | nn.Linear)]
 
 
 def predict_maps(model, feats):
     """Run what comes after the features."""
+    samples = samples_of_sizes([(SIZE, SIZE)] * 2, (SIZE, SIZE))
     if hasattr(model, 'roi_head'):
-        from mmkd.deploy.export.predictions import samples_of_sizes
-        samples = samples_of_sizes([(SIZE, SIZE)] * 2, (SIZE, SIZE))
         return model.roi_head.predict(feats, model.rpn_head.predict(feats, samples), samples)
     if hasattr(model, 'forward_transformer'):
-        from mmkd.deploy.export.predictions import samples_of_sizes
-        samples = samples_of_sizes([(SIZE, SIZE)] * 2, (SIZE, SIZE))
         return model.bbox_head(**model.forward_transformer(feats, samples))
     return model.bbox_head(feats)

@@ -244,6 +244,15 @@ def test_queries_with_patterns(method):
     assert 'has num_patterns=2' in refusal(_term(method), build(cfg), build(tiny('DAB-DETR')))
 
 
+def test_a_teacher_with_other_classes_without_names():
+    student, other = (SimpleNamespace(bbox_head=SimpleNamespace(num_classes=n)) for n in (3, 5))
+    teacher = SimpleNamespace(name='big', model=other, classes=None, weight=1.0)
+    step = SimpleNamespace(model=student, teachers=[teacher])
+    data = SimpleNamespace(metainfo=dict(classes=CLASSES))
+    with pytest.raises(UserError, match=r"'big' has 5 classes .*3, .*does not name"):
+        _term('setkd').prepare(step, data)
+
+
 def test_a_number_of_points():
     with pytest.raises(UserError, match='points=-1: give a number of at least 0'):
         _term('kd_detr', points=-1)

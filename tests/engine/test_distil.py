@@ -16,15 +16,14 @@ FASTER = 'mmdet::faster_rcnn/faster-rcnn_r18_fpn_8xb8-amp-lsj-200e_coco.py'
 MASK2FORMER = 'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py'
 CENTERNET = 'configs/centernet/centernet_r18_voc.py'
 HOURGLASS = 'configs/centernet/centernet_hourglass104_voc.py'
+VIT = 'timm:vit_small_patch14_dinov2=dino.safetensors'
 
 
-def test_a_config_of_a_package_is_found_by_its_place():
-    assert config_path(RETINANET).is_file()
-    assert config_path(RETINANET.removesuffix('.py')) == config_path(RETINANET)
-    with pytest.raises(UserError, match=r"in the installed mmdet.*retinanet_r18_fpn_1x"):
-        config_path('mmdet::retinanet/retinanet_r18_fpn_1x_cocoo.py')
-    with pytest.raises(UserError, match="the package 'mmdett' is not installed"):
-        config_path('mmdett::a.py')
+def taught(student, *choices):
+    """The config of a student, with the teachers and the methods chosen."""
+    cfg = load_config(student)
+    distil(cfg, *choices)
+    return cfg
 
 
 @pytest.mark.parametrize(('path', 'family'), [
@@ -37,8 +36,7 @@ def test_families(path, family):
 
 
 def test_pkd_is_the_default_for_any_two_detectors():
-    cfg = load_config(RETINANET)
-    distil(cfg, [f'{FASTER}=faster.pth'])
+    cfg = taught(RETINANET, [f'{FASTER}=faster.pth'])
     [(name, entry)] = cfg.teachers.items()
     assert entry == dict(config=FASTER, checkpoint='faster.pth')
     assert cfg.distill_weights == dict(pkd=10)
@@ -49,37 +47,32 @@ def test_pkd_is_the_default_for_any_two_detectors():
 
 
 def test_a_preset_has_the_settings_of_a_family():
-    cfg = load_config(FASTER)
-    distil(cfg, [f'{RETINANET}=retina.pth'], ['pkd', 'fgd'])
+    cfg = taught(FASTER, [f'{RETINANET}=retina.pth'], ['pkd', 'fgd'])
     assert cfg.distill_weights == dict(pkd=6, fgd=1)
     assert cfg.terms.fgd.loss.alpha == 5e-5
 
 
 def test_centernets_learn_from_centernets_by_the_recommended_recipe():
-    cfg = load_config(CENTERNET)
-    distil(cfg, [f'{HOURGLASS}=a.pth', f'{CENTERNET}=b.pth'])
+    cfg = taught(CENTERNET, [f'{HOURGLASS}=a.pth', f'{CENTERNET}=b.pth'])
     recipe = Config.fromfile('configs/_base_/distillation/joint.py')
     assert cfg.terms == recipe.terms and cfg.distill_weights == recipe.distill_weights
 
 
 def test_a_config_that_distils_already_takes_other_teachers():
-    cfg = load_config('configs/centernet_mt_r18.py')
-    distil(cfg, [f'{HOURGLASS}=a.pth'])
+    cfg = taught('configs/centernet_mt_r18.py', [f'{HOURGLASS}=a.pth'])
     assert cfg.custom_hooks == [dict(type='DistillationHook')]
     assert list(cfg.teachers) == ['centernet_hourglass104_voc']
 
 
 def test_each_teacher_teaches_what_fits_it():
-    cfg = load_config(CENTERNET)
-    distil(cfg, [f'{HOURGLASS}=a.pth', f'{RETINANET}=b.pth'], ['joint', 'pkd'])
+    cfg = taught(CENTERNET, [f'{HOURGLASS}=a.pth', f'{RETINANET}=b.pth'], ['joint', 'pkd'])
     hourglass, retinanet = cfg.teachers
     assert list(cfg.terms) == ['heatmap', 'wh', 'offset', 'feature', 'pkd']
     assert [term.teachers for term in cfg.terms.values()] == [[hourglass]] * 4 + [[retinanet]]
 
 
 def test_a_teacher_without_a_neck_is_tapped_before_its_head():
-    cfg = load_config(CENTERNET)
-    distil(cfg, [f'{HOURGLASS}=a.pth', f'{CENTERNET}=b.pth'], ['pkd'])
+    cfg = taught(CENTERNET, [f'{HOURGLASS}=a.pth', f'{CENTERNET}=b.pth'], ['pkd'])
     assert cfg.terms.pkd.teacher_tap == 'bbox_head:input:-1'
     assert cfg.terms.pkd_2.tap == 'neck:*' and 'teacher_tap' not in cfg.terms.pkd_2
     assert cfg.terms.pkd.teachers + cfg.terms.pkd_2.teachers == list(cfg.teachers)
@@ -89,10 +82,15 @@ def test_a_teacher_without_a_neck_is_tapped_before_its_head():
     ([f'{FASTER}=a.pth'], ['pkdd'], r"--method 'pkdd' is none of .*Did you mean 'pkd'\?"),
     ([f'{FASTER}=a.pth'], ['joint'], '--method joint is for a CenterNet that learns from CenterN'),
     ([FASTER], None, 'or CONFIG=CHECKPOINT'),
-    (['configs/none.py=a.pth'], None, "the config 'configs/none.py' does not exist")])
+    (['configs/none.py=a.pth'], None, "the config 'configs/none.py' does not exist"),
+    ([VIT], ['pkd'], 'is a backbone alone: take foundation, foundation_pkd or foundation_l2'),
+    ([f'{RETINANET}=a.pth'], ['foundation'], 'is for teachers that are a backbone alone'),
+    (['timm:resnet10t'], ['foundation'],
+     'nothing is downloaded, so give the file of its weights'),
+    (['hf:nowhere'], ['foundation'], "there is no folder 'nowhere' with a config.json")])
 def test_what_does_not_fit_is_one_sentence(teachers, names, message):
     with pytest.raises(UserError, match=message):
-        distil(load_config(RETINANET), teachers, names)
+        taught(RETINANET, teachers, names)
 
 
 def test_every_method_is_described():
@@ -161,22 +159,18 @@ def test_coco_json_without_categories(tmp_path, text):
 
 
 def test_a_pyramid_meets_a_single_map_with_its_finest_level():
-    cfg = load_config(CENTERNET)
-    distil(cfg, [f'{RETINANET}=a.pth'])
+    cfg = taught(CENTERNET, [f'{RETINANET}=a.pth'])
     pkd = cfg.terms.pkd
     assert (pkd.tap, pkd.teacher_tap, pkd.match, pkd['size']) == (
         'neck:*', 'neck:0', 'order', 'student')
-    cfg = load_config(CENTERNET)
-    distil(cfg, [f'{RETINANET}=a.pth'], ['score_l2'])
+    cfg = taught(CENTERNET, [f'{RETINANET}=a.pth'], ['score_l2'])
     assert cfg.terms.score_l2['size'] == 'teacher', 'whose cells have the scores'
-    cfg = load_config(RETINANET)
-    distil(cfg, [f'{HOURGLASS}=a.pth'])
+    cfg = taught(RETINANET, [f'{HOURGLASS}=a.pth'])
     assert (cfg.terms.pkd.tap, cfg.terms.pkd.teacher_tap) == ('neck:0', 'bbox_head:input:-1')
 
 
 def test_a_detector_without_a_neck_and_a_bbox_head_is_tapped_behind_its_backbone():
-    cfg = load_config(MASK2FORMER)
-    distil(cfg, [f'{RETINANET}=a.pth', f'{HOURGLASS}=b.pth'])
+    cfg = taught(MASK2FORMER, [f'{RETINANET}=a.pth', f'{HOURGLASS}=b.pth'])
     pyramid, single = cfg.terms.pkd, cfg.terms.pkd_2
     assert (pyramid.tap, pyramid.teacher_tap) == ('backbone:*', 'neck:*')
     assert (single.tap, single.teacher_tap) == ('backbone:0', 'bbox_head:input:-1')
@@ -190,12 +184,8 @@ def test_the_weights_of_classes_become_as_many():
     assert head.loss_cls.class_weight == [1.0, 1.0, 0.1], 'the last is of no object'
 
 
-VIT = 'timm:vit_small_patch14_dinov2=dino.safetensors'
-
-
 def test_a_backbone_alone_teaches_by_its_own_methods():
-    cfg = load_config(RETINANET)
-    distil(cfg, [VIT])
+    cfg = taught(RETINANET, [VIT])
     assert cfg.teachers.to_dict() == dict(vit_small_patch14_dinov2=dict(
         model=dict(type='TimmModel', name='vit_small_patch14_dinov2'),
         checkpoint='dino.safetensors'))
@@ -206,17 +196,6 @@ def test_a_backbone_alone_teaches_by_its_own_methods():
 
 @pytest.mark.parametrize(('student', 'method'), [(CENTERNET, 'heatmap'), (RETINANET, 'pkd')])
 def test_a_backbone_alone_beside_a_detector(student, method):
-    cfg = load_config(student)
-    distil(cfg, [f'{student}=a.pth', VIT])
+    cfg = taught(student, [f'{student}=a.pth', VIT])
     assert cfg.terms[method].teachers == [next(iter(cfg.teachers))]
     assert cfg.terms.foundation.teachers == ['vit_small_patch14_dinov2']
-
-
-@pytest.mark.parametrize(('teacher', 'method', 'sentence'), [
-    (VIT, 'pkd', 'is a backbone alone: take foundation, foundation_pkd or foundation_l2'),
-    (f'{RETINANET}=a.pth', 'foundation', 'is for teachers that are a backbone alone'),
-    ('timm:resnet10t', 'foundation', 'nothing is downloaded, so give the file of its weights'),
-    ('hf:nowhere', 'foundation', "there is no folder 'nowhere' with a config.json")])
-def test_mistakes_with_a_backbone_alone(teacher, method, sentence):
-    with pytest.raises(UserError, match=sentence):
-        distil(load_config(RETINANET), [teacher], [method])

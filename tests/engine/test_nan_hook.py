@@ -31,16 +31,13 @@ def test_stops_at_once_and_keeps_the_last_good_checkpoint(start, tmp_path, bad, 
     assert all(value.isfinite().all() for value in kept['state_dict'].values())
 
 
-def test_says_so_when_there_is_no_checkpoint(start):
-    with pytest.raises(UserError, match=r'iteration 1 .*no checkpoint was written before'):
-        start(**{'model.bad_step': 1}).train()
-
-
-def test_checkpoints_of_an_earlier_run_in_the_folder_are_not_offered(start, tmp_path):
-    start().train()
-    assert (tmp_path / 'work/epoch_4.pth').exists()
-    with pytest.raises(UserError, match=r'iteration 1 .*no checkpoint was written before'):
-        start(**{'model.bad_step': 1}).train()
+def test_only_checkpoints_of_this_run_are_offered(start, tmp_path):
+    for earlier_run in (False, True):
+        if earlier_run:
+            start().train()
+        assert (tmp_path / 'work/epoch_4.pth').exists() is earlier_run
+        with pytest.raises(UserError, match=r'iteration 1 .*no checkpoint was written before'):
+            start(**{'model.bad_step': 1}).train()
     # A run that went on from it has it to go back to.
     resumed = start(**{'model.bad_step': 1, 'resume': True, 'train_cfg.max_epochs': 9,
                        'load_from': str(tmp_path / 'work/epoch_4.pth')})

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from copy import deepcopy
+from functools import partial
 
 import pytest
 from mmengine.config import Config
@@ -16,8 +17,8 @@ from tiny_run import VALIDATION, Listed, write_config
 from mmkd.checkpoints import load_checkpoint_safely
 from mmkd.engine import begin, launch, results
 from mmkd.engine.begin import add_hooks
+from mmkd.engine.checkpoint_hook import SafeCheckpointHook
 from mmkd.engine.config import load_config
-from mmkd.engine.config_values import add_tracker, check_visualizer
 from mmkd.engine.launch import train
 from mmkd.engine.results import ResultsHook, read_results
 from mmkd.engine.run_folder import is_better, main_metric
@@ -97,55 +98,59 @@ def test_a_resume_goes_on_with_rows_and_best(last, run, tmp_path):
 
 
 def test_rows_and_best_behind_the_resumed_checkpoint_are_of_another_run(run, tmp_path):
-    run(**{'val_evaluator.values': [0.3, 0.2, 0.9, 0.8]})
+    run(**{'val_evaluator.values': [0.1234564, 0.12, 0.9, 0.8]})
     work = tmp_path / 'work'
     assert _epoch(work / 'best.pth') == 3
-    rows = run(str(work / 'epoch_2.pth'), **{'val_evaluator.values': [0.4, 0.5]})
-    assert [row['val/score'] for row in rows] == ['0.3', '0.2', '0.4', '0.5']
+    rows = run(str(work / 'epoch_2.pth'), **{'val_evaluator.values': [0.1234561, 0.1234567]})
+    # It judges by what is written, with all its digits.
+    assert [row['val/score'] for row in rows] == ['0.1234564', '0.12', '0.1234561', '0.1234567']
     assert _epoch(work / 'best.pth') == 4
 
 
-def test_a_kill_before_the_best_was_linked(run, tmp_path, monkeypatch, killed):
-    from mmkd.engine import checkpoint_hook
-
+def _kill_before_the_best_is_linked(patch):
     def kill(self, runner):
         if runner.epoch == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_hook.SafeCheckpointHook, '_keep_best', kill)
-        killed(run)
-    assert not (tmp_path / 'work/best.pth').exists()
-    rows = run('auto', **{'val_evaluator.values': [0.375, 0.125]})
-    assert [row['val/score'] for row in rows] == ['0.25', '0.5', '0.375', '0.125']
-    assert _epoch(tmp_path / 'work/best.pth') == 2
+    patch.setattr(SafeCheckpointHook, '_keep_best', kill)
 
 
-def _kill_before_validation(number):
-    """A ValLoop whose process dies when it is to validate for the time `number`, from 1."""
+def _kill_before_validation(patch, number):
+    """Let the process die when it is to validate for the time `number`, from 1."""
     def run(self, calls=[]):  # noqa: B006
         calls.append(0)
         if len(calls) == number:
             os.kill(os.getpid(), signal.SIGKILL)
         return ValLoop.run(self)
-    return type('ValLoop', (ValLoop, ), dict(run=run))
+    patch.setitem(LOOPS._module_dict, 'ValLoop', type('ValLoop', (ValLoop, ), dict(run=run)))
 
 
-@pytest.mark.parametrize('number, values', [(2, [0.5, 0.375, 0.125]), (4, [0.125])])
-def test_a_kill_before_a_validation(number, values, run, tmp_path, monkeypatch, killed):
+@pytest.mark.parametrize('kill, number, values', [
+    (_kill_before_the_best_is_linked, 2, [0.375, 0.125]),
+    (partial(_kill_before_validation, number=2), 2, [0.5, 0.375, 0.125]),
+    (partial(_kill_before_validation, number=4), 4, [0.125])],
+    ids=['before the best is linked', 'before validation 2', 'before validation 4'])
+def test_a_kill(kill, number, values, run, tmp_path, monkeypatch, killed):
     with monkeypatch.context() as patch:
-        patch.setitem(LOOPS._module_dict, 'ValLoop', _kill_before_validation(number))
+        kill(patch)
         killed(run)
     assert (tmp_path / f'work/epoch_{number}.pth').exists()
+    assert (tmp_path / 'work/best.pth').exists() is (
+        kill is not _kill_before_the_best_is_linked)
     rows = run('auto', **{'val_evaluator.values': values})
     assert [row['val/score'] for row in rows] == ['0.25', '0.5', '0.375', '0.125']
     best = load_checkpoint_safely(tmp_path / 'work/best.pth')
     assert best['meta']['epoch'] == 2 and 'optimizer' in best
 
 
-def test_a_kill_within_a_row_of_iterations(run, tmp_path, monkeypatch, killed):
+def test_iterations_where_there_are_no_epochs_and_a_kill_within_a_row(
+        run, tmp_path, monkeypatch, killed):
     whole = run(**deepcopy(ITERATIONS))
+    # A pass is two iterations; validated after 3 and 5.
+    assert [(row['epoch'], row['iterations'], row['val/score']) for row in whole] == [
+        ('1', '2', ''), ('1.5', '3', '0.25'), ('2', '4', ''), ('2.5', '5', '0.5')]
+    assert load_checkpoint_safely(tmp_path / 'work/best.pth')['meta']['iter'] == 5
     with monkeypatch.context() as patch:
-        patch.setitem(LOOPS._module_dict, 'ValLoop', _kill_before_validation(1))
+        _kill_before_validation(patch, 1)
         killed(lambda: run(**deepcopy(ITERATIONS)))
     assert (tmp_path / 'work/iter_3.pth').exists()
     rows = run('auto', **deepcopy(ITERATIONS))
@@ -172,13 +177,6 @@ def test_a_checkpoint_of_another_folder_is_not_validated(run, tmp_path):
     (tmp_path / 'work').rename(tmp_path / 'other')
     rows = run(str(tmp_path / 'other/epoch_2.pth'), **{'val_evaluator.values': [0.375, 0.125]})
     assert [(row['epoch'], row['val/score']) for row in rows] == [('3', '0.375'), ('4', '0.125')]
-
-
-def test_a_validation_is_written_with_all_its_digits(run, tmp_path):
-    # A resumed run judges by what is written, and 0.1234567 is better than 0.1234564.
-    rows = run(**{'val_evaluator.values': [0.1234564, 0.1234567, 0.1234561, 0.1]})
-    assert rows[1]['val/score'] == '0.1234567'
-    assert _epoch(tmp_path / 'work/best.pth') == 2
 
 
 def test_another_run_in_the_same_folder(run, tmp_path):
@@ -245,14 +243,6 @@ def test_validation_without_a_checkpoint_of_that_epoch(run, tmp_path):
     assert checkpoint['meta']['epoch'] == 2 and 'optimizer' not in checkpoint
 
 
-def test_iterations_where_there_are_no_epochs(run, tmp_path):
-    rows = run(**deepcopy(ITERATIONS))
-    # A pass is two iterations; validated after 3 and 5.
-    assert [(row['epoch'], row['iterations'], row['val/score']) for row in rows] == [
-        ('1', '2', ''), ('1.5', '3', '0.25'), ('2', '4', ''), ('2.5', '5', '0.5')]
-    assert load_checkpoint_safely(tmp_path / 'work/best.pth')['meta']['iter'] == 5
-
-
 def test_a_new_column_stands_in_the_header(tmp_path):
     first = dict(epoch=1, iterations=2, seconds=0.5, loss=1.5)
     rows = [first, dict(first, epoch=2, iterations=4, loss_new=0.25, **{'val/mAP': 0.5}),
@@ -266,7 +256,7 @@ def test_a_new_column_stands_in_the_header(tmp_path):
     assert read_results(path) == rows
 
 
-def test_a_full_disk_does_not_end_a_run(run, tmp_path, monkeypatch):
+def test_a_full_disk_does_not_end_a_run(run, monkeypatch):
     real, calls = results.write_atomically, []
 
     def full(path, content):
@@ -332,15 +322,3 @@ def test_mmdetections_own_hooks_get_what_every_run_has(tmp_path):
     add_hooks(cfg)
     assert cfg.default_hooks.checkpoint == dict(type='SafeCheckpointHook', interval=2)
     assert cfg.default_hooks.results.type == ResultsHook.__name__
-
-
-def test_trackers(tmp_path, monkeypatch):
-    cfg = load_config(write_config(tmp_path))
-    cfg.pop('visualizer')
-    for _ in range(2):
-        add_tracker(cfg, 'wandb')
-    assert [one.type for one in cfg.visualizer.vis_backends] == ['LocalVisBackend',
-                                                                 'WandbVisBackend']
-    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    with pytest.raises(UserError, match=r'WandbVisBackend, whose .* pip install wandb'):
-        check_visualizer(cfg)

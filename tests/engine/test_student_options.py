@@ -252,32 +252,26 @@ def test_strided_depthwise_convolutions_stay_in_float32():
     assert {type(network[0]), type(network[2])} == {torch.nn.Conv2d}
 
 
-@pytest.mark.parametrize('gpu, amp, expected', [
-    (True, 'fp16', dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
-    (True, 'bf16', dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=dict(enabled=False))),
-    (True, 'auto', dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
-    (False, 'auto', dict(type='CPUAmpOptimWrapper', dtype='bfloat16')),
-    (False, 'fp16', dict(type='CPUAmpOptimWrapper', dtype='float16')),
-    (False, None, dict(type='OptimWrapper')), (True, False, dict(type='OptimWrapper'))])
-def test_optimizer_wrapper(gpu, amp, expected, monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
-    monkeypatch.setattr(inference, 'computes_in_bfloat16', lambda: True)
+@pytest.mark.parametrize('device, amp, expected', [
+    ('gpu', 'fp16', dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
+    ('gpu', 'bf16', dict(type='AmpOptimWrapper', dtype='bfloat16',
+                         loss_scale=dict(enabled=False))),
+    ('gpu', 'auto', dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
+    ('cpu', 'auto', dict(type='CPUAmpOptimWrapper', dtype='bfloat16')),
+    ('cpu', 'fp16', dict(type='CPUAmpOptimWrapper', dtype='float16')),
+    ('cpu', None, dict(type='OptimWrapper')), ('gpu', False, dict(type='OptimWrapper')),
+    ('cpu without bfloat16', 'auto', dict(type='OptimWrapper')),
+    ('cpu without bfloat16', 'bf16', dict(type='CPUAmpOptimWrapper', dtype='bfloat16'))])
+def test_optimizer_wrapper(device, amp, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: device == 'gpu')
+    monkeypatch.setattr(inference, 'computes_in_bfloat16',
+                        lambda: device != 'cpu without bfloat16')
     cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper'), amp=amp))
     use_mixed_precision(cfg)
     assert cfg.optim_wrapper.to_dict() == expected
 
 
-@pytest.mark.parametrize('amp, expected', [
-    ('auto', 'OptimWrapper'), ('bf16', 'CPUAmpOptimWrapper')])
-def test_a_processor_without_bfloat16(amp, expected, monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    monkeypatch.setattr(inference, 'computes_in_bfloat16', lambda: False)
-    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper'), amp=amp))
-    use_mixed_precision(cfg)
-    assert cfg.optim_wrapper.type == expected
-
-
-def test_an_overflow_leaves_the_weights_alone(tmp_path):
+def test_an_overflow_leaves_the_weights_alone():
     layer = torch.nn.Linear(2, 1)
     before = layer.weight.detach().clone()
     from mmkd.engine.amp import CPUAmpOptimWrapper
@@ -298,12 +292,6 @@ def test_an_overflow_leaves_the_weights_alone(tmp_path):
 def test_what_it_refuses(call, message):
     with pytest.raises(UserError, match=message):
         call()
-
-
-def test_a_misspelt_option_is_named():
-    model, _ = classifier()
-    with pytest.raises(UserError, match=r"'chanels_last'.* Did you mean 'channels_last'"):
-        validate_config(Config(dict(model=model, chanels_last=True)))
 
 
 def _process(rank, port, folder):
@@ -328,3 +316,11 @@ def test_two_processes(tmp_path):
     model = MODELS.build(classifier()[0])
     assert list(saved) == list(model.state_dict())
     assert all(value.isfinite().all() for value in saved.values())
+
+
+def test_resume_in_an_empty_folder_begins_with_the_weights_that_are_named(tmp_path, plain):
+    start = str(tmp_path / 'start.pth')
+    losses, _ = run(tmp_path, detector, resume='auto', load_from=start)
+    assert torch.equal(losses, plain[detector][0])
+    longer, _ = run(tmp_path, detector, iters=14, resume='auto', load_from=start)
+    assert len(longer) == 14 and torch.equal(longer[:12], losses), 'there it goes on'

@@ -9,7 +9,7 @@ import torch
 from helpers import NoiseDetection, centernet, centernet_terms, save_teacher
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from photo_folders import image
+from photo_folders import image, xml
 
 from mmkd.distillation import load_checkpoint_safely
 from mmkd.engine import launch
@@ -50,12 +50,8 @@ def config(tmp_path):
     lists = tmp_path / 'labelled/ImageSets/Main'
     lists.mkdir(parents=True)
     (lists / 'train.txt').write_text('0\n1\n2\n3\n')
-    (tmp_path / 'labelled/Annotations').mkdir()
     for i in range(4):
-        (tmp_path / f'labelled/Annotations/{i}.xml').write_text(
-            f'<annotation><size><width>64</width><height>64</height></size><object><name>disc'
-            f'</name><bndbox><xmin>{9 + i}</xmin><ymin>9</ymin><xmax>40</xmax><ymax>50</ymax>'
-            '</bndbox></object></annotation>')
+        xml(tmp_path / f'labelled/Annotations/{i}.xml', ('disc', 9 + i, 9, 40, 50), size=(64, 64))
 
     def build(name, epochs=2, kill_at=None, unlabelled=None, **more):
         dataset = dict(type='VOCLayoutDataset', data_root=str(tmp_path / 'labelled'),

@@ -16,7 +16,6 @@ import mmkd  # noqa: F401
 from mmkd.registry import DATASETS, METRICS, MODELS
 
 ROOT = Path(__file__).parents[2]
-HERE = Path(__file__).parent
 
 CONFIG = """
 _base_ = ['{root}/configs/_base_/default_runtime.py']

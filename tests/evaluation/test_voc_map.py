@@ -99,58 +99,41 @@ def test_equals_mmdet_eval_map(eval_mode):
     np.testing.assert_allclose(mean, theirs_mean, rtol=0, atol=1e-6)
 
 
-def test_second_detection_of_an_object_is_a_miss():
-    box = [0, 0, 9, 9]
-    result = _one_class(_detections((box, 0.3), (box, 0.8), ([50, 50, 59, 59], 0.5)), _objects(box))
+BOX, HARD, AWAY, LARGER = [0, 0, 9, 9], [30, 30, 39, 39], [60, 60, 69, 69], [0, 0, 9, 12]
+BETWEEN, BESIDE = [2, 0, 11, 9], [4, 0, 13, 9]
+
+
+@pytest.mark.parametrize(('detections', 'objects', 'difficult', 'recall', 'precision'), [
     # By score: hit, elsewhere, second time.
-    assert result.recall.tolist() == [1, 1, 1]
-    assert result.precision.tolist() == [1, 1 / 2, 1 / 3]
-    assert result.ap_11points == result.ap_area == 1
+    ([(BOX, 0.3), (BOX, 0.8), (AWAY, 0.5)], [BOX], None, [1, 1, 1], [1, 1 / 2, 1 / 3]),
+    # Both objects are overlapped by more than half, the first by more than the second: once taken
+    # it does not pass the detection on.
+    ([(BOX, 0.9), ([0, 0, 9, 8], 0.8)], [BOX, LARGER], None, [0.5, 0.5], [1, 1 / 2]),
+    ([(BOX, 0.9), ([0, 0, 9, 8], 0.8)], [LARGER], None, [1, 1], [1, 1 / 2]),
+    # Of two that are overlapped equally the first counts.
+    ([(BETWEEN, 0.9)], [BOX, BESIDE], [True, False], [0], [0]),
+    ([(BETWEEN, 0.9)], [BOX, BESIDE], [False, True], [1], [1]),
+    # Difficult ones are neither hit nor miss.
+    ([(HARD, 0.9), (HARD, 0.8), (BOX, 0.7), (AWAY, 0.6)], [HARD, BOX], [True, False],
+     [0, 0, 1, 1], [0, 0, 1, 1 / 2]),
+], ids=['second', 'taken', 'free', 'difficult first', 'difficult second', 'difficult'])
+def test_hits_and_misses_by_hand(detections, objects, difficult, recall, precision):
+    result = _one_class(_detections(*detections), _objects(*objects, difficult=difficult))
+    assert (result.recall.tolist(), result.precision.tolist()) == (recall, precision)
+    assert result.num_objects == len(objects) - sum(difficult or [])
+    all_found = recall[-1] == 1
+    assert (result.ap_11points == 1, result.ap_area == 1) == (all_found, all_found)
 
 
-def test_taken_object_does_not_pass_a_detection_on_to_a_free_one():
-    # Both objects are overlapped by more than half, the first by more than the second.
-    first, second = [0, 0, 9, 9], [0, 0, 9, 12]
-    detections = _detections((first, 0.9), ([0, 0, 9, 8], 0.8))
-    assert _one_class(detections, _objects(first, second)).recall.tolist() == [0.5, 0.5]
-    assert _one_class(detections, _objects(second)).recall.tolist() == [1, 1]
-
-
-def test_of_objects_that_overlap_equally_the_first_counts():
-    box, beside = [0, 0, 9, 9], [4, 0, 13, 9]
-    detections = _detections(([2, 0, 11, 9], 0.9))
-    for difficult, recall in (([True, False], [0]), ([False, True], [1])):
-        result = _one_class(detections, _objects(box, beside, difficult=difficult))
-        assert result.recall.tolist() == recall
-
-
-def test_difficult_objects_are_neither_hit_nor_miss():
-    easy, hard = [0, 0, 9, 9], [30, 30, 39, 39]
-    detections = _detections((hard, 0.9), (hard, 0.8), (easy, 0.7), ([60, 60, 69, 69], 0.6))
-    result = _one_class(detections, _objects(hard, easy, difficult=[True, False]))
-    assert result.num_objects == 1
-    assert result.recall.tolist() == [0, 0, 1, 1]
-    assert result.precision.tolist() == [0, 0, 1, 1 / 2]
-    assert result.ap_11points == result.ap_area == 1
-
-
-def test_iou_of_exactly_one_half_with_the_last_pixel_included():
-    # 10 x 10 inside 10 x 20 pixels; with sizes of x2 - x1 it would be 81 / 171.
-    objects = _objects([0, 0, 9, 9])
-    assert _one_class(_detections(([0, 0, 9, 19], 1)), objects).ap_area == 1
-    assert _one_class(_detections(([0, 0, 9, 20], 1)), objects).ap_area == 0
-    assert _one_class(_detections(([0, 0, 9, 19], 1)), objects, iou_thr=0.51).ap_area == 0
-
-
-def test_boxes_that_share_one_pixel_overlap():
-    detections, objects = _detections(([0, 0, 9, 9], 1)), _objects([9, 9, 18, 18])
-    assert _one_class(detections, objects, iou_thr=1 / 199).ap_area == 1
-    assert _one_class(detections, _objects([10, 9, 18, 18]), iou_thr=1 / 199).ap_area == 0
-
-
-def test_box_turned_inside_out_overlaps_nothing():
-    turned = _detections(([9, 9, -20, -20], 1))
-    assert _one_class(turned, _objects([0, 0, 9, 9]), iou_thr=1e-6).ap_area == 0
+@pytest.mark.parametrize(('box', 'other', 'iou_thr', 'ap'), [
+    # 10 x 10 inside 10 x 20 pixels, the last ones included: x2 - x1 would give 81 / 171.
+    ([0, 0, 9, 19], BOX, 0.5, 1), ([0, 0, 9, 20], BOX, 0.5, 0), ([0, 0, 9, 19], BOX, 0.51, 0),
+    # One pixel in common, and none.
+    (BOX, [9, 9, 18, 18], 1 / 199, 1), (BOX, [10, 9, 18, 18], 1 / 199, 0),
+    # Turned inside out.
+    ([9, 9, -20, -20], BOX, 1e-6, 0)])
+def test_overlaps_by_hand(box, other, iou_thr, ap):
+    assert _one_class(_detections((box, 1)), _objects(other), iou_thr).ap_area == ap
 
 
 def test_equal_scores_keep_their_order():

@@ -81,13 +81,10 @@ def test_reports_what_the_devkit_computes(eval_mode):
     assert all(type(value) is float for value in got.values())
 
 
-def test_no_image_at_all():
+def test_no_image_or_no_detection_at_all():
     got = _evaluate([])
     assert got['pascal_voc/mAP'] == got['pascal_voc/mAP_area'] == 0
     assert math.isnan(got['pascal_voc/AP/cat'])
-
-
-def test_no_detection_at_all():
     sample = _one_box()
     sample.pred_instances = sample.pred_instances[:0]
     got = _evaluate([sample, sample])

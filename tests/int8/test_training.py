@@ -2,19 +2,19 @@
 
 import contextlib
 import copy
-import itertools
 
 import pytest
 import torch
 from helpers import build, centernet, runner, train_config
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from torch import nn
 
 from mmkd.distillation.student_teachers import FloatTeacher
 from mmkd.engine.amp import keep_strided_depthwise_in_float32
 from mmkd.engine.int8_aware import settle_int8_aware, use_int8_aware
 from mmkd.errors import UserError
-from mmkd.int8 import Int8AwareHook, Rounded
+from mmkd.int8 import Rounded
 from mmkd.int8.hook import places_of
 from mmkd.int8.student import RANGES, Ranges
 
@@ -97,28 +97,27 @@ def test_every_reader_reads_the_rounded_feature():
     torch.testing.assert_close(found * 100, (found * 100).round(), atol=1e-3, rtol=0)
 
 
-numbers = itertools.count()
+class StopsAfter(Hook):
+    """Ctrl-C in the iteration after so many."""
+
+    def __init__(self, iters):
+        self.iters = iters
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        if runner.iter == self.iters:
+            raise KeyboardInterrupt
 
 
-def trained(folder, iters, resume=None, begin=0.5):
-    config = train_config(folder / str(next(numbers)), centernet(deconvs=1), iters=4, hooks=[
-        dict(type='Int8AwareHook', begin=begin)])
-    config.train_dataloader.sampler.shuffle = False
+def trained(folder, iters, resume=None):
+    config = train_config(folder, centernet(deconvs=1), iters=4, hooks=[
+        dict(type='Int8AwareHook', begin=0.5)])
     config.model.backbone.norm_eval = False
     config.load_from, config.resume = resume, resume is not None
     run = runner(config)
-    if iters < 4:
-        hook = next(hook for hook in run.hooks if isinstance(hook, Int8AwareHook))
-        after = hook.after_train_iter
-        hook.after_train_iter = lambda *args, **kw: (after(*args, **kw), _stop(run, iters))
+    run.register_hook(StopsAfter(iters))
     with contextlib.suppress(KeyboardInterrupt):
         run.train()
-    return config.work_dir, run
-
-
-def _stop(run, iters):
-    if run.iter + 1 > iters:
-        raise KeyboardInterrupt
+    return run
 
 
 def state(folder, iters):
@@ -126,10 +125,12 @@ def state(folder, iters):
 
 
 def test_a_resumed_run_is_the_same(tmp_path):
-    whole, run = trained(tmp_path, 4)
-    cut, _ = trained(tmp_path, 3)
-    resumed, _ = trained(tmp_path, 4, resume=f'{cut}/iter_3.pth')
-    expected, found = state(whole, 4), state(resumed, 4)
+    whole = tmp_path / 'whole'
+    run = trained(whole, 4)
+    trained(tmp_path / 'cut', 3)
+    trained(tmp_path / 'resumed', 4, resume=str(tmp_path / 'cut/iter_3.pth'))
+    assert not (tmp_path / 'cut/iter_4.pth').exists()
+    expected, found = state(whole, 4), state(tmp_path / 'resumed', 4)
     assert expected['meta'][RANGES] == found['meta'][RANGES]
     for name, value in expected['state_dict'].items():
         assert torch.equal(value, found['state_dict'][name]), name

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import DRAWN_DETECTOR
+from photo_folders import image
 
 import mmkd.engine.hooks  # noqa: F401
 from mmkd.detection.data import draw_dataset
@@ -60,10 +61,8 @@ def member(classes, *boxes):
 
 @pytest.fixture
 def photo(tmp_path):
-    import cv2
-    path = tmp_path / 'photo.png'
-    cv2.imwrite(str(path), np.zeros((100, 200, 3), np.uint8))
-    return path
+    image(tmp_path / 'photo.png', size=(200, 100))
+    return tmp_path / 'photo.png'
 
 
 def test_boxes_of_one_class_are_joined_by_their_names(photo):

@@ -79,19 +79,6 @@ def test_branches_continue_the_last_stage_but_one(network, number):
     torch.testing.assert_close(gate.sum(1), torch.ones(BATCH))
 
 
-def test_a_branch_with_the_weights_of_the_student_says_what_the_student_says():
-    model = _student()
-    values = _tapped(model.train(), _randn(BATCH, 3, 32, 32))
-    branches = _branches(model, values)
-    for tail in branches.tails:
-        tail.layers[0].load_state_dict(model.backbone.stage3.state_dict())
-        tail.fc.load_state_dict(model.head.fc.state_dict())
-    logits, _ = branches(values)
-    assert len(logits) == 3
-    for own in logits:
-        torch.testing.assert_close(own, values[-1])
-
-
 def test_one_trains_branches_gate_and_what_they_share():
     model = _student().train()
     before = set(model.state_dict())

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import distillation_hook
+from states import assert_equal
 from torch import nn
 
 import mmkd  # noqa: F401
 from mmkd.classification.networks.base import ReluStage, TappedNetwork, conv_bn
-from mmkd.distillation import DistillationHook, load_checkpoint_safely
+from mmkd.distillation import load_checkpoint_safely
 from mmkd.distillation.losses.l_mcl import LMCLLoss
 from mmkd.distillation.losses.l_mcl_memory import LMCLMemoryLoss
 from mmkd.engine import launch
@@ -147,13 +149,13 @@ def test_a_meta_gradient_by_hand():
 
 
 @pytest.fixture
-def train(cifar_config, monkeypatch, tmp_path):
+def train(cifar_config, tmp_path):
     """Train tiny cohorts by the one config: 20 images in batches of 8."""
-    def run(folder='run', epochs=1, resume=None, method='l_mcl', amp=False, interval=1,
-            memory=False, **options):
+    def run(folder='run', epochs=1, resume=None, method='l_mcl', members='resnet8,resnet8',
+            amp=False, interval=1, memory=False, **options):
         cfg = cifar_config('configs/online/train.py', tmp_path / folder, {
             'train_cfg.max_epochs': epochs, 'train_cfg.val_interval': 9, **options},
-            method=method, members='resnet8,resnet8')
+            method=method, members=members)
         if method == 'l_mcl':
             cfg.custom_hooks[-1].interval = interval
         if memory:
@@ -173,18 +175,12 @@ def _flat(state, prefix=''):
     return {k: v for key, value in items for k, v in _flat(value, f'{prefix}/{key}').items()}
 
 
-def _assert_equal(one, other):
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        assert torch.equal(value, other[key]), key
-
-
 @pytest.mark.parametrize('memory', [False, True])
 def test_the_meta_step_changes_nothing_but_the_meta_network(memory, train, monkeypatch):
     original, seen = MetaOptimizeHook.after_train_iter, []
 
-    def everything(hook, runner):
-        [term] = next(hook for hook in runner.hooks if isinstance(hook, DistillationHook)).terms
+    def everything(runner):
+        [term] = distillation_hook(runner).terms
         branch = term.branches['student']
         state = _flat(dict(model=runner.model.state_dict(), branch=branch.state_dict(),
                            optimizer=runner.optim_wrapper.optimizer.state_dict()))
@@ -194,13 +190,13 @@ def test_the_meta_step_changes_nothing_but_the_meta_network(memory, train, monke
                                    str(np.random.get_state()))
 
     def watched(self, runner, *args, **kwargs):
-        before, generators = everything(self, runner)
+        before, generators = everything(runner)
         original(self, runner, *args, **kwargs)
-        after, generators_after = everything(self, runner)
+        after, generators_after = everything(runner)
         meta = {key for key in before if '.matching.' in key}
         assert meta and all(not torch.equal(before[key], after[key]) for key in meta)
-        _assert_equal({k: v for k, v in before.items() if k not in meta},
-                      {k: v for k, v in after.items() if k not in meta})
+        assert_equal({k: v for k, v in before.items() if k not in meta},
+                     {k: v for k, v in after.items() if k not in meta})
         assert generators == generators_after
         assert all(p.grad is None for p in self._meta.parameters())
         seen.append(runner.iter)
@@ -253,13 +249,15 @@ def test_a_killed_run_ends_as_an_undisturbed_one(memory, train, monkeypatch):
     assert ('/l_mcl/student/losses.0.banks' in _flat(whole['distillation'])) is memory
     for key in ('state_dict', 'distillation', 'meta_optimizer'):
         assert _flat(whole[key])
-        _assert_equal(_flat(whole[key]), _flat(part[key]))
+        assert_equal(_flat(whole[key]), _flat(part[key]))
 
 
-@pytest.mark.parametrize('method', ['mcl', 'l_mcl'])
-def test_under_mixed_precision_with_accumulation(method, train):
-    saved = train(method=method, amp=True, **{'optim_wrapper.accumulative_counts': 2})
-    states = _flat({key: saved[key] for key in ('state_dict', 'distillation')})
+@pytest.mark.parametrize('choices', [
+    dict(method='mcl', amp=True), dict(method='l_mcl', amp=True),
+    dict(method='dml', amp='bf16', members='resnet8,wrn_16_1,resnet8')], ids=str)
+def test_under_mixed_precision_with_accumulation(choices, train):
+    saved = train(**choices, **{'optim_wrapper.accumulative_counts': 2})
+    states = _flat({key: saved.get(key) for key in ('state_dict', 'distillation')})
     assert all(value.isfinite().all() for value in states.values())
     assert all(value.dtype in (torch.float32, torch.int64) for value in states.values())
 

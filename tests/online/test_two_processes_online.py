@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from archives import write_cifar10
+from states import assert_equal
 
 from mmkd.distillation import load_checkpoint_safely
 
@@ -91,12 +92,8 @@ def test_killed_and_resumed_it_ends_as_an_undisturbed_run(start, tmp_path):
     whole, part = (load_checkpoint_safely(tmp_path / name / 'epoch_3.pth')
                    for name in ('whole', 'part'))
     assert {key.split('.')[1] for key in whole['state_dict']} == set(NAMES)
-    for key, value in whole['state_dict'].items():
-        assert torch.equal(value, part['state_dict'][key]), key
-    for term, branches in whole.get('distillation', {}).items():
-        for name, state in branches.items():
-            for key, value in state.items():
-                assert torch.equal(value, part['distillation'][term][name][key]), key
+    for key in ('state_dict', 'distillation'):
+        assert_equal(whole.get(key, {}), part.get(key, {}))
     first = load_checkpoint_safely(tmp_path / 'whole/epoch_1.pth')['state_dict']
     assert not torch.equal(first['members.resnet8_1.head.fc.weight'],
                            whole['state_dict']['members.resnet8_1.head.fc.weight'])
@@ -108,5 +105,4 @@ def test_killed_and_resumed_it_ends_as_an_undisturbed_run(start, tmp_path):
         one, two = (load_checkpoint_safely(tmp_path / folder / f'{name}.pth')
                     for folder in ('whole', 'part'))
         assert one['meta']['epoch'] == 3
-        assert all(torch.equal(value, two['state_dict'][key])
-                   for key, value in one['state_dict'].items())
+        assert_equal(one['state_dict'], two['state_dict'])

@@ -1,6 +1,5 @@
 """mmcv without its compiled extension."""
 
-import subprocess
 import sys
 
 import pytest
@@ -11,12 +10,6 @@ from mmkd.ops import extension
 from mmkd.ops.extension import PROVIDED, has_compiled_extension
 
 uncompiled = pytest.mark.skipif(has_compiled_extension(), reason='this mmcv was compiled')
-
-
-def test_import_mmkd_is_free_of_torch_and_mmengine():
-    code = ("import sys, mmkd; "
-            "assert not {'torch', 'mmengine', 'mmcv', 'numpy'} & set(sys.modules), 'heavy import'")
-    subprocess.run([sys.executable, '-c', code], check=True)
 
 
 @uncompiled

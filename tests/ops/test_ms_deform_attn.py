@@ -42,10 +42,7 @@ def _by_loops(value, locations, weights):
     return out.reshape(2, 3, 6)
 
 
-def test_equals_the_loop():
+def test_equals_the_loop_and_has_its_gradient():
     example = _example()
     np.testing.assert_allclose(_attend(*example), _by_loops(*example), atol=1e-12)
-
-
-def test_gradient():
-    assert gradcheck(_attend, [tensor.requires_grad_() for tensor in _example()])
+    assert gradcheck(_attend, [tensor.requires_grad_() for tensor in example])

@@ -1,7 +1,6 @@
 """A page on a tiny detector with a teacher, and on a tiny classifier."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers import DRAWN_DETECTOR
 from mmengine.registry import DefaultScope
 
 from mmkd.commands.report import main
@@ -22,16 +22,8 @@ from mmkd.report.page import write_report
 from mmkd.report.panels import Panel, panel
 
 ROOT = Path(__file__).parents[2]
-DETECTOR = """
-_base_ = ['{root}/configs/_base_/models/narrow_resnet18.py',
-          '{root}/configs/_base_/datasets/drawn.py',
-          '{root}/configs/_base_/schedules/small_8e.py',
-          '{root}/configs/_base_/default_runtime.py'{more}]
-model = dict(
-    data_preprocessor=dict(pad_size_divisor=64),
-    backbone=dict(base_channels=4),
-    neck=dict(in_channels=32, num_deconv_filters=(8, 8)),
-    bbox_head=dict(num_classes={{{{_base_.num_classes}}}}, in_channels=8, feat_channels=8))
+DETECTOR = DRAWN_DETECTOR.format(root=ROOT, width=8) + """
+model['data_preprocessor'] = dict(pad_size_divisor=64)
 train_cfg = dict(max_epochs=2, val_interval=1)
 train_dataloader = dict(batch_size=4, dataset=dict(pipeline=[
     dict(type='LoadImage'), dict(type='LoadAnnotations', with_bbox=True),
@@ -50,21 +42,19 @@ def folder(tmp_path_factory):
     """Two runs of a detector: `alone`, and `taught` by the first."""
     folder = tmp_path_factory.mktemp('runs')
     draw_dataset(folder / 'drawn', splits=dict(train=8, val=6, test=2), image_size=64)
-    before = os.environ.get('DRAWN_ROOT')
-    os.environ['DRAWN_ROOT'] = f'{folder / "drawn"}/'
     teacher = folder / 'alone'
-    learns = (f"teachers = dict(big=dict(config='{teacher}/config.py', "
-              f"checkpoint='{teacher}/best.pth'))\n")
-    joint = f",\n'{ROOT}/configs/_base_/distillation/joint.py'"
-    for name, more, last in (('alone', '', ''), ('taught', joint, learns)):
-        (folder / f'{name}.py').write_text(DETECTOR.format(root=ROOT, more=more) + last)
-        cfg = load_config(folder / f'{name}.py')
-        cfg.work_dir, cfg.launcher, cfg.log_level = str(folder / name), 'none', 'ERROR'
-        cfg.experiment_name = f'report_{name}_{folder.name}'
-        with DefaultScope.overwrite_default_scope('mmkd'):
+    (folder / 'alone.py').write_text(DETECTOR)
+    (folder / 'taught.py').write_text(
+        f"_base_ = ['alone.py', '{ROOT}/configs/_base_/distillation/joint.py']\n"
+        f"teachers = dict(big=dict(config='{teacher}/config.py', "
+        f"checkpoint='{teacher}/best.pth'))\n")
+    with pytest.MonkeyPatch.context() as patch, DefaultScope.overwrite_default_scope('mmkd'):
+        patch.setenv('DRAWN_ROOT', f'{folder / "drawn"}/')
+        for name in ('alone', 'taught'):
+            cfg = load_config(folder / f'{name}.py')
+            cfg.work_dir, cfg.launcher, cfg.log_level = str(folder / name), 'none', 'ERROR'
+            cfg.experiment_name = f'report_{name}_{folder.name}'
             train(cfg)
-    if before is None:
-        del os.environ['DRAWN_ROOT']
     return folder
 
 

@@ -30,8 +30,7 @@ def study_file(folder, variants, more=''):
     return path
 
 
-def differences(path):
-    study = read_study(path)
+def differences(study):
     return what_differs(study, {cell.name: settled(cell) for cell in study.cells})
 
 
@@ -88,18 +87,19 @@ def test_another_budget_is_refused_unless_the_study_says_so(tmp_path, option, bu
     variant = "a=dict(config='{config}', options={{" + option + '}})'
     with pytest.raises(UserError, match=rf"variant 'a' has another budget.*{message}.*"
                                         rf"may_differ=\['{budget}'\]"):
-        differences(study_file(tmp_path, variant))
+        differences(read_study(study_file(tmp_path, variant)))
     of_the_variant = variant.replace('options=', f"may_differ=['{budget}'], options=")
     for path in (study_file(tmp_path, variant, f"may_differ = ['{budget}']"),
                  study_file(tmp_path, of_the_variant)):
-        assert differences(path) == {'a': budget}
+        assert differences(read_study(path)) == {'a': budget}
 
 
 def test_what_one_variant_may_is_refused_to_the_others(tmp_path):
     other = ", b=dict(config='{config}', options={{'amp': 'bf16'}})"
     with pytest.raises(UserError, match=r"variant 'b' has another budget.* in the variant"):
-        differences(study_file(tmp_path, "a=dict(config='{config}', may_differ=['precision'], "
-                                         "options={{'amp': 'bf16'}})" + other))
+        differences(read_study(study_file(
+            tmp_path, "a=dict(config='{config}', may_differ=['precision'], "
+                      "options={{'amp': 'bf16'}})" + other)))
 
 
 CLASSIFIERS = """
@@ -114,12 +114,19 @@ threshold = 1.0
 """
 
 
-def test_a_cell_chooses_what_a_config_leaves_open(tmp_path, monkeypatch):
+@pytest.fixture
+def classifiers(tmp_path, monkeypatch):
+    """Read a study of classifiers with some variants."""
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / 'mine.py'
-    path.write_text(CLASSIFIERS.format(
-        variants="taught=dict(ALONE, teacher='resnet14=a.pth', method='dkd')"))
-    study = read_study(path)
+
+    def read(variants):
+        (tmp_path / 'mine.py').write_text(CLASSIFIERS.format(variants=variants))
+        return read_study(tmp_path / 'mine.py')
+    return read
+
+
+def test_a_cell_chooses_what_a_config_leaves_open(classifiers):
+    study = classifiers("taught=dict(ALONE, teacher='resnet14=a.pth', method='dkd')")
     [baseline, variant] = (settled(cell) for cell in study.cells)
     assert what_differs(study, dict(baseline=baseline, taught=variant)) == {
         'taught': 'teachers, terms, custom_hooks'}
@@ -136,27 +143,18 @@ def test_a_cell_chooses_what_a_config_leaves_open(tmp_path, monkeypatch):
     assert trained.train_dataloader.dataset.max_samples == 99
 
 
-def test_the_weight_of_the_cross_entropy_is_no_budget_and_views_are(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / 'mine.py'
-    more = "views=dict(ALONE, options={{'model.data_preprocessor.views': 2}}{allowed})"
-    for allowed in ('', ", may_differ=['views']"):
-        path.write_text(CLASSIFIERS.format(
-            variants="kd=dict(ALONE, teacher='resnet14=a.pth', method='kd'), "
-                     + more.format(allowed=allowed)))
-        study = read_study(path)
-        configs = {cell.name: settled(cell) for cell in study.cells}
-        if allowed:
-            assert what_differs(study, configs) == {
-                'kd': 'teachers, terms, model.ce_weight, custom_hooks', 'views': 'views'}
-        else:
-            with pytest.raises(UserError, match=r"'views' has .*views' is 2 .*baseline null"):
-                what_differs(study, configs)
+def test_the_weight_of_the_cross_entropy_is_no_budget_and_views_are(classifiers):
+    variants = ("kd=dict(ALONE, teacher='resnet14=a.pth', method='kd'), views=dict(ALONE, "
+                "options={'model.data_preprocessor.views': 2}%s)")
+    assert differences(classifiers(variants % ", may_differ=['views']")) == {
+        'kd': 'teachers, terms, model.ce_weight, custom_hooks', 'views': 'views'}
+    with pytest.raises(UserError, match=r"'views' has .*views' is 2 .*baseline null"):
+        differences(classifiers(variants % ''))
 
 
 def test_only_what_is_taught_may_differ(tmp_path):
-    found = differences(study_file(
-        tmp_path, "a=dict(config='{config}', options={{'distill_weights': dict(x=1.0)}})"))
+    found = differences(read_study(study_file(
+        tmp_path, "a=dict(config='{config}', options={{'distill_weights': dict(x=1.0)}})")))
     assert found == {'a': 'distill_weights'}
 
 

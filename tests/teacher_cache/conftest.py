@@ -19,6 +19,14 @@ def processes(monkeypatch):
     return pretend
 
 
+@pytest.fixture
+def no_teachers(monkeypatch):
+    """Let nothing build a network of a teacher from now on."""
+    def refuse(name, *args, **kwargs):
+        raise AssertionError(f'{name} is built')
+    return lambda: monkeypatch.setattr('mmkd.distillation.entries.build_teacher', refuse)
+
+
 @pytest.fixture(scope='module')
 def teachers(tmp_path_factory):
     """Entries of two tiny teachers."""

@@ -6,7 +6,7 @@ import resource
 import shutil
 import signal
 import time
-from collections import namedtuple
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,8 +15,6 @@ from tiny_cache import assert_same_shards, build, detection, train
 import mmkd  # noqa: F401
 from mmkd.distillation import cache_plan
 from mmkd.errors import UserError
-
-USAGE = namedtuple('USAGE', 'total used free')
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +31,18 @@ def cache(tmp_path, teachers):
 
 
 def refused(config, message):
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message):
         train(config)
-    assert '\n' not in str(caught.value)
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def exchange(path, other):
+    content = path.read_bytes()
+    path.write_bytes(other.read_bytes())
+    other.write_bytes(content)
 
 
 def test_pixels_that_changed_behind_the_same_description(tmp_path, teachers, cache):
@@ -47,26 +54,17 @@ def test_pixels_that_changed_behind_the_same_description(tmp_path, teachers, cac
         run.train()
 
 
-def test_a_shard_that_is_cut_off_is_built_again(tmp_path, teachers, cache):
+@pytest.mark.parametrize('spoil, shards', [
+    (cut_off, ['resnet/view-0001/00001']),
+    (exchange, ['resnet/view-0000/00001', 'resnet/view-0001/00001']),
+    (exchange, ['resnet/view-0000/00001', 'resnet/view-0000/00000']),
+    (exchange, ['resnet/view-0000/00001', 'hourglass/view-0000/00001']),
+], ids=['cut off', 'of another view', 'of another place', 'of another teacher'])
+def test_a_shard_that_is_not_the_one_it_should_be_is_built_again(
+        tmp_path, teachers, cache, spoil, shards):
+    """One that changed its place is whole, and of as many images: it says itself whose it is."""
     shutil.copytree(tmp_path / 'cache', tmp_path / 'whole')
-    path = tmp_path / 'cache/resnet/view-0001/00001.shard'
-    path.write_bytes(path.read_bytes()[:-20])
-    train(detection(tmp_path / 'run', teachers, cache, epochs=1))
-    assert_same_shards(tmp_path / 'cache', tmp_path / 'whole')
-
-
-@pytest.mark.parametrize('ours, other', [
-    ('resnet/view-0000/00001.shard', 'resnet/view-0001/00001.shard'),
-    ('resnet/view-0000/00001.shard', 'resnet/view-0000/00000.shard'),
-    ('resnet/view-0000/00001.shard', 'hourglass/view-0000/00001.shard'),
-], ids=['view', 'place', 'teacher'])
-def test_shards_that_changed_places(tmp_path, teachers, cache, ours, other):
-    """Each is whole, and of as many images: it has to say itself whose it is."""
-    shutil.copytree(tmp_path / 'cache', tmp_path / 'whole')
-    ours, other = tmp_path / 'cache' / ours, tmp_path / 'cache' / other
-    content = ours.read_bytes()
-    ours.write_bytes(other.read_bytes())
-    other.write_bytes(content)
+    spoil(*(tmp_path / f'cache/{shard}.shard' for shard in shards))
     train(detection(tmp_path / 'run', teachers, cache, epochs=1))
     assert_same_shards(tmp_path / 'cache', tmp_path / 'whole')
 
@@ -81,9 +79,9 @@ def test_a_damaged_number_is_never_read(tmp_path, teachers, cache):
 
 
 def test_a_full_disk(tmp_path, teachers, monkeypatch):
-    monkeypatch.setattr(shutil, 'disk_usage', lambda _: USAGE(10, 10, 1000))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: SimpleNamespace(free=1000))
     refused(detection(tmp_path / 'run', teachers, dict(folder=str(tmp_path / 'cache'), views=2)),
-            r'the cache would take about .* and the disk of .* has 1e\+03 B|has 1 KB')
+            r'the cache would take about .* and the disk of .* has 1 KB')
     assert not list((tmp_path / 'cache').rglob('*.shard*'))
 
 
@@ -97,10 +95,8 @@ def test_a_full_disk(tmp_path, teachers, monkeypatch):
     (dict(seed=-1), r'seed=-1'),
 ])
 def test_a_line_of_the_config_that_does_not_serve(options, message, tmp_path, teachers):
-    with pytest.raises(UserError, match=message) as caught:
-        train(detection(tmp_path / 'run', teachers,
-                        dict(folder=str(tmp_path / 'cache'), views=2) | options))
-    assert '\n' not in str(caught.value)
+    refused(detection(tmp_path / 'run', teachers,
+                      dict(folder=str(tmp_path / 'cache'), views=2) | options), message)
 
 
 def _build_in_a_process(folder, work_dir, teachers, limit=None):
@@ -134,6 +130,7 @@ def test_two_builders_and_one_that_was_killed(tmp_path, teachers):
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
     killed.join()
+    (folder / 'resnet' / '.made_from.json.HOST.1.tmp.json').write_text('{')  # one more, earlier
     both = [_started(folder, tmp_path / name, teachers) for name in 'cd']
     for process in both:
         process.join()
@@ -150,7 +147,7 @@ def test_a_disk_that_takes_no_more(tmp_path, teachers):
     process.join()
     assert process.exitcode == 3
     text = (folder / 'error.txt').read_text()
-    assert 'cannot be written (File too large)' in text and '\n' not in text
+    assert 'cannot be written (File too large)' in text
     assert not list(folder.rglob('.*.tmp*'))
 
 

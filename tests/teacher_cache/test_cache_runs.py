@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import distillation_hook
 from mmengine.registry import DefaultScope
-from tiny_cache import TERMS, assert_same_shards, build, detection, train
+from tiny_cache import TERMS, assert_close, assert_same_shards, build, detection, train
 
 from mmkd.distillation.cached_teacher import CachedTeacher
 from mmkd.distillation.student_teachers import MeanTeacher
@@ -26,27 +26,24 @@ def live(tmp_path_factory, teachers):
 
 
 @pytest.fixture(scope='module')
-def cache(tmp_path_factory, teachers):
-    """A whole cache of two views, in float16."""
+def built(tmp_path_factory, teachers):
+    """A whole cache of two views, in float16; losses of the epoch in which it was built."""
     folder = tmp_path_factory.mktemp('cache')
     with DefaultScope.overwrite_default_scope('mmkd'):
-        train(detection(folder / 'work', teachers, dict(folder=str(folder / 'c'), views=2),
-                        epochs=1))
-    return folder / 'c'
-
-
-def close(rows, expected, rel):
-    assert len(rows) == len(expected)
-    for number, (ours, theirs) in enumerate(zip(rows, expected, strict=True)):
-        assert ours == pytest.approx(theirs, rel=rel), number
+        options = dict(folder=str(folder / 'c'), views=2)
+        return folder / 'c', train(detection(folder / 'work', teachers, options, epochs=1))[1]
 
 
 @pytest.fixture
-def no_teachers(monkeypatch):
-    """Let nothing build a network of a teacher."""
-    def refuse(name, *args, **kwargs):
-        raise AssertionError(f'{name} is built')
-    return lambda: monkeypatch.setattr('mmkd.distillation.entries.build_teacher', refuse)
+def cache(built):
+    return built[0]
+
+
+@pytest.fixture
+def stored(cache, no_teachers):
+    """The `teacher_cache` of a run that reads the whole cache and may build no teacher."""
+    no_teachers()
+    return dict(folder=str(cache), views=2)
 
 
 @pytest.fixture
@@ -65,7 +62,7 @@ def calls(monkeypatch):
 def test_float32_equals_the_live_run(tmp_path, teachers, live, no_teachers, calls):
     options = dict(folder=str(tmp_path / 'c'), views=2, dtype='float32')
     run, rows = train(detection(tmp_path / 'a', teachers, options))
-    close(rows, live[1], 1e-5)
+    assert_close(rows, live[1], 1e-5)
     for key, value in live[0].items():
         torch.testing.assert_close(run.model.state_dict()[key], value, rtol=1e-4, atol=1e-5)
     # A batch more for the estimate of the size.
@@ -78,20 +75,14 @@ def test_float32_equals_the_live_run(tmp_path, teachers, live, no_teachers, call
         assert torch.equal(again.model.state_dict()[key], value), key
 
 
-def test_float16_is_within_a_thousandth(tmp_path, teachers, live, cache, no_teachers):
-    no_teachers()
-    _, rows = train(detection(tmp_path, teachers, dict(folder=str(cache), views=2)))
-    close(rows[:2], live[1][:2], 1e-3)
-    close(rows, live[1], 4e-3)  # the steps before have moved the student
+def test_float16_is_within_a_thousandth(tmp_path, teachers, live, built, stored):
+    """And workers, who read for the run there, change nothing."""
+    _, rows = train(detection(tmp_path / 'a', teachers, stored))
+    assert_close(rows[:2], live[1][:2], 1e-3)
+    assert_close(rows, live[1], 4e-3)  # the steps before have moved the student
     assert rows != live[1]
-
-
-def test_workers_read_for_the_run(tmp_path, teachers, cache, no_teachers):
-    no_teachers()
-    options = dict(folder=str(cache), views=2)
-    _, here = train(detection(tmp_path / 'a', teachers, options))
-    _, there = train(detection(tmp_path / 'b', teachers, options, workers=2))
-    assert there == here
+    assert rows[:2] == built[1], 'building leaves the generators as they were'
+    assert train(detection(tmp_path / 'b', teachers, stored, workers=2))[1] == rows
 
 
 def test_workers_draw_for_the_pass(tmp_path, teachers, cache):
@@ -108,37 +99,28 @@ def test_part_of_the_terms(terms, whole, tmp_path, teachers, live, cache, calls)
     """For the others the teachers run, also if the cache there is holds theirs, too."""
     options = dict(folder=str(cache if whole else tmp_path / 'c'), views=2, terms=terms)
     _, rows = train(detection(tmp_path / 'a', teachers, options))
-    close(rows[:2], live[1][:2], 1e-3)
-    close(rows, live[1], 4e-3)
+    assert_close(rows[:2], live[1][:2], 1e-3)
+    assert_close(rows, live[1], 4e-3)
     live_terms = [f'loss_distill_{term}' for term in TERMS if term not in terms]
     assert {name: rows[0][name] for name in live_terms} == pytest.approx(
         {name: live[1][0][name] for name in live_terms}, rel=1e-5)
     assert calls.count('resnet') == calls.count('hourglass') == 16 + (0 if whole else 17)
 
 
-def test_fewer_terms_than_the_cache_has(tmp_path, teachers, live, cache, no_teachers):
-    no_teachers()
-    config = detection(tmp_path, teachers, dict(folder=str(cache), views=2),
-                       terms=TERMS[:1], epochs=1)
-    _, rows = train(config)
+def test_fewer_terms_than_the_cache_has(tmp_path, teachers, live, stored):
+    _, rows = train(detection(tmp_path, teachers, stored, terms=TERMS[:1], epochs=1))
     assert rows[0]['loss_distill_heatmap'] == pytest.approx(live[1][0]['loss_distill_heatmap'],
                                                             rel=1e-3)
     assert 'loss_distill_feature' not in rows[0]
 
 
-def test_one_of_the_teachers(tmp_path, teachers, cache, no_teachers):
-    no_teachers()
-    config = detection(tmp_path, dict(resnet=teachers['resnet']),
-                       dict(folder=str(cache), views=2), epochs=1)
+def test_one_of_the_teachers(tmp_path, teachers, stored):
+    config = detection(tmp_path, dict(resnet=teachers['resnet']), stored, epochs=1)
     assert len(train(config)[1]) == 2
 
 
-def test_another_student_seed_shares_the_cache(tmp_path, teachers, cache, no_teachers):
-    no_teachers()
-    options = dict(folder=str(cache), views=2)
-    rows = [train(detection(tmp_path / str(seed), teachers, options, seed=seed))[1]
-            for seed in (1, 2)]
-    assert rows[0] != rows[1]
+def test_another_student_seed_shares_the_cache(tmp_path, teachers, built, stored):
+    assert train(detection(tmp_path, teachers, stored, seed=1, epochs=1))[1] != built[1]
 
 
 def test_more_views_later(tmp_path, teachers, cache, calls):
@@ -164,38 +146,32 @@ def test_a_second_teacher_later(tmp_path, teachers, calls):
     assert calls == ['hourglass'] * 9
 
 
-def test_resume_goes_on_with_the_next_views(tmp_path, teachers, cache, no_teachers):
-    no_teachers()
-    options = dict(folder=str(cache), views=2)
-    whole, rows = train(detection(tmp_path / 'whole', teachers, options, epochs=4))
-    train(detection(tmp_path / 'part', teachers, options, epochs=1))
-    resumed, later = train(detection(tmp_path / 'part', teachers, options, epochs=4, resume=True))
+def test_resume_goes_on_with_the_next_views(tmp_path, teachers, stored):
+    whole, rows = train(detection(tmp_path / 'whole', teachers, stored, epochs=4))
+    train(detection(tmp_path / 'part', teachers, stored, epochs=1))
+    resumed, later = train(detection(tmp_path / 'part', teachers, stored, epochs=4, resume=True))
     assert later == rows[2:]
     for key, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[key], value), key
 
 
-def test_resume_by_iterations(tmp_path, teachers, cache, no_teachers):
-    no_teachers()
-    options = dict(folder=str(cache), views=2)
-
-    def run(name, iters, sampler, resume=False):
-        config = detection(tmp_path / name, teachers, options, resume=resume)
+def test_resume_by_iterations(tmp_path, teachers, stored):
+    def run(name, iters, resume=False):
+        config = detection(tmp_path / name, teachers, stored, resume=resume)
         config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iters)
-        config.train_dataloader.sampler = dict(type=sampler, shuffle=True)
+        config.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
         config.default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False,
                                                     interval=1))
         return train(config)[1]
 
-    rows = run('whole', 7, 'InfiniteSampler')
-    run('part', 3, 'InfiniteSampler')
-    assert run('part', 7, 'InfiniteSampler', resume=True) == rows[3:]
+    rows = run('whole', 7)
+    run('part', 3)
+    assert run('part', 7, resume=True) == rows[3:]
 
 
-def test_accumulated_gradients_and_mixed_precision(tmp_path, teachers, cache, no_teachers):
-    no_teachers()
+def test_accumulated_gradients_and_mixed_precision(tmp_path, teachers, stored):
     for wrapper in (dict(type='CPUAmpOptimWrapper'), dict(accumulative_counts=2)):
-        config = detection(tmp_path, teachers, dict(folder=str(cache), views=2), epochs=1)
+        config = detection(tmp_path, teachers, stored, epochs=1)
         config.optim_wrapper.update(wrapper)
         rows = train(config)[1]
         assert all(0 < row[name] < float('inf') for row in rows for name in LOSSES)
@@ -211,25 +187,13 @@ def test_a_teacher_that_is_the_student_runs(tmp_path, teachers, calls):
     assert calls.count('resnet') == 17 and calls.count('mean') == 16
     assert [path.name for path in (tmp_path / 'c').iterdir() if path.is_dir()] == ['resnet']
     live = detection(tmp_path / 'b', mixed, dict(options, terms=[]), terms=TERMS[:3])
-    close(rows, train(live)[1], 1e-5)
+    assert_close(rows, train(live)[1], 1e-5)
 
 
 def test_the_plain_run_is_left_alone(tmp_path, teachers):
-    config = detection(tmp_path, teachers, None, epochs=1)
-    run = build(config)
+    run = build(detection(tmp_path, teachers, None, epochs=1))
     assert type(run.train_dataloader.dataset).__name__ == 'ShakenDetection'
     assert type(run.train_dataloader.sampler).__name__ == 'DefaultSampler'
-
-
-def test_it_draws_nothing_from_the_run(tmp_path, teachers, cache):
-    """The first batch's own losses are those of a run without any cache: same weights, same data
-    order; building leaves the generators as they were."""
-    torch.manual_seed(0)
-    built = train(detection(tmp_path / 'a', teachers, dict(folder=str(tmp_path / 'c'), views=2),
-                            epochs=1))[1]
-    read = train(detection(tmp_path / 'b', teachers, dict(folder=str(tmp_path / 'c'), views=2),
-                           epochs=1))[1]
-    assert built == read
 
 
 def test_sizes_are_told_before_building(tmp_path, teachers, capsys):

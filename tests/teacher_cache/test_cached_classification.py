@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_cache import train
+from tiny_cache import assert_close, train
 
 from mmkd.engine import launch
 from mmkd.errors import UserError
@@ -39,55 +39,36 @@ def run(cifar_config, teacher, tmp_path):
     return train_method
 
 
-@pytest.fixture
-def no_teachers(monkeypatch):
-    def refuse(name, *args, **kwargs):
-        raise AssertionError(f'{name} is built')
-    return lambda: monkeypatch.setattr('mmkd.distillation.entries.build_teacher', refuse)
-
-
-def close(rows, expected, rel):
-    assert len(rows) == len(expected) > 0
-    for number, (ours, theirs) in enumerate(zip(rows, expected, strict=True)):
-        assert ours == pytest.approx(theirs, rel=rel), number
-
-
 @pytest.mark.parametrize(('method', 'dtype', 'rel'), [
-    *((method, 'float32', 1e-5) for method in ('kd', 'at', 'crd', 'review_kd')),
+    *((method, 'float32', 1e-5) for method in ('at', 'crd', 'review_kd')),  # kd: below
     ('review_kd', 'float16', 2e-3)])
 def test_the_cached_run_equals_the_live_one(run, method, dtype, rel, tmp_path, no_teachers):
     options = dict(folder=str(tmp_path / 'c'), views=2, dtype=dtype)
     live = run(method, 'live', dict(options, terms=[]))
     assert not (tmp_path / 'c').exists()
-    close(run(method, 'built', options), live, rel)
+    assert_close(run(method, 'built', options), live, rel)
     no_teachers()
-    close(run(method, 'read', options), live, rel)
+    assert_close(run(method, 'read', options), live, rel)
 
 
 def test_all_views_change_nothing_about_the_run(run, tmp_path, no_teachers):
     """162 views of padding 4 are many for a test: padding 1 has 18."""
     plain = run('kd', 'plain', crop_padding=1)
     options = dict(folder=str(tmp_path / 'c'), views='all', dtype='float32')
-    close(run('kd', 'built', options, crop_padding=1), plain, 1e-5)
+    assert_close(run('kd', 'built', options, crop_padding=1), plain, 1e-5)
     no_teachers()
-    close(run('kd', 'read', options, crop_padding=1), plain, 1e-5)
+    assert_close(run('kd', 'read', options, crop_padding=1), plain, 1e-5)
     views = {path.parent.name for path in (tmp_path / 'c').rglob('*.shard')}
     assert len(views) == 18
-
-
-def test_other_crops_are_refused(run, tmp_path):
-    options = dict(folder=str(tmp_path / 'c'), views='all')
-    run('kd', 'a', options, crop_padding=1)
     with pytest.raises(UserError, match=r"is not of this run: its 'data preprocessor of the "
                                         r"student.crop_padding' is 1 and that of the run 0"):
-        run('kd', 'b', options, crop_padding=0)
+        run('kd', 'other crops', options, crop_padding=0)
 
 
 @pytest.mark.parametrize('mixing', [dict(mixup=0.2), dict(cutmix=1.0), dict(views=2)])
 def test_images_that_are_mixed_are_refused(run, mixing, tmp_path):
-    with pytest.raises(UserError, match='cannot mix, repeat or pair fixed views') as caught:
+    with pytest.raises(UserError, match='cannot mix, repeat or pair fixed views'):
         run('kd', 'a', dict(folder=str(tmp_path / 'c'), views=2), **mixing)
-    assert '\n' not in str(caught.value)
     assert not list((tmp_path / 'c').rglob('*.shard'))
 
 
@@ -102,7 +83,7 @@ def test_the_tool_builds_what_training_reads(run, cifar_archive, teacher, tmp_pa
     assert list(folder.rglob('*.shard')) and not list((tmp_path / 'tool').rglob('*.pth'))
     live = run('kd', 'live', dict(folder=str(tmp_path / 'none'), views=2, terms=[]))
     no_teachers()
-    close(run('kd', 'read', dict(folder=str(folder), views=2)), live, 2e-3)
+    assert_close(run('kd', 'read', dict(folder=str(folder), views=2)), live, 2e-3)
 
 
 @pytest.mark.parametrize(('changes', 'message'), [

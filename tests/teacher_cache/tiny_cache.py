@@ -6,6 +6,7 @@ Configs name this module in `custom_imports`, so that processes started by a tes
 import random
 
 import numpy as np
+import pytest
 import torch
 from helpers import (
     CLASSES,
@@ -72,7 +73,7 @@ class ShakenDetection(NoiseDetection):
 
 @HOOKS.register_module(force=True)
 class Losses(Hook):
-    """Keeps the losses of every iteration, and which views it saw."""
+    """Keeps the losses of every iteration."""
 
     def __init__(self):
         self.rows = []
@@ -127,6 +128,13 @@ def train(config):
     run = build(config)
     run.train()
     return run, next(hook for hook in run.hooks if isinstance(hook, Losses)).rows
+
+
+def assert_close(rows, expected, rel):
+    """Losses of iterations are near others."""
+    assert len(rows) == len(expected) > 0
+    for number, (ours, theirs) in enumerate(zip(rows, expected, strict=True)):
+        assert ours == pytest.approx(theirs, rel=rel), number
 
 
 def assert_same_shards(ours, theirs):

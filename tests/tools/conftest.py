@@ -4,7 +4,6 @@ import os
 import runpy
 import subprocess
 import sys
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -38,9 +37,9 @@ def tool(monkeypatch, capsys):
     """Run a tool's `main` here; returns status, stdout and stderr."""
     def run(name, *args):
         from mmengine.logging import MessageHub, MMLogger
-        # mmengine keeps them by name and second for the life of the process.
-        monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
-        monkeypatch.setattr(MessageHub, '_instance_dict', OrderedDict())
+        # mmengine keeps them by name and second: those of an earlier call in this test, too.
+        MMLogger._instance_dict.clear()
+        MessageHub._instance_dict.clear()
         monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
         capsys.readouterr()
         status = 0

@@ -1,20 +1,12 @@
 """What is said when one of several processes dies."""
 
-import importlib.util
+import runpy
 from pathlib import Path
 
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 TOOL = Path(__file__).parents[2] / 'tools/torchrun.py'
-
-
-@pytest.fixture
-def torchrun():
-    spec = importlib.util.spec_from_file_location('torchrun_tool', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool
 
 
 def failed(**codes):
@@ -28,12 +20,13 @@ def failed(**codes):
      'process 1 was ended by SIGKILL (if nobody did that, memory ran out)'),
     (dict(rank0=-11), 'process 0 was ended by SIGSEGV'),
     (dict(rank1=1), 'process 1 failed with status 1 and said above why')])
-def test_which_process_died_and_how_to_go_on(codes, expected, torchrun, monkeypatch, capsys):
+def test_which_process_died_and_how_to_go_on(codes, expected, monkeypatch, capsys):
     def run():
         raise failed(**codes)
-    monkeypatch.setattr(torchrun.run, 'main', run)
+    tool = runpy.run_path(str(TOOL))
+    monkeypatch.setattr(tool['run'], 'main', run)
     with pytest.raises(ChildFailedError):
-        torchrun.main()
+        tool['main']()
     [line] = capsys.readouterr().err.splitlines()
     assert line == (f'error: {expected}, so the others were stopped: a training goes on from its '
                     'last checkpoint by the same command with --resume')

@@ -8,6 +8,7 @@ from tiny_run import ROOT
 
 import mmkd  # noqa: F401
 from mmkd.classification.data import MemoryDataset
+from mmkd.detection.data import draw_dataset
 from mmkd.registry import DATASETS, MODELS
 from mmkd.visualization import embeddings
 
@@ -66,13 +67,9 @@ def drawn(config, tool, tmp_path, monkeypatch):
     return run
 
 
-def first_two(features, seed):
-    return features[:, :2].numpy()
-
-
 def test_student_and_teacher_have_a_panel_each(drawn, tmp_path, monkeypatch):
     pytest.importorskip('matplotlib')
-    monkeypatch.setattr(embeddings, 'project', first_two)
+    monkeypatch.setattr(embeddings, 'project', lambda features, seed: features[:, :2].numpy())
     monkeypatch.setattr(embeddings, '_check_extra', lambda: None)
     (status, out, err), panels = drawn('student.pth', '--out', 'picture.png')
     assert (status, out.splitlines()[-1]) == (0, 'drawn: picture.png'), err
@@ -107,12 +104,8 @@ def test_embedding_errors_are_one_line(args, sentence, drawn, monkeypatch):
 
 def test_a_config_of_a_detector_is_refused(tool, tmp_path, monkeypatch):
     monkeypatch.setattr(embeddings, '_check_extra', lambda: None)
-    for name in ('Annotations/a.xml', 'JPEGImages/a.jpg', 'ImageSets/Main/test.txt'):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True)
-        path.write_text('a\n' if name.endswith('txt') else
-                        '<annotation><size><width>9</width><height>9</height></size></annotation>')
-    monkeypatch.setenv('DRAWN_ROOT', f'{tmp_path}/')
+    draw_dataset(tmp_path / 'drawn', splits=dict(test=1), image_size=32)
+    monkeypatch.setenv('DRAWN_ROOT', f'{tmp_path}/drawn/')
     status, _, err = tool('visualize_embeddings.py', str(ROOT / 'configs/demo/centernet_r18.py'),
                           'student.pth', '--out', str(tmp_path / 'a.png'))
     assert status == 1 and 'Traceback' not in err

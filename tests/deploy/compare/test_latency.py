@@ -1,14 +1,12 @@
 """What is timed, how often and in which order."""
 
 import numpy as np
-import onnx
 import pytest
 import torch
+from handmade_models import HEAD, metadata, save
 
 from mmkd.deploy.compare import latency
 from mmkd.deploy.compare.latency import Latency, measure, onnx_call, torch_call
-from mmkd.deploy.device.metadata import ModelMetadata
-from mmkd.errors import UserError
 
 
 def test_percentiles():
@@ -51,29 +49,18 @@ def test_an_exported_model_is_run(exported):
     assert measure(dict(student=run), rounds=1)['student'].median > 0
 
 
-@pytest.mark.parametrize(('kind', 'precision', 'batch', 'dtype', 'shape'), [
-    ('tensor', 'float32', 0, np.float32, (1, 3, 32, 64)),
-    ('tensor', 'int8', 2, np.float32, (2, 3, 32, 64)),
-    ('tensor', 'float16', 0, np.float16, (1, 3, 32, 64)),
-    ('image', 'float32', 1, np.uint8, (32, 64, 3)),
+@pytest.mark.parametrize(('values', 'taken', 'dtype', 'shape'), [
+    (dict(), 'float[n, 3, 32, 64]', np.float32, (1, 3, 32, 64)),
+    (dict(precision='int8', batch=2), 'float[2, 3, 32, 64]', np.float32, (2, 3, 32, 64)),
+    (dict(precision='float16'), 'float16[n, 3, 32, 64]', np.float16, (1, 3, 32, 64)),
+    (dict(input_kind='image', batch=1), 'uint8[h, w, 3]', np.uint8, (32, 64, 3)),
 ])
-def test_the_input_is_what_the_model_takes(tmp_path, kind, precision, batch, dtype, shape):
+def test_the_input_is_what_the_model_takes(tmp_path, values, taken, dtype, shape):
     # A graph of one Identity gives back what it was given.
-    element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    open_shape = ('h', 'w', 3) if kind == 'image' else (batch or 'n', *shape[1:])
-    one, two = (onnx.helper.make_tensor_value_info(name, element, open_shape)
-                for name in ('image', 'scores'))
-    proto = onnx.helper.make_model(
-        onnx.helper.make_graph([onnx.helper.make_node('Identity', ['image'], ['scores'])],
-                               'echo', [one], [two]),
-        opset_imports=[onnx.helper.make_opsetid('', 18)], ir_version=10)
-    metadata = ModelMetadata(
-        classes=('a',), input_size=(32, 64), channel_order='RGB', mean=(0., 0., 0.),
-        std=(1., 1., 1.), resize_to=(64, 32), task='classification', input_kind=kind,
-        precision=precision, batch=batch, resize_mode='stretch')
-    onnx.helper.set_model_props(proto, metadata.to_props())
-    onnx.save(proto, tmp_path / 'echo.onnx')
-    echo, = onnx_call(tmp_path / 'echo.onnx')()
+    graph = f'{HEAD} echo ({taken} image) => ({taken} scores) {{ scores = Identity (image) }}'
+    about = metadata(task='classification', input_size=(32, 64), resize_to=(64, 32),
+                     resize_mode='stretch', **values)
+    echo, = onnx_call(save(tmp_path / 'echo.onnx', about, graph))()
     assert (echo.dtype, echo.shape) == (dtype, shape)
     assert echo.std() > 0
 
@@ -93,18 +80,7 @@ def test_torch_runs_without_gradients_on_the_threads_given():
     assert torch.get_num_threads() == before
     torch_call(Spy(), torch.zeros(1))()
     assert seen[1] == (before, False)
-
-
-def test_threads_are_put_back_after_an_error():
-    before = torch.get_num_threads()
+    # After an error, too.
     with pytest.raises(RuntimeError):
         torch_call(torch.nn.Linear(1, 1), torch.zeros(2, 2), threads=before + 1)()
     assert torch.get_num_threads() == before
-
-
-@pytest.mark.parametrize('content', [None, b'no model'])
-def test_a_file_that_is_no_model(tmp_path, content):
-    if content is not None:
-        (tmp_path / 'none.onnx').write_bytes(content)
-    with pytest.raises(UserError, match=r'none\.onnx'):
-        onnx_call(tmp_path / 'none.onnx')

@@ -5,17 +5,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from reference import detections, write_video
 
-from mmkd.deploy import Classification, Detections
+from mmkd.deploy import Classification
 from mmkd.deploy.device.drawing import PictureWriter, draw
 from mmkd.deploy.device.files import require_writable, written_atomically
 from mmkd.deploy.device.sources import Frame, Sources
 from mmkd.errors import UserError
-
-
-def detections(*rows):
-    rows = np.array(rows, np.float32).reshape(-1, 6)
-    return Detections(rows[:, 2:], rows[:, 0], rows[:, 1].astype(np.int64))
 
 
 def black(height=200, width=300):
@@ -62,16 +58,9 @@ def test_pictures_keep_name_and_format(tmp_path):
     assert (cv2.imread(str(tmp_path / 'a/drawn/1_2.png')) == 9).all()
 
 
-def write_clip(path, frames):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 5, (64, 48))
-    for i in range(frames):
-        writer.write(black(48, 64) + np.uint8(30 * i))
-    writer.release()
-
-
 def test_videos(tmp_path):
-    write_clip(tmp_path / 'a.avi', 4)
-    write_clip(tmp_path / 'b.avi', 2)
+    write_video(tmp_path / 'a.avi', [0, 30, 60, 90])
+    write_video(tmp_path / 'b.avi', [0, 30])
     with PictureWriter(tmp_path / 'drawn') as writer:
         for frame in Sources([tmp_path / 'a.avi', tmp_path / 'b.avi', tmp_path / 'a.avi']):
             writer.write(frame, frame.image)
@@ -85,7 +74,7 @@ def test_videos(tmp_path):
 
 
 def test_no_part_of_a_video_is_left_by_an_error(tmp_path):
-    write_clip(tmp_path / 'a.avi', 4)
+    write_video(tmp_path / 'a.avi', [0, 30, 60, 90])
     with pytest.raises(ZeroDivisionError), PictureWriter(tmp_path / 'drawn') as writer:
         for frame in Sources([tmp_path / 'a.avi']):
             writer.write(frame, frame.image)

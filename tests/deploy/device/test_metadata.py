@@ -1,61 +1,42 @@
 """What a file must say, and that images are prepared as the data sets prepare them."""
 
 import json
+from dataclasses import asdict
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from handmade_models import metadata
+from helpers import MEAN, STD
+from reference import write_folders
 
 from mmkd.classification.data import BatchPreprocessor, ImageFolderInMemory, ImageNetFolder
 from mmkd.deploy.device.metadata import ModelMetadata
+from mmkd.deploy.device.nms import Nms
 from mmkd.errors import UserError
 
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+NMS = Nms(iou_threshold=0.5, class_aware=True, max_per_img=100, score_thr=0.05)
 
 
 def classifier_metadata(**values):
-    return metadata(**(dict(task='classification', channel_order='RGB', mean=MEAN, std=STD)
-                       | values))
+    return metadata(**(dict(task='classification', channel_order='RGB', mean=tuple(MEAN),
+                            std=tuple(STD)) | values))
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """One class of noise: landscape, portrait, tiny, odd, exact."""
-    generator = np.random.default_rng(0)
-    for split in ('train', 'val'):
-        (tmp_path / split / 'noise').mkdir(parents=True)
-        for i, size in enumerate([(75, 100), (101, 37), (9, 11), (33, 47), (64, 64)]):
-            cv2.imwrite(str(tmp_path / split / 'noise' / f'{i}.png'),
-                        generator.integers(0, 256, (*size, 3), dtype=np.uint8))
-    return tmp_path
-
-
-def inputs_of(dataset):
-    """What PyTorch's network gets of all images of a data set."""
-    batch = dataset.__getitems__(range(len(dataset)))
-    return BatchPreprocessor(MEAN, STD)(batch)['inputs'].numpy()
-
-
-def same_but_for_rounding(ours, theirs):
-    """The same grey levels; the normalisation rounds."""
-    levels = np.abs(ours - theirs) * np.array(STD)[:, None, None]
-    assert levels.max() < 1e-3
-
-
-def test_crop_is_that_of_imagenet(folder):
-    expected = inputs_of(ImageNetFolder(folder, 'test', image_size=56))
-    about = classifier_metadata(input_size=(56, 56), resize_to=(64, 64), resize_mode='crop')
-    for path, theirs in zip(sorted((folder / 'val/noise').iterdir()), expected, strict=True):
-        same_but_for_rounding(about.prepare(cv2.imread(str(path)))[0], theirs)
-
-
-def test_crop_of_the_whole_shorter_side(folder):
-    expected = inputs_of(ImageFolderInMemory(folder, 'test', image_size=32))
-    about = classifier_metadata(input_size=(32, 32), resize_to=(32, 32), resize_mode='crop')
-    for path, theirs in zip(sorted((folder / 'val/noise').iterdir()), expected, strict=True):
-        same_but_for_rounding(about.prepare(cv2.imread(str(path)))[0], theirs)
+@pytest.mark.parametrize(('data_set', 'shorter_side', 'side'), [
+    (ImageNetFolder, 64, 56), (ImageFolderInMemory, 32, 32)])
+def test_crop_is_that_of_the_data_set(tmp_path, data_set, shorter_side, side):
+    """Of noise: landscape, portrait, tiny, odd, exact."""
+    write_folders(tmp_path, ['noise'], [(75, 100), (101, 37), (9, 11), (33, 47), (64, 64)])
+    batch = data_set(tmp_path, 'test', image_size=side).__getitems__(range(5))
+    expected = BatchPreprocessor(MEAN, STD)(batch)['inputs'].numpy()
+    about = classifier_metadata(input_size=(side, side), resize_to=(shorter_side, shorter_side),
+                                resize_mode='crop')
+    for path, theirs in zip(sorted(tmp_path.glob('val/noise/*')), expected, strict=True):
+        levels = about.prepare(cv2.imread(str(path)))[0] - theirs
+        # The same grey levels; the normalisation rounds.
+        assert np.abs(levels * np.array(STD)[:, None, None]).max() < 1e-3
 
 
 def test_stretch_leaves_images_of_the_right_size_alone():
@@ -100,8 +81,6 @@ def test_another_input_size():
     with pytest.raises(UserError, match='without --image-input'):
         metadata(dynamic_size=True, input_kind='image').with_input_size((16, 16))
 
-
-def test_another_input_size_of_a_classifier():
     about = classifier_metadata(input_size=(224, 224), resize_to=(256, 256), resize_mode='crop',
                                 dynamic_size=True)
     larger = about.with_input_size((448, 448))
@@ -109,9 +88,11 @@ def test_another_input_size_of_a_classifier():
     assert larger.prepare(np.zeros((30, 50, 3), np.uint8))[0].shape == (3, 448, 448)
 
 
-def test_metadata_survives_the_file():
-    about = classifier_metadata(batch=4, size_divisor=2, dynamic_size=True, precision='int8',
-                                classes=('Ärger', 'b'), pad_value=0.5, resize_mode='crop')
+@pytest.mark.parametrize('about', [
+    classifier_metadata(batch=4, size_divisor=2, dynamic_size=True, precision='int8',
+                        classes=('Ärger', 'b'), pad_value=0.5, resize_mode='crop'),
+    metadata(nms=NMS, takes_sizes=True, pad_value=(0.5, 0., -1.)), metadata()])
+def test_metadata_survives_the_file(about):
     props = about.to_props()
     assert all(isinstance(json.dumps(json.loads(value)), str) for value in props.values())
     assert ModelMetadata.from_props(props, 'a.onnx') == about
@@ -127,7 +108,10 @@ def test_metadata_survives_the_file():
     ('input_size', [True, 512]), ('input_size', [2**40, 512]), ('resize_to', [10**9, 10**9]),
     ('size_divisor', True), ('batch', False), ('batch', 10**12), ('pad_value', True),
     ('pad_value', [0, 0, float('inf')]), ('batch', 'any'), ('pad_value', 'black'),
-    ('mmkd_version', 1), ('mean', None),
+    ('mmkd_version', 1), ('mean', None), ('nms', None), ('nms', ['iou_threshold']),
+    *(('nms', asdict(NMS) | change) for change in (
+        dict(iou_threshold='half'), dict(class_aware=1), dict(max_per_img=1.5),
+        dict(score_thr=True), dict(more=1))),
 ])
 def test_entries_that_are_refused(name, value):
     props = metadata().to_props() | {name: json.dumps(value)}

@@ -1,15 +1,10 @@
 """The runtime without torch gives the boxes of MMDetection's own test pipeline."""
 
-import itertools
-
 import cv2
 import numpy as np
 import onnx
 import pytest
-import torch
 from handmade_models import DETECTOR, metadata, save
-from helpers import build
-from mmengine.config import Config, ConfigDict
 from reference import mmdet_predictions
 
 from mmkd.deploy import Classification, Classifier, Detections, Detector, open_model
@@ -72,17 +67,12 @@ def test_every_kind_of_detector(tmp_path, about):
     detector = Detector(save(tmp_path / 'a.onnx', metadata(**about)))
     # 16 x 16 halves to 8 x 8; 4 x 8 stays, above 4 rows of padding, which halve the mean.
     images = [plain(0, 100, 200), plain(100, 50, 0, 16, 16), plain(20, 80, 40, 4, 8)]
-    first, second, third = detector(images)
+    expected = [([2, 1], [2, 1], 8), ([1, 0.5], [0, 1], 16), ([0.4, 0.2], [1, 2], 8)]
     tolerance = 2e-3 if about.get('precision') == 'float16' else 1e-6
-    np.testing.assert_allclose(first.scores, sigmoid([2, 1]), atol=tolerance)
-    assert first.labels.tolist() == [2, 1]
-    assert first.boxes.tolist() == [[0, 0, 8, 8]] * 2
-    np.testing.assert_allclose(second.scores, sigmoid([1, 0.5]), atol=tolerance)
-    assert second.labels.tolist() == [0, 1]
-    assert second.boxes.tolist() == [[0, 0, 16, 16]] * 2
-    np.testing.assert_allclose(third.scores, sigmoid([0.4, 0.2]), atol=tolerance)
-    assert third.labels.tolist() == [1, 2]
-    for found in (first, second, third):
+    for found, (logits, labels, side) in zip(detector(images), expected, strict=True):
+        np.testing.assert_allclose(found.scores, sigmoid(logits), atol=tolerance)
+        assert found.labels.tolist() == labels
+        assert found.boxes.tolist() == [[0, 0, side, side]] * 2
         assert [part.dtype for part in found] == [np.float32, np.float32, np.int64]
 
 
@@ -136,37 +126,6 @@ def test_classifier(tmp_path, about):
     assert (best.labels.tolist(), best.scores.shape) == ([2], (1,))
 
 
-def test_classifier_equals_pytorch_from_file_to_probabilities(tmp_path):
-    from mmkd.classification.data import ImageFolderInMemory
-    from mmkd.deploy.export import export_onnx
-    generator = np.random.default_rng(0)
-    for split, label in itertools.product(('train', 'val'), ('cat', 'dog', 'emu')):
-        folder = tmp_path / split / label
-        folder.mkdir(parents=True)
-        for i, size in enumerate([(64, 64), (48, 96), (90, 45), (8, 12)]):
-            cv2.imwrite(str(folder / f'{i}.png'),
-                        generator.integers(0, 256, (*size, 3), dtype=np.uint8))
-    options = dict(data_root=str(tmp_path), split='test', image_size=32)
-    model = build(ConfigDict(
-        type='Classifier', backbone=dict(type='resnet8'), num_classes=3,
-        data_preprocessor=dict(type='BatchPreprocessor', mean=(120., 110., 100.),
-                               std=(60., 50., 40.)))).eval()
-    model.dataset_meta = dict(classes=('cat', 'dog', 'emu'))
-    model.cfg = Config(dict(test_dataloader=dict(
-        dataset=dict(type='ImageFolderInMemory', **options))))
-    export_onnx(model, tmp_path / 'a.onnx')
-    dataset = ImageFolderInMemory(**options)
-    with torch.no_grad():
-        expected = model.test_step(dataset.__getitems__(range(12)))[0].scores.numpy()
-    classifier = Classifier(tmp_path / 'a.onnx')
-    found = classifier([cv2.imread(str(path)) for path in sorted(tmp_path.glob('val/*/*.png'))])
-    assert classifier.classes == ('cat', 'dog', 'emu')
-    assert np.ptp(expected, axis=0).max() > 0.01
-    for (scores, labels), row in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(labels, np.argsort(-row))
-        np.testing.assert_allclose(scores, -np.sort(-row), atol=1e-5)
-
-
 def test_as_many_images_at_once_as_the_model_and_the_memory_allow(tmp_path):
     def size(**about):
         return Detector(save(tmp_path / 'a.onnx', metadata(**about))).batch_size
@@ -211,6 +170,15 @@ def test_model_files_that_are_refused(exported, tmp_path):
             Detector(tmp_path / 'half.onnx')
 
 
+def rewrite(source, path, **entries):
+    """Copy a model with other entries of its metadata, without those that are None."""
+    model = onnx.load(source)
+    props = {prop.key: prop.value for prop in model.metadata_props} | entries
+    onnx.helper.set_model_props(
+        model, {name: value for name, value in props.items() if value is not None})
+    onnx.save(model, path)
+
+
 def test_a_changed_model_is_refused(exported, tmp_path):
     """ONNX has no checksums: without the hash at its end another weight would be used."""
     content = bytearray(exported.onnx.read_bytes())
@@ -220,10 +188,7 @@ def test_a_changed_model_is_refused(exported, tmp_path):
     (tmp_path / 'a.onnx').write_bytes(content)
     with pytest.raises(UserError, match=r"a\.onnx' is not what mmkd wrote: .* take 'sha256' out"):
         Detector(tmp_path / 'a.onnx')
-    changed = onnx.load(tmp_path / 'a.onnx')
-    hashes = [prop for prop in changed.metadata_props if prop.key == 'sha256']
-    changed.metadata_props.remove(*hashes)
-    onnx.save(changed, tmp_path / 'b.onnx')
+    rewrite(tmp_path / 'a.onnx', tmp_path / 'b.onnx', sha256=None)
     Detector(tmp_path / 'b.onnx')
 
 
@@ -246,14 +211,7 @@ def test_metadata_that_is_no_text(tmp_path):
 
 @pytest.mark.parametrize('value', [None, 'not JSON'])
 def test_a_model_of_another_origin(exported, tmp_path, value):
-    model = onnx.load(exported.onnx)
-    props = {prop.key: prop.value for prop in model.metadata_props}
-    del props['mean'], props['sha256']
-    if value is not None:
-        props['mean'] = value
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, props)
-    onnx.save(model, tmp_path / 'other.onnx')
+    rewrite(exported.onnx, tmp_path / 'other.onnx', sha256=None, mean=value)
     with pytest.raises(UserError, match=r"no valid 'mean' .* not exported by this version of mmkd"):
         Detector(tmp_path / 'other.onnx')
 

@@ -1,6 +1,5 @@
 """NMS in NumPy keeps what plain loops and mmcv's batched_nms keep."""
 
-import json
 from dataclasses import asdict
 
 import numpy as np
@@ -11,7 +10,6 @@ from mmcv.ops import batched_nms, nms
 from reference import by_loops
 
 from mmkd.deploy import Detector
-from mmkd.deploy.device.metadata import ModelMetadata
 from mmkd.deploy.device.nms import Nms, greedy_nms
 from mmkd.errors import UserError
 
@@ -75,25 +73,6 @@ def test_clips_and_leaves_out_what_is_small_or_nothing():
     assert found[0].tolist() == [[45, 0, 60, 20], [-5, 10, 30, 60]]
     nothing = NMS.detections(boxes, scores * 0, labels, (50, 40))
     assert [part.shape for part in nothing] == [(0, 4), (0,), (0,)]
-
-
-def test_metadata_survives_the_file():
-    about = metadata(nms=NMS, takes_sizes=True, pad_value=(0.5, 0., -1.))
-    assert ModelMetadata.from_props(about.to_props(), 'a.onnx') == about
-    plain = metadata().to_props()
-    assert not {'nms', 'takes_sizes'} & set(plain)
-    assert ModelMetadata.from_props(plain, 'a.onnx').nms is None
-
-
-@pytest.mark.parametrize('change', [
-    dict(iou_threshold='half'), dict(class_aware=1), dict(max_per_img=1.5), dict(score_thr=True),
-    dict(more=1), None])
-def test_entries_that_are_refused(change):
-    value = None if change is None else asdict(NMS) | change
-    props = metadata().to_props() | dict(nms=json.dumps(value and list(value) if change is None
-                                                        else value))
-    with pytest.raises(UserError, match=r"no valid 'nms'"):
-        ModelMetadata.from_props(props, 'a.onnx')
 
 
 def test_the_runtime_applies_it(tmp_path):

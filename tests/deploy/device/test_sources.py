@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from reference import write_video
 
 from mmkd.deploy.device.sources import Sources, video_fps
 from mmkd.errors import UserError
@@ -10,16 +11,6 @@ from mmkd.errors import UserError
 
 def write_image(path, level=0):
     cv2.imwrite(str(path), np.full((8, 8, 3), level, np.uint8))
-
-
-def write_video(path, frames, fps=10.0, size=64):
-    """Frames of 10, 20, 30 ... grey levels."""
-    codec = 'MJPG' if path.suffix == '.avi' else 'mp4v'
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, (size, size))
-    assert writer.isOpened()
-    for i in range(frames):
-        writer.write(np.full((size, size, 3), 10 * (i % 20 + 1), np.uint8))
-    writer.release()
 
 
 def names(sources):
@@ -42,13 +33,13 @@ def test_files_and_folders_in_order(tmp_path):
 
 @pytest.mark.parametrize('name', ['clip.mp4', 'clip.avi'])
 def test_frames_of_a_video(tmp_path, name):
-    write_video(tmp_path / name, 5)
+    write_video(tmp_path / name, [10, 20, 30, 40, 50])
     write_image(tmp_path / 'a.png')
     sources = Sources([tmp_path])
     assert names(sources) == [('a.png', None), *((name, i) for i in range(5))]
     levels = [frame.image.mean() for frame in sources if frame.index is not None]
     np.testing.assert_allclose(levels, [10, 20, 30, 40, 50], atol=5)
-    assert video_fps(tmp_path / name) == pytest.approx(10)
+    assert video_fps(tmp_path / name) == pytest.approx(5)
     assert sources.skipped == {}
 
 
@@ -70,7 +61,7 @@ def test_what_does_not_decode_is_skipped_and_named(tmp_path):
 
 
 def test_a_video_that_was_cut_off(tmp_path):
-    write_video(tmp_path / 'clip.avi', 40)
+    write_video(tmp_path / 'clip.avi', [*range(10, 201, 10), *range(10, 201, 10)])
     content = (tmp_path / 'clip.avi').read_bytes()
     (tmp_path / 'clip.avi').write_bytes(content[:len(content) // 2])
     sources = Sources([tmp_path / 'clip.avi'])

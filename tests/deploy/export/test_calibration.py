@@ -5,25 +5,17 @@ import numpy as np
 import pytest
 from helpers import CLASSES
 from mmengine.config import Config
+from reference import write_folders
 
 from mmkd.deploy.export.calibration import calibration_images, draw_images, image_files
+from mmkd.detection.data.synthetic import draw_dataset
 from mmkd.errors import UserError
-
-NAMES = [f'{number:02}' for number in range(12)]
-OBJECT = ('<annotation><object><name>disc</name><difficult>0</difficult><bndbox><xmin>2</xmin>'
-          '<ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>')
 
 
 @pytest.fixture
 def voc(tmp_path):
     """Ten training images and two for testing."""
-    for name in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
-        (tmp_path / 'voc' / name).mkdir(parents=True)
-    for name in NAMES:
-        cv2.imwrite(str(tmp_path / f'voc/JPEGImages/{name}.png'), np.zeros((16, 16, 3), np.uint8))
-        (tmp_path / f'voc/Annotations/{name}.xml').write_text(OBJECT)
-    (tmp_path / 'voc/ImageSets/Main/train.txt').write_text('\n'.join(NAMES[:10]))
-    return tmp_path / 'voc'
+    return draw_dataset(tmp_path / 'voc', splits=dict(train=10, test=2), image_size=32)
 
 
 def config(dataset):
@@ -41,7 +33,8 @@ def test_files_of_the_training_data(voc):
     assert drawn == sorted(drawn) == calibration_images(config(voc_dataset(voc)), 4)
     others = [calibration_images(config(voc_dataset(voc)), 4, seed=seed) for seed in range(1, 5)]
     assert any(other != drawn for other in others)
-    everything = [str(voc / f'JPEGImages/{name}.png') for name in NAMES[:10]]
+    everything = sorted(map(str, voc.glob('JPEGImages/train*')))
+    assert len(everything) == 10
     assert calibration_images(config(voc_dataset(voc)), 100) == everything
     wrapped = dict(type='RepeatDataset', times=1, dataset=dict(
         type='ConcatDataset', datasets=[voc_dataset(voc)]))
@@ -49,20 +42,15 @@ def test_files_of_the_training_data(voc):
 
 
 def test_images_that_the_data_set_holds(tmp_path):
-    for label, colour in (('a', (10, 20, 30)), ('b', (40, 50, 60))):
-        for split in ('train', 'test'):
-            (tmp_path / split / label).mkdir(parents=True)
-            cv2.imwrite(str(tmp_path / split / label / '0.png'),
-                        np.full((4, 6, 3), colour, np.uint8))
-    held = calibration_images(config(dict(type='ImageFolderInMemory', data_root=str(tmp_path))), 2)
-    (tmp_path / 'test').rename(tmp_path / 'val')
-    files = calibration_images(config(dict(type='ImageNetFolder', data_root=str(tmp_path))), 2)
+    write_folders(tmp_path, 'ab', [(4, 6)])
+    held, files = (calibration_images(config(dict(type=kind, data_root=str(tmp_path))), 2)
+                   for kind in ('ImageFolderInMemory', 'ImageNetFolder'))
     for image, file in zip(held, files, strict=True):
         np.testing.assert_array_equal(image, cv2.imread(file))
 
 
 def test_files_that_the_user_names(voc):
-    files = image_files([voc / 'JPEGImages', voc / 'JPEGImages/03.png'])
+    files = image_files([voc / 'JPEGImages', next(voc.glob('JPEGImages/train_*3.*'))])
     assert len(files) == 13
     assert draw_images(files, 100) == files
     assert len(draw_images(files, 5)) == 5

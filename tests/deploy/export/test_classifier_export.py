@@ -4,33 +4,22 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
-import onnx
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from reference import classifier_config, with_metadata, write_folders
 from torch import nn
 
 from mmkd.classification import Classifier
 from mmkd.deploy import Classifier as Runtime
-from mmkd.deploy.export import export_onnx, exporter, load_model, model_metadata
+from mmkd.deploy.export import export_onnx, exporter, load_model
 from mmkd.deploy.export.classifier_graph import classifier_metadata
-from mmkd.deploy.export.image_graph import with_preprocessing
 from mmkd.deploy.export.verify import check_images, dataset_images
 from mmkd.errors import UserError
-from mmkd.registry import MODELS
+from mmkd.registry import DATASETS, MODELS
 
 CLASSES = ('cat', 'dog', 'emu')
-
-
-def config_of(**dataset):
-    dataset = dict(type='CIFAR10', data_root='data', split='test') | dataset
-    return Config(dict(
-        default_scope='mmkd',
-        model=dict(type='Classifier', backbone=dict(type='resnet8'), num_classes=3,
-                   data_preprocessor=dict(type='BatchPreprocessor', mean=[125.3, 123.0, 113.9],
-                                          std=[63.0, 62.1, 66.7])),
-        test_dataloader=dict(dataset=dataset)))
 
 
 def lively(cfg):
@@ -49,23 +38,16 @@ def lively(cfg):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Images of 40 x 48 pixels in folders of three classes."""
-    root = tmp_path_factory.mktemp('folders')
-    generator = np.random.default_rng(0)
-    for split in ('train', 'test'):
-        for name in CLASSES:
-            (root / split / name).mkdir(parents=True)
-            for number in range(2):
-                image = cv2.resize(generator.integers(0, 256, (5, 6, 3), dtype=np.uint8), (48, 40))
-                cv2.imwrite(str(root / split / name / f'{number}.png'), image)
-    return root
+    """Images of several shapes in folders of three classes."""
+    return write_folders(tmp_path_factory.mktemp('folders'), CLASSES,
+                         [(40, 48), (32, 32), (48, 96), (90, 45), (8, 12)])
 
 
 @pytest.fixture(scope='module')
 def classifier(folder, tmp_path_factory):
     """A classifier of folders, its files, and its export."""
     out = tmp_path_factory.mktemp('classifier')
-    cfg = config_of(type='ImageFolderInMemory', data_root=str(folder), image_size=32)
+    cfg = classifier_config(type='ImageFolderInMemory', data_root=str(folder), image_size=32)
     cfg.dump(out / 'config.py')
     torch.save(dict(state_dict=lively(cfg).state_dict(),
                     meta=dict(dataset_meta=dict(classes=CLASSES))), out / 'resnet8_1.pth')
@@ -82,28 +64,26 @@ def test_probabilities_are_those_of_pytorch(classifier, folder):
     assert 0 < on_images.score_difference < 1e-5
     runtime = Runtime(classifier.onnx)
     assert runtime.classes == CLASSES
+    dataset = DATASETS.build(classifier.model.cfg.test_dataloader.dataset)
+    batch = dataset.__getitems__(range(15))
     # The shorter side to 32 and the centre cut out, by Pillow as the data set does it.
     from PIL import Image
-    path = folder / 'test/dog/1.png'
-    image = np.array(Image.open(path).resize((38, 32), Image.BILINEAR))[:, 3:35]
-    mean, std = (np.array(classifier.model.cfg.model.data_preprocessor[name])
-                 for name in ('mean', 'std'))
-    inputs = torch.tensor((image - mean) / std, dtype=torch.float32).permute(2, 0, 1)[None]
+    image = np.array(Image.open(folder / 'val/cat/0.png').resize((38, 32), Image.BILINEAR))
+    np.testing.assert_array_equal(batch['inputs'][0].permute(1, 2, 0), image[:, 3:35])
     with torch.no_grad():
-        expected = classifier.model(inputs).exp()[0].numpy()
-    scores, labels = runtime(cv2.imread(str(path)), topk=3)
-    np.testing.assert_allclose(scores, (expected / expected.sum())[labels], atol=1e-4)
-    assert (np.diff(scores) < 0).all()
+        expected = classifier.model.test_step(batch)[0].scores.numpy()
+    assert np.ptp(expected, axis=0).max() > 0.01
+    found = runtime([cv2.imread(str(path)) for path in sorted(folder.glob('val/*/*.png'))])
+    for (scores, labels), row in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(labels, np.argsort(-row))
+        np.testing.assert_allclose(scores, -np.sort(-row), atol=1e-5)
 
 
 def test_an_image_inside_the_graph(classifier, images, tmp_path):
-    described = model_metadata(classifier.model, image_input=True)
-    proto = with_preprocessing(onnx.load(classifier.onnx), described)
-    onnx.helper.set_model_props(proto, described.to_props())
-    onnx.save(proto, tmp_path / 'image.onnx')
-    session = Runtime(tmp_path / 'image.onnx').session
-    agreement = check_images(lambda image: session.run(None, {'image': image}), classifier.model,
-                             described, images)
+    runtime = Runtime(with_metadata(classifier.onnx, tmp_path / 'image.onnx', dynamic_size=False,
+                                    input_kind='image', batch=1))
+    agreement = check_images(lambda image: runtime.session.run(None, {'image': image}),
+                             classifier.model, runtime.metadata, images)
     assert agreement.inputs == len(images)
     assert agreement.pixel_difference <= 1.01
     assert agreement.score_difference < 1e-5
@@ -111,7 +91,7 @@ def test_an_image_inside_the_graph(classifier, images, tmp_path):
 
 def test_metadata_of_data_sets():
     def scaling(**dataset):
-        found = classifier_metadata(lively(config_of(**dataset)))
+        found = classifier_metadata(lively(classifier_config(**dataset)))
         return found.input_size, found.resize_mode, found.resize_to
 
     assert scaling() == ((32, 32), 'stretch', (32, 32))
@@ -122,19 +102,19 @@ def test_metadata_of_data_sets():
         scaling(type='VOCDataset')
 
 
-def test_images_of_one_unknown_size(folder):
-    cfg = config_of(type='ImageFolderInMemory', data_root=str(folder))
+def test_images_of_one_unknown_size(tmp_path):
+    write_folders(tmp_path, CLASSES, [(40, 48), (40, 48)])
+    cfg = classifier_config(type='ImageFolderInMemory', data_root=str(tmp_path))
     metadata = classifier_metadata(lively(cfg))
     assert (metadata.input_size, metadata.resize_to) == ((40, 48), (48, 40))
     assert (metadata.channel_order, metadata.mean) == ('RGB', pytest.approx((125.3, 123.0, 113.9)))
     found = dataset_images(cfg, 2)
-    path = folder / 'test/cat/0.png'
-    np.testing.assert_array_equal(found[0], cv2.imread(str(path)))
+    np.testing.assert_array_equal(found[0], cv2.imread(str(tmp_path / 'val/cat/0.png')))
     assert len(dataset_images(cfg, 1000)) == 6
 
 
 def test_names_of_classes():
-    model = lively(config_of())
+    model = lively(classifier_config())
     model.dataset_meta = {}
     assert classifier_metadata(model).classes == ('0', '1', '2')
     model.dataset_meta = dict(classes=('a', 'b'))
@@ -152,4 +132,4 @@ def test_a_cohort_is_exported_member_by_member():
 
 def test_a_missing_data_set(tmp_path):
     with pytest.raises(UserError, match='is missing'):
-        dataset_images(config_of(type='ImageFolderInMemory', data_root=str(tmp_path)), 1)
+        dataset_images(classifier_config(type='ImageFolderInMemory', data_root=str(tmp_path)), 1)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import SIZE, config_of, lively
 from helpers import CLASSES, MEAN, STD, build, centernet
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
+from reference import SIZE, config_of, lively, with_bias
 from torch import nn
 
 import mmkd
@@ -82,22 +81,19 @@ def test_reports_what_was_checked(exported, images):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['dcn', 'hourglass', 'efficientnet', pytest.param(
-    'mobilenetv2', marks=pytest.mark.matrix)])
-def test_every_kind_of_network(name, detector_config, tmp_path):
-    config = centernet()
+@pytest.mark.parametrize(('stacks', 'backbone', 'neck'), [
+    pytest.param(0, None, dict(use_dcn=True), id='dcn'),
+    pytest.param(2, None, None, id='hourglass'),
+    pytest.param(0, dict(type='EfficientNet', arch='b0', out_indices=(5,)),
+                 dict(in_channels=320), id='efficientnet'),
+    pytest.param(0, dict(type='MobileNetV2', widen_factor=0.1, out_indices=(6,)),
+                 dict(in_channels=32), id='mobilenetv2', marks=pytest.mark.matrix)])
+def test_every_kind_of_network(stacks, backbone, neck, detector_config, tmp_path):
+    config = centernet(stacks=stacks)
     config.test_cfg = detector_config.test_cfg
-    if name == 'dcn':
-        config.neck.use_dcn = True
-    elif name == 'hourglass':
-        config = centernet(stacks=2)
-        config.test_cfg = detector_config.test_cfg
-    else:
-        config.backbone = (
-            ConfigDict(type='MobileNetV2', widen_factor=0.1, out_indices=(6,))
-            if name == 'mobilenetv2' else
-            ConfigDict(type='EfficientNet', arch='b0', out_indices=(5,)))
-        config.neck.in_channels = 32 if name == 'mobilenetv2' else 320
+    config.backbone = ConfigDict(backbone or config.backbone)
+    if neck:
+        config.neck.update(neck)
     model = lively(config)
     export_onnx(model, tmp_path / 'student.onnx')
     image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
@@ -157,15 +153,6 @@ def test_options_that_exclude_one_another(exported, tmp_path, options, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_size_between_the_strides(detector_config):
-    model = build(detector_config)
-    model.cfg, model.dataset_meta = config_of(detector_config), dict(classes=CLASSES)
-    model.data_preprocessor.pad_size_divisor = 68
-    assert exporter.model_metadata(model).size_divisor == 1
-    with pytest.raises(UserError, match=r'multiples of 8, which 68 is not'):
-        exporter.model_metadata(model, dynamic_size=True)
-
-
 def test_metadata(exported):
     props = {prop.key: json.loads(prop.value)
              for prop in onnx.load(exported.onnx).metadata_props}
@@ -187,19 +174,10 @@ def test_file_tells_nothing_of_the_machine(exported):
     assert os.fsencode(Path(torch.__file__).parent) not in content
 
 
-@pytest.fixture
-def wrong_graph(exported, monkeypatch):
+def test_a_file_that_fails_its_check_is_not_left(exported, tmp_path, monkeypatch):
     """The exporter writes a wrong number: every box is 0.2 cells wider than PyTorch's."""
-    proto = onnx.load(exported.onnx)
-    bias, = (weight for weight in proto.graph.initializer
-             if weight.name.endswith('wh_head.2.bias'))
-    wider = onnx.numpy_helper.to_array(bias) + np.array([0.2, 0], np.float32)
-    bias.CopyFrom(onnx.numpy_helper.from_array(wider, bias.name))
-    del proto.metadata_props[:]
+    proto = with_bias(exported.onnx, 'wh_head.2.bias', [0.2, 0])
     monkeypatch.setattr(exporter, 'to_onnx', lambda *args: proto)
-
-
-def test_a_file_that_fails_its_check_is_not_left(exported, wrong_graph, tmp_path):
     with pytest.raises(UserError, match=r'student.onnx. was not written .* no such detection'):
         export_onnx(exported.model, tmp_path / 'student.onnx')
     assert list(tmp_path.iterdir()) == []
@@ -263,86 +241,55 @@ def test_a_torch_without_the_exporter(monkeypatch):
         onnx_file.to_onnx(nn.Identity(), torch.zeros(2, 3, 8, 8), {}, 18)
 
 
-class TestMetadataOfConfig:
-    def model(self, detector_config, classes=CLASSES):
-        model = build(detector_config)
-        model.cfg, model.dataset_meta = config_of(detector_config), dict(classes=classes)
-        return model
+@pytest.fixture
+def untrained(detector_config):
+    model = build(detector_config)
+    model.cfg, model.dataset_meta = config_of(detector_config), dict(classes=CLASSES)
+    return model
 
-    def test_no_normalisation_and_bgr(self, detector_config):
-        model = self.model(detector_config)
-        model.data_preprocessor = type(model.data_preprocessor)(pad_size_divisor=96, pad_value=7)
-        metadata = detector_metadata(model)
-        assert (metadata.mean, metadata.std) == ((0, 0, 0), (1, 1, 1))
-        assert metadata.channel_order == 'BGR'
-        assert metadata.input_size == (96, 96)
-        assert metadata.pad_value == 7
 
-    def test_images_scaled_as_float32(self, detector_config):
-        model = self.model(detector_config)
-        pipeline = model.cfg.test_dataloader.dataset.pipeline
-        pipeline[0].to_float32 = True
-        pipeline[1].scale = (64, 48)
-        assert detector_metadata(model).resize_dtype == 'float32'
-        assert detector_metadata(model).resize_to == (64, 48)
+def test_a_size_between_the_strides(untrained):
+    untrained.data_preprocessor.pad_size_divisor = 68
+    assert exporter.model_metadata(untrained).size_divisor == 1
+    with pytest.raises(UserError, match=r'multiples of 8, which 68 is not'):
+        exporter.model_metadata(untrained, dynamic_size=True)
 
-    def test_size_that_depends_on_the_image(self, detector_config):
-        model = self.model(detector_config)
-        model.data_preprocessor.pad_size_divisor = 32
-        with pytest.raises(UserError, match=r'pad_size_divisor is 32.* set it to 64'):
-            detector_metadata(model)
 
-    def test_stretched_images(self, detector_config):
-        model = self.model(detector_config)
-        model.cfg.test_dataloader.dataset.pipeline[1].keep_ratio = False
-        with pytest.raises(UserError, match='keep_ratio=True'):
-            detector_metadata(model)
+def test_metadata_of_bgr_images_that_are_not_normalised_and_scaled_as_float32(untrained):
+    preprocessor = type(untrained.data_preprocessor)
+    untrained.data_preprocessor = preprocessor(pad_size_divisor=96, pad_value=7)
+    pipeline = untrained.cfg.test_dataloader.dataset.pipeline
+    pipeline[0].to_float32 = True
+    pipeline[1].scale = (64, 48)
+    metadata = detector_metadata(untrained)
+    assert (metadata.mean, metadata.std) == ((0, 0, 0), (1, 1, 1))
+    assert (metadata.channel_order, metadata.pad_value) == ('BGR', 7)
+    assert (metadata.input_size, metadata.resize_to) == ((96, 96), (64, 48))
+    assert metadata.resize_dtype == 'float32'
 
-    def test_wrong_number_of_names(self, detector_config):
-        with pytest.raises(UserError, match='3 classes but its checkpoint or config names 2'):
-            detector_metadata(self.model(detector_config, ('a', 'b')))
 
-    def test_names_from_the_config(self, detector_config, exported, tmp_path):
-        torch.save(torch.load(exported.checkpoint)['state_dict'], tmp_path / 'weights.pth')
-        wrapped = config_of(detector_config, ('x', 'y', 'z'))
-        wrapped.test_dataloader.dataset = dict(
-            type='ConcatDataset', datasets=[wrapped.test_dataloader.dataset])
-        model = load_model(wrapped, tmp_path / 'weights.pth')
-        assert model.dataset_meta['classes'] == ('x', 'y', 'z')
+def test_what_of_a_config_is_refused(untrained):
+    """A size that depends on the image, images that are stretched, and too few names."""
+    untrained.data_preprocessor.pad_size_divisor = 32
+    with pytest.raises(UserError, match=r'pad_size_divisor is 32.* set it to 64'):
+        detector_metadata(untrained)
+    untrained.cfg.test_dataloader.dataset.pipeline[1].keep_ratio = False
+    with pytest.raises(UserError, match='keep_ratio=True'):
+        detector_metadata(untrained)
+    untrained.dataset_meta = dict(classes=('a', 'b'))
+    with pytest.raises(UserError, match='3 classes but its checkpoint or config names 2'):
+        detector_metadata(untrained)
+
+
+def test_names_from_the_config(detector_config, exported, tmp_path):
+    torch.save(torch.load(exported.checkpoint)['state_dict'], tmp_path / 'weights.pth')
+    wrapped = config_of(detector_config, ('x', 'y', 'z'))
+    wrapped.test_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[wrapped.test_dataloader.dataset])
+    model = load_model(wrapped, tmp_path / 'weights.pth')
+    assert model.dataset_meta['classes'] == ('x', 'y', 'z')
 
 
 def test_another_kind_of_model():
     with pytest.raises(UserError, match='one-stage detectors with a CenterNetHead'):
         ExportableCenterNet(nn.Linear(1, 1))
-
-
-class RunsCode:
-    def __reduce__(self):
-        return os.mkdir, ('ran',)
-
-
-class TestCheckpoints:
-    def refuse(self, exported, checkpoint, match):
-        with pytest.raises(UserError, match=match):
-            load_model(Config.fromfile(exported.config), checkpoint)
-
-    def test_missing(self, exported, tmp_path):
-        self.refuse(exported, tmp_path / 'none.pth', 'does not exist')
-
-    def test_truncated(self, exported, tmp_path):
-        content = exported.checkpoint.read_bytes()
-        (tmp_path / 'half.pth').write_bytes(content[:len(content) // 2])
-        self.refuse(exported, tmp_path / 'half.pth', 'truncated')
-
-    def test_pickle_with_code(self, exported, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        torch.save(dict(state_dict={}, meta=RunsCode()), tmp_path / 'evil.pth')
-        (tmp_path / 'evil.pkl').write_bytes(pickle.dumps(RunsCode(), protocol=2))
-        self.refuse(exported, tmp_path / 'evil.pth', 'evil.pth')
-        self.refuse(exported, tmp_path / 'evil.pkl', 'evil.pkl')
-        assert not (tmp_path / 'ran').exists()
-
-    def test_other_architecture(self, exported, detector_config, tmp_path):
-        other = build(centernet(base_channels=8))
-        torch.save(dict(state_dict=other.state_dict()), tmp_path / 'other.pth')
-        self.refuse(exported, tmp_path / 'other.pth', 'another architecture')

@@ -22,6 +22,12 @@ def _seed():
     torch.manual_seed(0)
 
 
+def computes_the_same_when_folded(model, x):
+    expected = model(x)
+    fold_batch_norms(model, torch.randn(x.shape))
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(('layer', 'shape'), [
     (nn.Conv2d(6, 4, 3, stride=2), (2, 6, 9, 9)),
     (nn.Conv2d(6, 6, 3, groups=6, bias=False), (2, 6, 9, 9)),
@@ -30,15 +36,12 @@ def _seed():
     (nn.Linear(6, 4), (5, 6)),
     (ModulatedDeformConv2dPack(6, 4, 3, padding=1), (2, 6, 9, 9)),
 ])
-def test_computes_the_same(layer, shape):
+def test_every_kind_of_layer(layer, shape):
     channels = getattr(layer, 'out_channels', None) or layer.out_features
     norm = trained((nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)(channels))
     model = nn.Sequential(layer, norm, nn.ReLU()).eval()
-    x = torch.randn(shape)
-    expected = model(x)
-    fold_batch_norms(model, torch.randn(shape))
+    computes_the_same_when_folded(model, torch.randn(shape))
     assert not any(isinstance(module, _BatchNorm) for module in model.modules())
-    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
     # Only the channels of a grouped transposed convolution lie on two axes.
     transposed_groups = isinstance(layer, nn.ConvTranspose2d) and layer.groups > 1
     assert isinstance(model[1], nn.Identity) != transposed_groups
@@ -64,10 +67,8 @@ class Residual(nn.Module):
 
 
 def test_a_norm_whose_input_has_other_readers():
-    model, x = Residual().eval(), torch.randn(2, 3, 8, 8)
-    expected = model(x)
-    fold_batch_norms(model, x)
-    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+    model = Residual().eval()
+    computes_the_same_when_folded(model, torch.randn(2, 3, 8, 8))
     kinds = [type(getattr(model, name)).__name__ for name in ('first', 'second', 'third', 'unused')]
     assert kinds == ['ScaleShift', 'Identity', 'ScaleShift', 'BatchNorm2d']
 
@@ -75,8 +76,5 @@ def test_a_norm_whose_input_has_other_readers():
 def test_one_norm_after_two_layers():
     norm = trained(nn.BatchNorm2d(4))
     model = nn.Sequential(nn.Conv2d(4, 4, 1), norm, nn.Conv2d(4, 4, 1), norm).eval()
-    x = torch.randn(2, 4, 3, 3)
-    expected = model(x)
-    fold_batch_norms(model, x)
-    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+    computes_the_same_when_folded(model, torch.randn(2, 4, 3, 3))
     assert model[1] is model[3]

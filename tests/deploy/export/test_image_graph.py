@@ -6,10 +6,11 @@ import onnx
 import onnxruntime
 import pytest
 from helpers import MEAN, STD
+from reference import with_metadata
 
 from mmkd.deploy import Detector
 from mmkd.deploy.device.metadata import ModelMetadata
-from mmkd.deploy.export.image_graph import preprocessing_model, with_preprocessing
+from mmkd.deploy.export.image_graph import preprocessing_model
 from mmkd.errors import UserError
 
 SIZES = [(48, 64), (100, 33), (64, 64), (128, 128), (20, 127), (5, 3), (301, 225)]
@@ -56,17 +57,12 @@ def test_an_old_opset_cannot_average():
 
 
 def test_boxes_in_pixels_of_the_image(exported, images, tmp_path):
-    outside = Detector(exported.onnx)
-    described = metadata(**{name: getattr(outside.metadata, name) for name in (
-        'classes', 'input_size', 'resize_to', 'mean', 'std')}, input_kind='image', batch=1)
-    proto = with_preprocessing(onnx.load(exported.onnx), described)
-    onnx.checker.check_model(proto, full_check=True)
-    onnx.helper.set_model_props(proto, described.to_props())
-    onnx.save(proto, tmp_path / 'image.onnx')
-    inside = Detector(tmp_path / 'image.onnx')
+    made = with_metadata(exported.onnx, tmp_path / 'image.onnx', input_kind='image', batch=1)
+    onnx.checker.check_model(onnx.load(made), full_check=True)
+    outside, inside = Detector(exported.onnx), Detector(made)
     # An image that needs no scaling has the same pixels in both ways, and so the same boxes.
     image = cv2.imread(str(images[3]))
-    assert image.shape[:2] == described.input_size
+    assert image.shape[:2] == inside.metadata.input_size
     for found, expected in zip(inside(image), outside(image), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-4)
     # Twice as large, every pixel four times: the same pixels again, and boxes twice as large.

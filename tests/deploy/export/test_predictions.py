@@ -5,9 +5,9 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
+from reference import detections
 
 from mmkd.deploy.device.nms import Nms
-from mmkd.deploy.device.runtime import Detections
 from mmkd.deploy.export.agreement import FLOAT16, FLOAT32, MismatchError
 from mmkd.deploy.export.predictions import check_predictions
 from mmkd.deploy.export.two_stage_candidates import _doubtful
@@ -15,11 +15,6 @@ from mmkd.deploy.export.two_stage_candidates import _doubtful
 NMS = Nms(iou_threshold=0.5, class_aware=True, max_per_img=3, score_thr=0.05)
 # An IoU of exactly a half between the first two.
 LARGE, HALF, FAR = (0.9, 0, 0, 0, 10, 10), (0.6, 0, 0, 0, 10, 5), (0.5, 1, 30, 30, 40, 40)
-
-
-def detections(*rows):
-    rows = np.array(rows, np.float32).reshape(-1, 6)
-    return Detections(rows[:, 2:], rows[:, 0], rows[:, 1].astype(np.int64))
 
 
 def check(found, expected, nms=NMS, candidates=(), **options):

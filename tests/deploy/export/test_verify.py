@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from reference import detections
 
-from mmkd.deploy.device.runtime import Detections
 from mmkd.deploy.export.agreement import (
     FLOAT16,
     MismatchError,
@@ -25,11 +25,6 @@ def maps():
     heatmap[0, 0, 0], heatmap[0, 3, 3] = 0.9, 0.5
     rows, columns = np.indices((4, 4)) * 10.0
     return heatmap, np.stack((columns, rows, columns + 8, rows + 8), axis=-1)
-
-
-def detections(*rows):
-    rows = np.array(rows, np.float32)
-    return Detections(rows[:, 2:], rows[:, 0], rows[:, 1].astype(np.int64))
 
 
 FIRST, SECOND = (0.9, 0, 0, 0, 8, 8), (0.5, 0, 30, 30, 38, 38)
