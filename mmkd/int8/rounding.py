@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ['is_convolution', 'rounded_feature', 'rounded_weight', 'scale_and_zero', 'with_norm']
+__all__ = ['is_convolution', 'rounded_bias', 'rounded_feature', 'rounded_weight', 'scale_and_zero',
+           'with_norm']
 
 LEVELS, LARGEST = 255, 127
 """A feature has the steps 0 to 255, a weight -127 to 127."""
@@ -66,12 +67,39 @@ def rounded_weight(weight: Tensor, layer: nn.Module) -> Tensor:
     return result
 
 
-def _rounded(weight: Tensor, axis: int) -> Tensor:
+def rounded_bias(bias: Tensor | None, weight: Tensor, layer: nn.Module,
+                 step: Tensor) -> Tensor | None:
+    """Round a layer's bias to the multiples of ``step * s`` that an int32 beside its sums has.
+
+    ``s`` is the scale of the channel's weight; a gradient passes. Where a batch norm has a large
+    gain this is up to some steps of the layer's output. Of a transposed convolution the bias stays:
+    each phase of a place has another ``s``, and there it is small against a step.
+
+    Args:
+        bias: ``(channels,)``, or None.
+        weight: not rounded.
+        layer: see :func:`rounded_weight`.
+        step: size of the steps of the feature that goes in, from :func:`scale_and_zero`.
+    """
+    if bias is None or isinstance(layer, nn.ConvTranspose2d):
+        return bias
+    unit = step * _scale(weight, 0)
+    return bias + ((bias / unit).round() * unit - bias).detach()
+
+
+def _scale(weight: Tensor, axis: int) -> Tensor:
     others = [dim for dim in range(weight.ndim) if dim != axis]
     scale = weight.detach().abs().amax(others) / LARGEST
-    scale = torch.where(scale < torch.finfo(torch.float32).tiny, torch.ones_like(scale), scale)
+    return torch.where(scale < torch.finfo(torch.float32).tiny, torch.ones_like(scale), scale)
+
+
+def _rounded(weight: Tensor, axis: int) -> Tensor:
+    scale = _scale(weight, axis)
     zero = torch.zeros_like(scale, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero, axis, -LARGEST, LARGEST)
+    # PyTorch multiplies by 1 / scale, which decides otherwise where a weight lies halfway.
+    steps = scale.reshape([-1 if dim == axis else 1 for dim in range(weight.ndim)])
+    nearest = weight + ((weight / steps).round() * steps - weight).detach()
+    return torch.fake_quantize_per_channel_affine(nearest, scale, zero, axis, -LARGEST, LARGEST)
 
 
 def is_convolution(layer: nn.ConvTranspose2d) -> bool:

@@ -19,7 +19,13 @@ from mmkd.int8.places import (
     passes_through,
     tensors_of,
 )
-from mmkd.int8.rounding import rounded_feature, rounded_weight, with_norm
+from mmkd.int8.rounding import (
+    rounded_bias,
+    rounded_feature,
+    rounded_weight,
+    scale_and_zero,
+    with_norm,
+)
 
 __all__ = ['RANGES', 'Ranges', 'Rounded']
 
@@ -86,10 +92,10 @@ class Ranges:
 class Rounded(TorchFunctionMode):
     """While it is entered, a network computes as its int8 file will: ``with rounded: model(x)``.
 
-    Layers get rounded weights with their batch norms inside, by the norms' running statistics, and
-    features are rounded where :class:`Places` says. Functions are replaced as they are called;
-    the model itself is not changed. Layers compute in float32 whatever autocast says: bfloat16 has
-    no more digits than int8.
+    Layers get rounded weights and biases with their batch norms inside, by the norms' running
+    statistics, and features are rounded where :class:`Places` says. Functions are replaced as they
+    are called; the model itself is not changed. Layers compute in float32 whatever autocast says:
+    bfloat16 has no more digits than int8.
 
     Args:
         model: the network.
@@ -152,7 +158,10 @@ class Rounded(TorchFunctionMode):
         layer = self._layers[name]
         with torch.autocast(x.device.type, enabled=False):
             weight, bias = with_norm(layer, self._norms.get(name))
-            return function(x.float(), rounded_weight(weight, layer), bias, *args[3:], **kwargs)
+            number = self.places.inputs[call]
+            step, _ = scale_and_zero(self.ranges.low[number], self.ranges.high[number])
+            return function(x.float(), rounded_weight(weight, layer),
+                            rounded_bias(bias, weight, layer, step), *args[3:], **kwargs)
 
     def _input(self, call: Call, x: Tensor) -> Tensor:
         number = self.places.inputs[call]

@@ -1,10 +1,17 @@
 """Rounding by hand, and what gradients pass."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from mmkd.int8.rounding import rounded_feature, rounded_weight, scale_and_zero, with_norm
+from mmkd.int8.rounding import (
+    rounded_bias,
+    rounded_feature,
+    rounded_weight,
+    scale_and_zero,
+    with_norm,
+)
 
 
 def test_a_feature_and_its_gradient_by_hand():
@@ -31,6 +38,29 @@ def test_a_weight_has_a_scale_for_each_channel():
     torch.testing.assert_close(rounded, torch.tensor([[1.27, 0.01], [-12.7, 0.1]]))
     rounded.sum().backward()
     assert weight.grad.tolist() == [[1, 1], [1, 1]]
+
+
+def test_weights_halfway_are_rounded_as_by_numpys_division():
+    """onnxruntime divides by the scale; a product with 1 / scale decides some otherwise."""
+    largest = torch.rand(2000, 1, generator=torch.Generator().manual_seed(0)) + 1
+    scale = largest.numpy() / np.float32(127)
+    halfway = torch.from_numpy(scale * np.float32(63.5))
+    rounded = rounded_weight(torch.cat([largest, halfway], 1), nn.Linear(2, 2000))
+    expected = np.rint(halfway.numpy() / scale) * scale
+    np.testing.assert_allclose(rounded[:, 1:].numpy(), expected, rtol=1e-6)
+
+
+def test_a_bias_has_the_steps_of_the_sums():
+    """Scales of the channels 0.01 and 0.1, steps of the input of 0.5: units 0.005 and 0.05."""
+    weight = torch.tensor([[1.27, 0.0], [-12.7, 0.0]])
+    bias = torch.tensor([0.012, 0.08], requires_grad=True)
+    rounded = rounded_bias(bias, weight, nn.Linear(2, 2), torch.tensor(0.5))
+    torch.testing.assert_close(rounded, torch.tensor([0.01, 0.1]))
+    rounded.sum().backward()
+    assert bias.grad.tolist() == [1, 1]
+    transposed = nn.ConvTranspose2d(1, 1, 4, 2, 1)
+    assert rounded_bias(bias, transposed.weight, transposed, torch.tensor(0.5)) is bias
+    assert rounded_bias(None, weight, nn.Linear(2, 2), torch.tensor(0.5)) is None
 
 
 def test_a_transposed_one_for_each_phase():
