@@ -31,7 +31,7 @@ from mmkd.int8.student import Ranges, Rounded
 __all__ = ['Steps', 'check_rounded', 'features', 'overrides', 'rounded_student', 'trained_ranges']
 
 MOST_STEPS, MOST_OTHER = 1, 0.01
-"""Of tiny students 0.0005 of the values are another step; with another range most of them are."""
+"""Of trained students 0.00002 of the values are another step; with another range most are."""
 LIMITS = ('Relu', 'Clip')
 
 
