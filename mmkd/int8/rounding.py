@@ -71,9 +71,9 @@ def rounded_bias(bias: Tensor | None, weight: Tensor, layer: nn.Module,
                  step: Tensor) -> Tensor | None:
     """Round a layer's bias to the multiples of ``step * s`` that an int32 beside its sums has.
 
-    ``s`` is the scale of the channel's weight; a gradient passes. Where a batch norm has a large
-    gain this is up to some steps of the layer's output. Of a transposed convolution the bias stays:
-    each phase of a place has another ``s``, and there it is small against a step.
+    ``s`` is the scale of the channel's weight; a gradient passes. This moves a layer's output by a
+    hundredth of its steps or so, which decides what some values are rounded to. Of a transposed
+    convolution the bias stays as it is, since each phase of a place has another ``s``.
 
     Args:
         bias: ``(channels,)``, or None.

@@ -16,7 +16,7 @@ from mmkd.teacher_cache.shards import Entry
 __all__ = ['StoredOutputs', 'columns']
 
 
-@dataclass
+@dataclass(eq=False)
 class StoredOutputs:
     """What teachers say of some images.
 
