@@ -1,11 +1,12 @@
-"""The table of int8: alone, distilled, with static int8, trained for int8: mAP, ms, MB.
+"""The table of int8: alone, distilled, with static int8, trained for int8 (and that in float).
 
     python tools/int8_table.py ResNet-18=RUN_ALONE,RUN_DISTILLED,RUN_INT8 MobileNetV2=... --out t.md
 
 The runs are folders of `mmkd train`; the third is of `--int8-aware`. A student that is given
 several times has several seeds: the table has their mean and each of them, and below it what int8
-changes, seed by seed, with its 95 % interval. Every file is evaluated on the test data of its own
-first run; those of a student's first seed are timed in turn, in one process.
+changes, seed by seed, with its 95 % interval: also against the same weights in float, since the
+epochs of the third run change a student by themselves. Every file is evaluated on the test data of
+its own first run; those of a student's first seed are timed in turn, in one process.
 """
 
 import argparse
@@ -16,7 +17,12 @@ from mmkd.engine.arguments import IntermixedParser
 from mmkd.engine.cli import user_errors
 from mmkd.errors import UserError
 
-ROWS = ('alone', 'distilled', 'distilled, static int8', 'distilled, int8-aware')
+ROWS = ('alone', 'distilled', 'distilled, static int8', 'trained for int8, in float',
+        'trained for int8')
+CHANGES = {  # a row, another, and what their difference is called
+    'static int8 against float': (ROWS[2], ROWS[1]),
+    'trained for int8 against the same weights in float': (ROWS[4], ROWS[3]),
+    'trained for int8 against float before that': (ROWS[4], ROWS[1])}
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -33,7 +39,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def files_of(runs: list[str], folder: Path, calibration: int) -> list[Path]:
-    """Export three runs to the four files of a table's rows."""
+    """Export three runs to the files of a table's rows."""
     from mmkd.deploy.export import export_onnx, load_model
     from mmkd.deploy.export.calibration import calibration_images
     from mmkd.deploy.export.quantize import quantize_onnx
@@ -49,9 +55,9 @@ def files_of(runs: list[str], folder: Path, calibration: int) -> list[Path]:
     if students[2].int8_ranges is None:
         raise UserError(f"'{runs[2]}' was not trained with --int8-aware: name a run that was")
     images = calibration_images(students[1].cfg, calibration)
-    files = [*floats[:2], folder / 'static.onnx', folder / 'aware.onnx']
+    files = [*floats[:2], folder / 'static.onnx', floats[2], folder / 'aware.onnx']
     quantize_onnx(floats[1], files[2], images)
-    print(quantize_onnx(floats[2], files[3], images, student=students[2]).steps, flush=True)
+    print(quantize_onnx(floats[2], files[4], images, student=students[2]).steps, flush=True)
     return files
 
 
@@ -93,9 +99,9 @@ def main() -> None:
         lines += [f'| {name} | {row} | {sum(values) / len(values):.2f} | '
                   f'{", ".join(f"{value:.2f}" for value in values)} | {times[row].median:.2f} | '
                   f'{sizes[row]:.2f} |' for row, values in points.items()]
-        for row in ROWS[2:]:
-            change = paired_difference(points[row], points['distilled'])
-            changes.append(f'{name}, {row.partition(", ")[2]} against float: {change.mean:+.2f} '
+        for title, (row, other) in CHANGES.items():
+            change = paired_difference(points[row], points[other])
+            changes.append(f'{name}, {title}: {change.mean:+.2f} '
                            f'({change.low:+.2f} to {change.high:+.2f})')
     lines += ['', *changes]
     table = '\n'.join(lines) + '\n'
