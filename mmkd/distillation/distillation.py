@@ -264,10 +264,7 @@ class Distillation:
         Raises:
             UserError: it is of other terms or teachers.
         """
-        own = self._branches()
-        theirs = {(term, teacher): branch
-                  for term, branches in state.get(CHECKPOINT_KEY, {}).items()
-                  for teacher, branch in branches.items()}
+        own, theirs = self._branches(), _saved_branches(state)
         if set(own) != set(theirs):
             raise UserError(f'cannot resume: the checkpoint has connectors for {sorted(theirs)}, '
                             f'the config for {sorted(own)}: resume with the terms and teachers it '
@@ -283,10 +280,40 @@ class Distillation:
                                 f"'{teacher.name}': resume with the teachers it was trained with")
             teacher.average.load_state_dict(average)
 
+    def load_matching(self, state: Mapping[str, Any]) -> list[str]:
+        """Take what terms trained in another run, where term, teacher and shapes agree.
+
+        Args:
+            state: what :meth:`state_dict` returned there.
+
+        Returns:
+            ``'term (teacher)'`` for each that was taken.
+        """
+        theirs, taken = _saved_branches(state), []
+        for (term, teacher), branch in self._branches().items():
+            saved = theirs.get((term, teacher), {})
+            if _shapes(saved) == _shapes(branch.state_dict()):
+                branch.load_state_dict(saved)
+                taken.append(f'{term} ({teacher})')
+        return taken
+
     def _branches(self) -> dict[tuple[str, str], nn.Module]:
         """By term and teacher, those that have something to save."""
         return {(term.name, source): branch for term in self.terms
                 for source, branch in term.branches.items() if branch.state_dict()}
+
+
+def _saved_branches(state: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """By term and teacher, what a checkpoint has; it may be of another framework."""
+    terms = state.get(CHECKPOINT_KEY)
+    return {(term, teacher): branch
+            for term, branches in (terms.items() if isinstance(terms, Mapping) else ())
+            for teacher, branch in (branches.items() if isinstance(branches, Mapping) else ())
+            if isinstance(branch, Mapping)}
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, torch.Size | None]:
+    return {name: getattr(value, 'shape', None) for name, value in state.items()}
 
 
 def checked_schedule(schedule: str) -> str:

@@ -315,14 +315,21 @@ class DistillationHook(Hook):
             checkpoint.update(self.distillation.state_dict())
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Restore what the terms of a resumed run trained.
+        """Restore what the terms of a resumed run trained, and of another run what fits this one.
+
+        A student that learns from the same teacher again, as one that is trained for int8 at the
+        end, would else be pulled to where a connector of random weights wants it.
 
         Raises:
             UserError: the run is resumed and the checkpoint's terms are not those of the config.
         """
-        # The weights of another run start this one with connectors of its own.
-        if goes_on_from(runner) is not None and self.distillation is not None:
+        if self.distillation is None:
+            return
+        if goes_on_from(runner) is not None:
             self.distillation.load_state_dict(checkpoint)
+        elif kept := self.distillation.load_matching(checkpoint):
+            runner.logger.info('Terms whose connectors and averages begin as the loaded checkpoint '
+                               f'has them: {", ".join(kept)}')
 
 
 def _given(args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:

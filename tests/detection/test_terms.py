@@ -20,6 +20,7 @@ from helpers import (
     train_config,
 )
 from mmengine.dataset import pseudo_collate
+from mmengine.hooks import Hook
 
 from mmkd.distillation import load_checkpoint_safely, losses
 from mmkd.distillation.entries import built_terms
@@ -143,6 +144,37 @@ def test_checkpoint_holds_the_student_and_beside_it_the_connectors(tmp_path, tea
     before, after = (one['distillation']['feature']['resnet']['connectors.0.conv.weight']
                      for one in (first, saved))
     assert not torch.equal(before, after), 'connectors learn'
+
+
+def test_a_run_from_a_distilled_student_begins_with_its_connectors(tmp_path, teachers):
+    """Of the same term and teacher, where the shapes agree; else with those of a new run."""
+    taught = _run(tmp_path / 'taught', hooks_of(teachers), distill_weights=W)
+    finished = f'{taught.work_dir}/iter_2.pth'
+
+    class Start(Hook):
+        def before_train(self, runner):
+            self.state = copy.deepcopy(distillation_hook(runner).distillation.state_dict())
+
+    def start(folder, hooks, load_from):
+        run = runner(train_config(tmp_path / folder, centernet(), hooks, iters=1,
+                                  distill_weights=W, load_from=load_from))
+        run.register_hook(begun := Start())
+        run.train()
+        return begun.state['distillation']
+
+    saved = load_checkpoint_safely(finished)
+    torch.testing.assert_close(start('again', hooks_of(teachers), finished), saved['distillation'],
+                               rtol=0, atol=0)
+    name = 'connectors.0.conv.weight'
+    new = start('new', hooks_of(teachers), None)['feature']['resnet'][name]
+    assert not torch.equal(new, saved['distillation']['feature']['resnet'][name])
+    other = start('other', hooks_of(dict(other=teachers['resnet'])), finished)
+    assert torch.equal(other['feature']['other'][name], new), 'another teacher'
+    saved['distillation']['feature']['resnet'][name] = torch.zeros(3, 3)
+    saved['distillation']['wh'] = 'of another framework'
+    torch.save(saved, tmp_path / 'changed.pth')
+    changed = start('changed', hooks_of(teachers), str(tmp_path / 'changed.pth'))
+    assert torch.equal(changed['feature']['resnet'][name], new), 'another shape'
 
 
 def test_resume_restores_student_connectors_and_optimizer(tmp_path, teachers):
