@@ -6,7 +6,8 @@ The student stays a plain model; everything below hangs on it for the duration o
       before_run                DistillationHook builds teachers and terms, runs student (one
                                 training pass) and teachers once on two images, and lets every
                                 term build its connectors and losses
-      load_or_resume            both are restored with the checkpoint
+      load_or_resume            both are restored with the checkpoint; from the checkpoint of
+                                another run (`load_from`) what fits
       every iteration
         student(mode='loss')    pre-hook: start recording the student's taps
           ...                   the student computes its own losses
